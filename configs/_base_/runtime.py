@@ -1,0 +1,24 @@
+"""What every run shares: log, checkpoints, seed."""
+from mmengine.hooks import (CheckpointHook, DistSamplerSeedHook, IterTimerHook, LoggerHook, ParamSchedulerHook,
+                            RuntimeInfoHook)
+from mmengine.runner import LogProcessor
+from mmengine.visualization import LocalVisBackend, Visualizer
+
+from mmcrrcd.engine import EpochSeedHook, FiniteHook, PlainCheckpointHook
+
+default_scope = 'mmpretrain'
+default_hooks = dict(
+    runtime_info=dict(type=RuntimeInfoHook),
+    timer=dict(type=IterTimerHook),
+    sampler_seed=dict(type=DistSamplerSeedHook),
+    logger=dict(type=LoggerHook, interval=100),
+    param_scheduler=dict(type=ParamSchedulerHook),
+    checkpoint=dict(type=CheckpointHook, interval=1, max_keep_ckpts=1, save_best='accuracy/top1', rule='greater'))
+custom_hooks = [dict(type=EpochSeedHook), dict(type=PlainCheckpointHook), dict(type=FiniteHook)]
+env_cfg = dict(cudnn_benchmark=True, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0), dist_cfg=dict(backend='nccl'))
+visualizer = dict(type=Visualizer, vis_backends=[dict(type=LocalVisBackend)])
+log_processor = dict(type=LogProcessor, window_size=100)
+log_level = 'INFO'
+load_from = None
+resume = False
+randomness = dict(seed=5)

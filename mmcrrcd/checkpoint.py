@@ -1,0 +1,77 @@
+"""Networks from checkpoint files of any origin, loaded so that they cannot run code."""
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+from torch import nn
+
+# mmengine keeps its training log in its checkpoints, as objects that torch.load(weights_only=True) does not know.
+# None of these can run code: they are built from numbers.
+_LOG_TYPES = [HistoryBuffer, np.ndarray, np.dtype, np._core.multiarray._reconstruct, np._core.multiarray.scalar,
+              (np._core.multiarray._reconstruct, 'numpy.core.multiarray._reconstruct'),
+              (np._core.multiarray.scalar, 'numpy.core.multiarray.scalar'),
+              *(type(np.dtype(t)) for t in ('f4', 'f8', 'i4', 'i8', 'u1', 'bool'))]
+
+
+def safe_load(path: str | Path, device: str = 'cpu') -> dict:
+    """``torch.load`` that only ever builds tensors, numbers and mmengine's log."""
+    with torch.serialization.safe_globals(_LOG_TYPES):
+        return torch.load(path, map_location=device, weights_only=True)
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """``path`` itself if it is a file, the last checkpoint in it if it is a work directory.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    pointer = path / 'last_checkpoint'
+    if pointer.is_file():
+        last = Path(pointer.read_text().strip())
+        for candidate in (last, path / last.name):             # the second where the directory has been moved
+            if candidate.is_file():
+                return candidate
+    raise FileNotFoundError(f'no checkpoint at {path}')
+
+
+def read_network(path: str | Path) -> dict[str, torch.Tensor]:
+    """The weights of one classifier in a checkpoint: mmpretrain's, this package's (its student), or bare ones.
+
+    Raises:
+        ValueError: not a checkpoint, or of a training that has not finished.
+    """
+    file = find_checkpoint(path)
+    try:
+        checkpoint = safe_load(file)
+    except Exception as error:
+        raise ValueError(f'{file} is not a checkpoint that can be loaded safely: {str(error).splitlines()[0]}') from error
+    if Path(path).is_dir():
+        done = checkpoint.get('meta', {}).get('epoch')
+        planned = checkpoint.get('message_hub', {}).get('runtime_info', {}).get('max_epochs')
+        if done is not None and planned is not None and done < planned:
+            raise ValueError(f'{path}: training stopped after epoch {done} of {planned}; finish it with --resume')
+    weights = checkpoint.get('state_dict', checkpoint)
+    weights = {key.removeprefix('module.'): value for key, value in weights.items()}
+    students = {key.removeprefix('student.'): value for key, value in weights.items() if key.startswith('student.')}
+    return students or {key: value for key, value in weights.items() if not key.startswith('data_preprocessor.')}
+
+
+def load_network(network: nn.Module, path: str | Path, name: str) -> None:
+    """Fill ``network`` with the weights at ``path``, all of them.
+
+    Raises:
+        ValueError: the checkpoint is of another architecture; the line names the first keys that do not fit.
+    """
+    weights, wanted = read_network(path), network.state_dict()
+    wrong = [f'no {key}' for key in wanted if key not in weights]
+    wrong += [f'unknown {key}' for key in weights if key not in wanted]
+    wrong += [f'{key} is {tuple(weights[key].shape)}, not {tuple(wanted[key].shape)}'
+              for key in wanted if key in weights and weights[key].shape != wanted[key].shape]
+    if wrong:
+        more = f' and {len(wrong) - 3} more' if len(wrong) > 3 else ''
+        raise ValueError(f'{path} is not a checkpoint of this {name}: {"; ".join(wrong[:3])}{more}')
+    network.load_state_dict(weights)

@@ -1,0 +1,4 @@
+from .images import CIFAR10Arrays, CIFAR100Arrays, ImageArrays, whole_batch
+from .transforms import ResolutionPair, reduce_resolution
+
+__all__ = ['CIFAR10Arrays', 'CIFAR100Arrays', 'ImageArrays', 'ResolutionPair', 'reduce_resolution', 'whole_batch']

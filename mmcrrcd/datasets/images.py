@@ -1,0 +1,117 @@
+"""Image data sets as arrays: everything in memory as uint8, whole batches at once."""
+import pickle
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.dist import barrier, is_main_process
+from torch.utils.data import Dataset
+from torchvision.datasets import CIFAR10, CIFAR100
+from torchvision.datasets.utils import download_and_extract_archive
+
+from mmcrrcd.registry import DATASETS, FUNCTIONS
+
+
+class ImageArrays(Dataset):
+    """Images (N, H, W, 3) uint8 RGB with labels (N,).
+
+    Indexed with a list, as PyTorch's ``DataLoader`` does, it returns the whole batch in one piece:
+    ``inputs`` (N, 3, H, W) uint8, ``labels`` (N,) int64 and ``index`` (N,) int64. Use it with ``collate_fn=whole_batch``.
+
+    Raises:
+        ValueError: no image, counts that differ, labels outside the classes.
+    """
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, classes: list[str], name: str):
+        if len(images) == 0:
+            raise ValueError(f'{name}: the split is empty')
+        if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
+            raise ValueError(f'{name}: expected images (N, H, W, 3) uint8, got {images.shape} {images.dtype}')
+        if len(labels) != len(images):
+            raise ValueError(f'{name}: {len(images)} images but {len(labels)} labels')
+        if labels.min() < 0 or labels.max() >= len(classes):
+            raise ValueError(f'{name}: labels go from {labels.min()} to {labels.max()}, but there are {len(classes)} classes')
+        self.images = torch.from_numpy(np.ascontiguousarray(images))
+        self.labels = torch.from_numpy(labels.astype(np.int64))
+        self.metainfo = dict(classes=tuple(classes))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> dict:
+        return self.__getitems__([i])
+
+    def __getitems__(self, indices: list[int]) -> dict:
+        index = torch.as_tensor(indices)
+        return dict(inputs=self.images[index].permute(0, 3, 1, 2), labels=self.labels[index], index=index)
+
+
+@FUNCTIONS.register_module()
+def whole_batch(batch: dict) -> dict:
+    """The ``collate_fn`` of a data set whose ``__getitems__`` already returns a batch."""
+    return batch
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Unpickles plain Python values and NumPy arrays, and nothing that could run code."""
+
+    ALLOWED = {('numpy.core.multiarray', '_reconstruct'), ('numpy._core.multiarray', '_reconstruct'),
+               ('numpy', 'ndarray'), ('numpy', 'dtype')}
+
+    def find_class(self, module, name):
+        if (module, name) not in self.ALLOWED:
+            raise pickle.UnpicklingError(f'refused to load {module}.{name}')
+        return super().find_class(module, name)
+
+
+def read_pickle(path: Path) -> dict:
+    """The dictionary in a CIFAR pickle, loaded so that it cannot run code."""
+    try:
+        with open(path, 'rb') as file:
+            return _ArrayUnpickler(file, encoding='latin1').load()
+    except (pickle.UnpicklingError, EOFError, AttributeError, IndexError, KeyError, UnicodeDecodeError) as error:
+        raise ValueError(f'{path} is not a readable CIFAR file ({error}); delete it to download it again') from error
+
+
+class _CIFAR(ImageArrays):
+    """CIFAR from its official pickles under ``data_root``, downloaded there when missing.
+
+    Files with another checksum than the official archive's are taken when their shapes, counts and labels are right.
+    """
+
+    official: type                                       # torchvision's class: urls, checksums, file names
+    label_key: str
+    names_key: str
+
+    def __init__(self, data_root: str, split: str = 'train', download: bool = True):
+        if split not in ('train', 'test'):
+            raise ValueError(f"split is 'train' or 'test', got {split!r}")
+        root, official = Path(data_root), self.official
+        folder = root / official.base_folder
+        files = [folder / name for name, _ in (official.train_list if split == 'train' else official.test_list)]
+        names_file = folder / official.meta['filename']
+        missing = [path for path in [*files, names_file] if not path.is_file()]
+        if missing and not download:
+            raise FileNotFoundError(f'{missing[0]} is missing; set download=True, or unpack {official.url} into {root}')
+        if missing and is_main_process():
+            download_and_extract_archive(official.url, str(root), filename=official.filename, md5=official.tgz_md5)
+        barrier()
+        parts = [read_pickle(path) for path in files]
+        images = np.concatenate([np.asarray(part['data']).reshape(-1, 3, 32, 32) for part in parts]).transpose(0, 2, 3, 1)
+        labels = np.concatenate([np.asarray(part[self.label_key]) for part in parts])
+        super().__init__(images, labels, read_pickle(names_file)[self.names_key], name=f'{folder} ({split})')
+        expected = 50_000 if split == 'train' else 10_000
+        if len(images) != expected:
+            raise ValueError(f'{folder} ({split}): expected {expected} images, got {len(images)}')
+
+
+@DATASETS.register_module()
+class CIFAR10Arrays(_CIFAR):
+    __doc__ = _CIFAR.__doc__
+    official, label_key, names_key = CIFAR10, 'labels', 'label_names'
+
+
+@DATASETS.register_module()
+class CIFAR100Arrays(_CIFAR):
+    __doc__ = _CIFAR.__doc__
+    official, label_key, names_key = CIFAR100, 'fine_labels', 'fine_label_names'

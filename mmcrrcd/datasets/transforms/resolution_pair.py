@@ -1,0 +1,69 @@
+"""From one image, the same content at a second, lower resolution."""
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmcrrcd.registry import TRANSFORMS
+
+MODES = {'bilinear': 'bilinear', 'bicubic': 'bicubic', 'area': 'area', 'nearest': 'nearest-exact'}
+
+
+def reduce_resolution(images: Tensor, resolution: int | tuple[int, int], interpolation: str = 'bilinear',
+                      antialias: bool = True, restore: bool = False) -> Tensor:
+    """Images as a small sensor would have stored them: resampled, and rounded to uint8 again.
+
+    Args:
+        images: (N, C, H, W) uint8.
+        resolution: height and width in pixels; one number for square images.
+        interpolation: 'bilinear', 'bicubic', 'area' or 'nearest'.
+        antialias: widen the bilinear or bicubic kernel by the factor, as Pillow does. Without it most source pixels of a
+            strong reduction are never looked at.
+        restore: scale the small image back up to (H, W), with the same interpolation, for networks of a fixed input size.
+
+    Returns:
+        (N, C, h, w) uint8, or (N, C, H, W) where restored.
+    """
+    size = (resolution, resolution) if isinstance(resolution, int) else tuple(resolution)
+
+    def resample(x: Tensor, to: tuple[int, int]) -> Tensor:
+        options = dict(antialias=antialias, align_corners=False) if interpolation in ('bilinear', 'bicubic') else {}
+        return F.interpolate(x, to, mode=MODES[interpolation], **options).round_().clamp_(0, 255)
+
+    small = resample(images.float(), size)
+    return (resample(small, tuple(images.shape[-2:])) if restore else small).to(torch.uint8)
+
+
+def check_resolution(resolution: int | tuple[int, int] | None, interpolation: str) -> None:
+    """One clear line for settings that cannot work."""
+    sides = (resolution,) if isinstance(resolution, int) else resolution or ()
+    if any(not isinstance(side, int) or side < 1 for side in sides):
+        raise ValueError(f'resolution is a number of pixels (or a height and a width), got {resolution!r}')
+    if interpolation not in MODES:
+        raise ValueError(f'interpolation is one of {", ".join(MODES)}, got {interpolation!r}')
+
+
+@TRANSFORMS.register_module()
+class ResolutionPair(BaseTransform):
+    """Adds ``img_low`` to a sample: its ``img`` at ``resolution``. Comes after crops and flips, so the two show the same.
+
+    Pack both with ``PackInputs(algorithm_keys=('img_low', ))``. The arguments are those of :func:`reduce_resolution`.
+
+    Required key: ``img`` (H, W, C) uint8. Added key: ``img_low`` (C, h, w) uint8 tensor.
+    """
+
+    def __init__(self, resolution: int | tuple[int, int], interpolation: str = 'bilinear', antialias: bool = True,
+                 restore: bool = False):
+        check_resolution(resolution, interpolation)
+        self.settings = dict(resolution=resolution, interpolation=interpolation, antialias=antialias, restore=restore)
+
+    def transform(self, results: dict) -> dict:
+        img = np.ascontiguousarray(results['img'])
+        if img.dtype != np.uint8:
+            raise TypeError(f'ResolutionPair takes uint8 images, before any normalisation; got {img.dtype}')
+        results['img_low'] = reduce_resolution(torch.from_numpy(img).permute(2, 0, 1)[None], **self.settings)[0]
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({", ".join(f"{k}={v!r}" for k, v in self.settings.items())})'

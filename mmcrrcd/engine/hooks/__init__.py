@@ -1,0 +1,5 @@
+from .epoch_seed import EpochSeedHook, seed_all, seed_worker
+from .finite import FiniteHook
+from .plain_checkpoint import PlainCheckpointHook
+
+__all__ = ['EpochSeedHook', 'FiniteHook', 'PlainCheckpointHook', 'seed_all', 'seed_worker']

@@ -1,0 +1,3 @@
+from .accuracy import BatchAccuracy
+
+__all__ = ['BatchAccuracy']

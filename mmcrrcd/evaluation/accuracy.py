@@ -1,0 +1,28 @@
+"""Top-k accuracy of whole batches."""
+from mmengine.evaluator import BaseMetric
+
+from mmcrrcd.registry import METRICS
+
+
+@METRICS.register_module()
+class BatchAccuracy(BaseMetric):
+    """Top-k accuracy in percent, for the fast data path: one dict of tensors a batch instead of one object a sample.
+
+    Expects ``data_samples = [dict(logits=(N, classes), labels=(N,))]``, which the algorithms of this package return.
+    """
+
+    default_prefix = 'accuracy'
+
+    def __init__(self, topk: tuple[int, ...] = (1, 5), collect_device: str = 'cpu', prefix: str | None = None):
+        super().__init__(collect_device, prefix)
+        self.topk = topk
+
+    def process(self, data_batch, data_samples: list[dict]) -> None:
+        for batch in data_samples:
+            logits, labels = batch['logits'], batch['labels']
+            of_truth = logits.gather(1, labels[:, None])
+            # Classes that did not score below the right one; NaN and ties count against the network.
+            self.results.extend((~(logits < of_truth)).sum(1).sub(1).tolist())
+
+    def compute_metrics(self, results: list[int]) -> dict[str, float]:
+        return {f'top{k}': 100 * sum(rank < k for rank in results) / len(results) for k in self.topk}

@@ -1,0 +1,4 @@
+from .crrcd import CRRCD
+from .distiller import Distiller
+
+__all__ = ['CRRCD', 'Distiller']

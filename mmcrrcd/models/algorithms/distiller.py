@@ -1,0 +1,137 @@
+"""A frozen teacher, a student, and an objective: every method of this package runs through here."""
+import torch
+from mmengine.logging import MessageHub
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+from mmcrrcd.checkpoint import load_network
+from mmcrrcd.models.networks import look
+from mmcrrcd.registry import ALGORITHMS, LOSSES, MODELS
+from mmcrrcd.structures import Batch, Pair, Stream
+
+from .schedule import Schedule, check_schedule, value_at
+
+
+@ALGORITHMS.register_module()
+class Distiller(BaseModel):
+    """Trains ``student`` on the low-resolution images with what ``teacher`` says of the high-resolution ones.
+
+    The total is ``cls_weight`` x the student's own classification loss plus, for each entry of ``objective``, its weight
+    x ``loss(student: Stream, teacher: Stream, batch: Batch)``. Without teacher and objective it is plain supervised
+    training, which is how teachers, and students alone, are trained: rows of a table then differ in the objective only.
+
+    The teacher is in eval mode whole, sees no gradient, and is not in ``state_dict()``, ``parameters()`` or DDP.
+
+    Args:
+        student: config of an mmpretrain classifier, or a network with ``stream(images)`` (see :func:`look`).
+        teacher: the same, or None.
+        teacher_checkpoint: a file, or the work directory of a finished training; read when training starts.
+        objective: from a name to ``dict(type=..., weight=..., **settings)``; ``weight`` is a number or a schedule over
+            epochs (see :func:`value_at`). Shown in the log as ``loss_<name>``.
+        cls_weight: weight of the classification loss, a number or a schedule.
+        input_size: side in pixels of the teacher's images, for the trial pass that gives the widths and map sizes.
+        data_preprocessor: usually a :class:`PairPreprocessor`.
+
+    Modes of ``forward``, as in mmpretrain: 'loss' needs both; 'tensor' (logits) and 'predict' run the student alone.
+    """
+
+    def __init__(self, student: dict | nn.Module, teacher: dict | nn.Module | None = None,
+                 teacher_checkpoint: str | None = None, objective: dict[str, dict] | None = None,
+                 cls_weight: Schedule = 1.0, input_size: int = 32, data_preprocessor: dict | nn.Module | None = None,
+                 init_cfg: dict | None = None):
+        super().__init__(data_preprocessor, init_cfg)
+        self.student = MODELS.build(student) if isinstance(student, dict) else student
+        self.student.to(memory_format=torch.channels_last)
+        # Kept out of nn.Module's registration, so that it is in no state_dict, optimiser or gradient bucket.
+        self.__dict__['teacher'] = MODELS.build(teacher) if isinstance(teacher, dict) else teacher
+        self.teacher_checkpoint = teacher_checkpoint
+        if self.teacher is not None:
+            self.teacher.requires_grad_(False).eval().to(memory_format=torch.channels_last)
+        elif objective:
+            raise ValueError(f'the objective ({", ".join(objective)}) needs a teacher')
+        self.cls_weight = cls_weight
+        check_schedule(cls_weight, 'the classification loss')
+        self.losses, self.weights = nn.ModuleDict(), {}
+        for name, settings in (objective or {}).items():
+            settings = dict(settings)
+            self.weights[name] = settings.pop('weight', 1.0)
+            check_schedule(self.weights[name], name)
+            self.losses[name] = LOSSES.build(settings)
+        if self.teacher is not None:
+            self._try_networks(input_size)
+
+    def _try_networks(self, input_size: int) -> None:
+        """One pass of zeros: checks that the networks fit the images and each other, and tells the losses the widths."""
+        size = (2, 3, input_size, input_size)
+        data = self.data_preprocessor(dict(inputs=torch.zeros(size, dtype=torch.uint8),
+                                           labels=torch.zeros(2, dtype=torch.long),
+                                           index=torch.zeros(2, dtype=torch.long)), training=True)
+        pair, training = data['inputs'], self.student.training
+        if not isinstance(pair, Pair):
+            pair = Pair(torch.zeros(size), torch.zeros(size))
+        with torch.no_grad():
+            teacher = self._try(self.teacher, pair.high, 'teacher')
+            student = self._try(self.student.eval(), pair.low, 'student')
+        self.student.train(training)
+        if teacher.logits.shape != student.logits.shape:
+            raise ValueError(f'the teacher knows {teacher.logits.shape[1]} classes, the student {student.logits.shape[1]}')
+        for loss in self.losses.values():
+            if hasattr(loss, 'prepare'):
+                loss.prepare(student, teacher)
+
+    @staticmethod
+    def _try(network: nn.Module, images: Tensor, name: str) -> Stream:
+        try:
+            return look(network, images)
+        except (RuntimeError, ValueError) as error:
+            height, width = images.shape[2:]
+            reason = str(error).splitlines()[0]
+            raise ValueError(f'the {name} cannot take images of {height} x {width} pixels: {reason}') from error
+
+    def init_weights(self) -> None:
+        """Initialises the student; loads the teacher. mmengine calls it when training starts."""
+        super().init_weights()
+        if self.teacher is not None and self.teacher_checkpoint is not None:
+            load_network(self.teacher, self.teacher_checkpoint, 'teacher')
+
+    def _apply(self, fn, recurse: bool = True):
+        if self.teacher is not None:
+            self.teacher._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
+    def forward(self, inputs: Pair | Tensor, data_samples=None, mode: str = 'tensor'):
+        pair = inputs if isinstance(inputs, Pair) else Pair(inputs, inputs)
+        if mode == 'tensor':
+            return look(self.student, pair.low).logits
+        if mode == 'predict':
+            return self.predict(pair, data_samples)
+        if mode == 'loss':
+            batch = Batch.of(data_samples)
+            teacher = self.teach(pair.high)
+            student = look(self.student, pair.low)
+            with torch.autocast(pair.low.device.type, enabled=False):
+                return self.compare(student, teacher, batch)
+        raise ValueError(f"mode is 'tensor', 'predict' or 'loss', got {mode!r}")
+
+    @torch.no_grad()
+    def teach(self, images: Tensor) -> Stream | None:
+        """What the teacher says of the high-resolution images (N, 3, H, W)."""
+        return None if self.teacher is None else look(self.teacher, images)
+
+    def predict(self, pair: Pair, data_samples):
+        """``[dict(logits, labels)]`` for a :class:`Batch`, a list of ``DataSample`` for a list of them."""
+        if data_samples is None or isinstance(data_samples, list):
+            return self.student.predict(pair.low, data_samples)
+        return [dict(logits=look(self.student, pair.low).logits, labels=data_samples.labels)]
+
+    def compare(self, student: Stream, teacher: Stream | None, batch: Batch) -> dict[str, Tensor]:
+        """The weighted parts of the total, each named ``loss_*``, and what else the log should show."""
+        epoch = MessageHub.get_current_instance().get_info('epoch', 0)
+        loss_cls = self.student.head.loss_module(student.logits, batch.labels)
+        parts = dict(loss_cls=value_at(self.cls_weight, epoch) * loss_cls)
+        for name, loss in self.losses.items():
+            weight = value_at(self.weights[name], epoch)
+            parts[f'loss_{name}'] = weight * loss(student, teacher, batch)
+            parts.update(getattr(loss, 'shown', {}))
+        parts['accuracy'] = 100 * (student.logits.argmax(1) == batch.labels).float().mean()
+        return parts

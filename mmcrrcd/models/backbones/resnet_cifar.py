@@ -1,0 +1,60 @@
+"""ResNet for 32-pixel images (He et al., CVPR 2016, section 4.2), and its four-times-wider form."""
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmcrrcd.registry import MODELS
+
+from .base import StageBackbone, kaiming_init
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut, a 1x1 convolution where the shape changes."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample = None
+        if stride != 1 or in_channels != channels:
+            self.downsample = nn.Sequential(nn.Conv2d(in_channels, channels, 1, stride, bias=False),
+                                            nn.BatchNorm2d(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        return F.relu(self.bn2(self.conv2(x)).add_(shortcut), inplace=True)
+
+
+@MODELS.register_module()
+class ResNetCIFAR(StageBackbone):
+    """ResNet of ``depth`` = 6n + 2 with three stages of n basic blocks; maps after ReLU.
+
+    Args:
+        depth: 8, 14, 20, 32, 44, 56, 110, ...
+        widths: channels of the stem and the three stages. (16, 16, 32, 64) is the published network,
+            (32, 64, 128, 256) the one the field calls "x4" (resnet8x4, resnet32x4).
+
+    Example:
+        >>> maps = ResNetCIFAR(depth=20)(torch.zeros(1, 3, 32, 32))
+        >>> maps[-1].shape
+        torch.Size([1, 64, 8, 8])
+    """
+
+    def __init__(self, depth: int, widths: tuple[int, int, int, int] = (16, 16, 32, 64), init_cfg: dict | None = None):
+        super().__init__(init_cfg)
+        if depth < 8 or (depth - 2) % 6:
+            raise ValueError(f'ResNetCIFAR has depth 6n + 2 (8, 14, 20, 32, ...), got {depth}')
+        stem, *stages = widths
+        self.stem = nn.Sequential(nn.Conv2d(3, stem, 3, 1, 1, bias=False), nn.BatchNorm2d(stem), nn.ReLU(inplace=True))
+        self.stages = nn.ModuleList()
+        in_channels = stem
+        for i, channels in enumerate(stages):
+            blocks = []
+            for j in range((depth - 2) // 6):
+                blocks.append(BasicBlock(in_channels, channels, stride=2 if i > 0 and j == 0 else 1))
+                in_channels = channels
+            self.stages.append(nn.Sequential(*blocks))
+        self.out_channels = in_channels
+        kaiming_init(self)

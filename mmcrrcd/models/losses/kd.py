@@ -1,0 +1,30 @@
+"""Knowledge distillation: the student's softened answers follow the teacher's."""
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmcrrcd.registry import LOSSES
+from mmcrrcd.structures import Batch, Stream
+
+
+def kd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """Eq. 12: rho^2 H(softmax(z_t / rho), softmax(z_s / rho)), averaged over the batch.
+
+    Computed as the divergence KL(teacher || student): it differs from the cross-entropy by the teacher's entropy, which
+    is constant, so the gradients are the same, and it is zero where the two agree. Logits (N, classes) -> scalar.
+    Hinton et al., 2015.
+    """
+    log_student = F.log_softmax(student_logits / temperature, dim=1)
+    log_teacher = F.log_softmax(teacher_logits / temperature, dim=1)
+    return temperature**2 * F.kl_div(log_student, log_teacher, reduction='batchmean', log_target=True)
+
+
+@LOSSES.register_module()
+class KDLoss(nn.Module):
+    """:func:`kd_loss` at a fixed ``temperature``."""
+
+    def __init__(self, temperature: float = 4.0):
+        super().__init__()
+        self.temperature = temperature
+
+    def forward(self, student: Stream, teacher: Stream, batch: Batch) -> Tensor:
+        return kd_loss(student.logits, teacher.logits, self.temperature)

@@ -1,0 +1,158 @@
+"""The relational contrastive loss, Eq. 11 of the paper: the headline of this package."""
+import math
+
+import torch
+from mmengine import dist
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from mmcrrcd.models.memory import EmbeddingQueue
+from mmcrrcd.registry import LOSSES
+from mmcrrcd.structures import Batch, Stream
+
+from .critic import RelationCritic
+from .relation import FeatureRelation
+
+CHUNK = 16                                               # anchors at once; peak memory is CHUNK x batch x negatives
+
+
+def contrast(positive: Tensor, negative: Tensor, use: Tensor, tau: float, log_offset: Tensor | float | None) -> Tensor:
+    """Loss of each (anchor, sample) pair from its scores.
+
+    Args:
+        positive: (A, B) scores of F^{t,s}(a, i) with F^t(a, i).
+        negative: (A, B, n) scores of F^{t,s}(a, i) with F^t(a, k).
+        use: (B, n) bool, may queue entry k be a negative of sample i?
+        tau: temperature.
+        log_offset: log of what Eq. 10 adds in its denominator, so that h = sigmoid(s / tau - log_offset) and the loss is
+            -log h(positive) - sum over k of log(1 - h(negative_k)). None for a softmax over the positive and its negatives.
+
+    Returns:
+        (A, B). Eq. 11 multiplies the sum by n again; like CRD this sums over the n negatives once.
+    """
+    positive, negative = positive / tau, negative / tau
+    if log_offset is None:
+        negative = negative.masked_fill(~use, -torch.inf)
+        return torch.logaddexp(positive, negative.logsumexp(-1)) - positive
+    return -F.logsigmoid(positive - log_offset) - (F.logsigmoid(log_offset - negative) * use).sum(-1)
+
+
+@LOSSES.register_module()
+class RelationContrastLoss(nn.Module):
+    """Pulls F^{t,s}(e^t_a, e^s_i) to F^t(e^t_a, e^t_i) and away from F^t(e^t_a, e^t_k) of the queue's samples k.
+
+    Averaged over the pairs of an anchor a and a sample i != a. The queue takes the batch after scoring; until it has been
+    filled once the loss is zero. With several processes, anchors and queue are the same on every rank.
+
+    Args:
+        dim: width of relations and critic.
+        num_negatives: n, the length of the queue; at least the number of samples in a batch of all processes.
+        tau: temperature of the critic.
+        num_anchors: how many samples of the batch serve as anchors, None for all. The batch is shuffled, so its first
+            samples are as random as any.
+        sampling: 'supervised', negatives are of another class; 'unsupervised', of another image.
+        normalizer: what turns a score into a probability.
+            'softmax': over the positive and its negatives (InfoNCE);
+            'batch': Eq. 10 with the constant Z of CRD, m x the mean of exp(s / tau) over the first counted batch, under
+            exp(s / tau); m cancels; 'none': Eq. 10 as printed.
+        centre: see :class:`RelationCritic`.
+        num_samples: m, the size of the data set, for ``normalizer='none'``.
+
+    Shown in the log: ``score_positive`` and ``score_negative``, the mean cosine of the critic.
+    """
+
+    def __init__(self, dim: int = 128, num_negatives: int = 512, tau: float = 0.1, num_anchors: int | None = 8,
+                 sampling: str = 'supervised', normalizer: str = 'softmax', centre: str | None = None,
+                 num_samples: int | None = None):
+        super().__init__()
+        if sampling not in ('supervised', 'unsupervised'):
+            raise ValueError(f"sampling is 'supervised' or 'unsupervised', got {sampling!r}")
+        if normalizer not in ('softmax', 'batch', 'none'):
+            raise ValueError(f"normalizer is 'softmax', 'batch' or 'none', got {normalizer!r}")
+        if normalizer == 'none' and not num_samples:
+            raise ValueError("normalizer='none' needs num_samples, the number of training images")
+        if tau <= 0 or num_negatives < 1 or (num_anchors is not None and num_anchors < 1):
+            raise ValueError(f'tau, num_negatives and num_anchors are positive, got {tau}, {num_negatives}, {num_anchors}')
+        self.dim, self.num_negatives, self.tau = dim, num_negatives, tau
+        self.num_anchors, self.sampling, self.normalizer, self.num_samples = num_anchors, sampling, normalizer, num_samples
+        self.critic = RelationCritic(dim, centre)
+        self.register_buffer('log_mean', torch.zeros(()) - torch.inf)        # log of the mean of exp(s / tau)
+        self._offset_known = False
+        self.shown: dict[str, Tensor] = {}
+
+    def prepare(self, student: Stream, teacher: Stream) -> None:
+        """Make what depends on the networks' widths."""
+        width_t, width_s = teacher.embedding.shape[1], student.embedding.shape[1]
+        self.teacher_relation = FeatureRelation(width_t, width_t, self.dim)
+        self.cross_relation = FeatureRelation(width_t, width_s, self.dim)
+        self.queue = EmbeddingQueue(self.num_negatives, width_t)
+
+    def check_batch(self, size: int) -> None:
+        """Raises ValueError where a batch of ``size`` samples, of all processes together, does not fit the queue."""
+        if size > self.num_negatives:
+            raise ValueError(f'the queue holds num_negatives={self.num_negatives} samples, fewer than the batch of {size}')
+
+    def forward(self, student: Stream, teacher: Stream, batch: Batch) -> Tensor:
+        everyone = torch.cat(dist.all_gather(teacher.embedding))
+        keys = batch.labels if self.sampling == 'supervised' else batch.index
+        everyones_keys = torch.cat(dist.all_gather(keys))
+        self.check_batch(len(everyone))
+
+        anchors = everyone[:self.num_anchors]
+        own = dist.get_rank() * len(keys) + torch.arange(len(keys), device=keys.device)
+        valid = torch.arange(len(anchors), device=keys.device)[:, None] != own
+        use = keys[:, None] != self.queue.key
+        # A copy: the backward pass needs these negatives, and the queue moves on before it.
+        others = torch.cat([teacher.embedding, self.queue.embedding])
+        if self.normalizer == 'batch' and not self._offset_known and self.queue.full:
+            self._set_offset(anchors, valid, student.embedding, others, use)
+        total, shown = 0, 0
+        pieces = [(a, v) for a, v in zip(anchors.split(CHUNK), valid.split(CHUNK), strict=True)]
+        for some, their_valid in pieces:
+            inputs = (some, their_valid, student.embedding, others, use)
+            part, scores = checkpoint(self._part, *inputs, use_reentrant=False) if len(pieces) > 1 else self._part(*inputs)
+            total, shown = total + part, shown + scores
+        self.shown = dict(score_positive=shown[0] / shown[1].clamp(min=1), score_negative=shown[2] / shown[3].clamp(min=1))
+
+        full = self.queue.full.float()
+        self.queue.push(everyone, everyones_keys)
+        pairs = max(len(anchors) * (len(everyone) - 1), 1)
+        return full * total * dist.get_world_size() / pairs
+
+    def scores(self, anchors: Tensor, embedding: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+        """Positive (A, B) and negative (A, B, n) scores; ``others`` are the batch's teacher embeddings, then the queue's."""
+        teacher = self.critic.teacher(self.teacher_relation, anchors, others)
+        cross = self.critic.cross(self.cross_relation, anchors, embedding)
+        n = len(embedding)
+        return (teacher[:, :n] * cross).sum(-1), cross @ teacher[:, n:].transpose(1, 2)
+
+    def _part(self, anchors, valid, embedding, others, use) -> tuple[Tensor, Tensor]:
+        """Sum of the loss over the valid pairs of some anchors, and the sums and counts behind ``shown``."""
+        positive, negative = self.scores(anchors, embedding, others)
+        loss = contrast(positive, negative, use, self.tau, self._log_offset())
+        with torch.no_grad():
+            counted = valid[..., None] & use
+            shown = torch.stack([(positive * valid).sum(), valid.sum(), (negative * counted).sum(), counted.sum()])
+        return (loss * valid).sum(), shown
+
+    def _log_offset(self) -> Tensor | float | None:
+        if self.normalizer == 'softmax':
+            return None
+        # Eq. 10: P / (P + n / m), with P = exp(s / tau) as printed, or over Z = m x mean.
+        log_n = math.log(self.num_negatives)
+        return log_n + self.log_mean.nan_to_num(neginf=0) if self.normalizer == 'batch' else log_n - math.log(self.num_samples)
+
+    @torch.no_grad()
+    def _set_offset(self, anchors, valid, embedding, others, use) -> None:
+        """The constant Z: of the first batch that counts, over all processes; once and for all."""
+        self._offset_known = True
+        if self.log_mean.isfinite():                     # from a checkpoint
+            return
+        sums = torch.zeros(2, device=others.device, dtype=others.dtype)
+        for some, their_valid in zip(anchors.split(CHUNK), valid.split(CHUNK), strict=True):
+            _, negative = self.scores(some, embedding, others)
+            counted = their_valid[..., None] & use
+            sums += torch.stack([((negative / self.tau).exp() * counted).sum(), counted.sum()])
+        dist.all_reduce(sums)
+        self.log_mean.copy_((sums[0] / sums[1]).log())

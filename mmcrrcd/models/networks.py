@@ -1,0 +1,52 @@
+"""From any network to a Stream: mmpretrain's classifiers, and plain modules through an adapter."""
+from mmpretrain.models import ImageClassifier
+from torch import Tensor, nn
+
+from mmcrrcd.registry import MODELS
+from mmcrrcd.structures import Stream
+
+from .backbones.base import StageBackbone
+
+
+def look(network: nn.Module, images: Tensor) -> Stream:
+    """What ``network`` says of ``images`` (N, 3, H, W); embedding and logits in float32.
+
+    ``network`` is an mmpretrain ``ImageClassifier``, or has a ``stream(images)`` method of its own.
+    """
+    if not isinstance(network, ImageClassifier):
+        return network.stream(images)
+    features = network.backbone(images)
+    maps = features[:-1] if isinstance(network.backbone, StageBackbone) else features
+    pooled = features[-1:]
+    if network.with_neck:
+        pooled = network.neck(pooled)
+    embedding = network.head.pre_logits(pooled)
+    return Stream(maps, embedding.float(), network.head(pooled).float())
+
+
+@MODELS.register_module()
+class PlainNetwork(nn.Module):
+    """A plain module as teacher or student: its last linear layer tells embedding and logits apart.
+
+    Args:
+        module: maps images (N, 3, H, W) to logits (N, classes); it gives no maps.
+        classifier: name of the linear layer whose input is the embedding, ``'fc'`` in torchvision's ResNets.
+
+    Example:
+        >>> teacher = PlainNetwork(torchvision.models.resnet18(), classifier='fc')
+    """
+
+    def __init__(self, module: nn.Module, classifier: str = 'fc'):
+        super().__init__()
+        self.module = module
+        self.classifier = classifier
+
+    def stream(self, images: Tensor) -> Stream:
+        caught = []
+        layer = self.module.get_submodule(self.classifier)
+        handle = layer.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
+        try:
+            logits = self.module(images)
+        finally:
+            handle.remove()
+        return Stream((), caught[-1].float(), logits.float())

@@ -1,0 +1,95 @@
+"""uint8 batch -> crop, flip, reduce, normalise -> (high, low): one place for both data paths."""
+import torch
+from mmengine.model import BaseDataPreprocessor
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmcrrcd.datasets.transforms.resolution_pair import check_resolution, reduce_resolution
+from mmcrrcd.registry import MODELS
+from mmcrrcd.structures import Batch, Pair
+
+
+def crop_and_flip(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, padding: int) -> Tensor:
+    """Zero-pad, cut a window of the original size out of each image and mirror some: one gather for the batch.
+
+    Args:
+        images: (N, C, H, W).
+        top, left: (N,) int64, first row and column of the window in the padded image, 0 to 2 * padding.
+        flip: (N,) bool, mirror left and right after cropping.
+        padding: pixels on every side.
+
+    Returns:
+        (N, C, H, W) in channels-last memory.
+    """
+    n, _, height, width = images.shape
+    padded = F.pad(images, [padding] * 4).permute(0, 2, 3, 1)
+    columns = torch.arange(width, device=images.device).expand(n, width)
+    columns = torch.where(flip[:, None], columns.flip(1), columns) + left[:, None]
+    rows = torch.arange(height, device=images.device) + top[:, None]
+    sample = torch.arange(n, device=images.device)[:, None, None]
+    return padded[sample, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+@MODELS.register_module()
+class PairPreprocessor(BaseDataPreprocessor):
+    """Turns a batch of either data path into ``inputs=Pair(high, low)`` and ``data_samples``.
+
+    Fast path: ``inputs`` (N, 3, H, W) uint8, ``labels``, ``index``; crop and flip happen here, on the device, and
+    ``data_samples`` becomes a :class:`Batch`. Stock path: lists of images and of ``DataSample`` from mmpretrain's
+    pipelines, already cropped and flipped, with ``img_low`` where :class:`ResolutionPair` made it.
+
+    Args:
+        mean, std: of the three channels, 0 to 255, in the order of the images (after ``to_rgb``).
+        to_rgb: swap the channels, for images that were read as BGR.
+        resolution: what the student sees, in training, validation and test alike; None for the teacher's resolution.
+        interpolation, antialias, restore: see :func:`reduce_resolution`.
+        padding: random crops after zero-padding by so many pixels, fast path and training only; None for no crop.
+        flip: probability of mirroring, fast path and training only.
+    """
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], to_rgb: bool = False,
+                 resolution: int | tuple[int, int] | None = None, interpolation: str = 'bilinear', antialias: bool = True,
+                 restore: bool = False, padding: int | None = None, flip: float = 0.0):
+        super().__init__(non_blocking=True)
+        check_resolution(resolution, interpolation)
+        self.register_buffer('mean', torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), persistent=False)
+        self.register_buffer('std', torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), persistent=False)
+        self.to_rgb = to_rgb
+        self.resolution = resolution
+        self.reduction = dict(interpolation=interpolation, antialias=antialias, restore=restore)
+        self.padding = padding
+        self.flip = flip
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        data = self.cast_data(data)
+        images, low = data['inputs'], None
+        if isinstance(images, Tensor):
+            samples = Batch(data['labels'], data['index']) if 'labels' in data else None
+            if training:
+                images = self.augment(images)
+        else:
+            images = torch.stack(images).to(memory_format=torch.channels_last)
+            samples = data.get('data_samples')
+            if samples and 'img_low' in samples[0]:
+                low = torch.stack([sample.img_low for sample in samples])
+        if low is None:
+            low = images if self.resolution is None else reduce_resolution(images, self.resolution, **self.reduction)
+        high = None
+        if training:
+            high = self.normalise(images)
+        same = training and low is images
+        return dict(inputs=Pair(high, high if same else self.normalise(low)), data_samples=samples)
+
+    def augment(self, images: Tensor) -> Tensor:
+        """Random crops and flips of a batch, (N, C, H, W)."""
+        n, padding = len(images), self.padding or 0
+        if not padding and not self.flip:
+            return images
+        top, left = torch.randint(0, 2 * padding + 1, (2, n), device=images.device)
+        flip = torch.rand(n, device=images.device) < self.flip
+        return crop_and_flip(images, top, left, flip, padding)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        if self.to_rgb:
+            images = images.flip(1)
+        return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,40 @@
+"""The three things that are passed around: a pair of images, the batch's labels, and what a network says of a batch."""
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Pair(NamedTuple):
+    """The same content at two resolutions: ``high`` (N, 3, H, W) for the teacher, ``low`` (N, 3, h, w) for the student.
+
+    ``high`` is None where only the student looks (validation, test).
+    """
+    high: Tensor | None
+    low: Tensor
+
+
+class Batch(NamedTuple):
+    """``labels`` (N,) int64 classes and ``index`` (N,) int64 positions in the data set."""
+    labels: Tensor
+    index: Tensor
+
+    @classmethod
+    def of(cls, data_samples) -> 'Batch':
+        """The batch itself, or the batch that a list of mmpretrain's ``DataSample`` describes."""
+        if isinstance(data_samples, cls):
+            return data_samples
+        labels = torch.cat([sample.gt_label for sample in data_samples])
+        index = torch.tensor([sample.get('sample_idx', -1) for sample in data_samples], device=labels.device)
+        return cls(labels, index)
+
+
+class Stream(NamedTuple):
+    """What one network says of one batch.
+
+    ``maps``: outputs of the stages, stem first where the network gives it, (N, C, H, W) each. ``embedding``: the paper's e,
+    the pooled feature before the classifier, (N, D). ``logits``: the paper's z, (N, classes).
+    """
+    maps: tuple[Tensor, ...]
+    embedding: Tensor
+    logits: Tensor
