@@ -1,0 +1,124 @@
+"""The package itself: its versions, its requirements and the files that go along."""
+import os
+import re
+import runpy
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from mmcrrcd.version import FLOORS, MMCV_FLOORS, __version__, check_requirements
+
+ROOT = Path(__file__).parents[1]
+INSTALLED = metadata.version
+
+
+@pytest.fixture(scope='module')
+def setup_py():
+    pytest.importorskip('setuptools', reason='setup.py can only be read where setuptools is installed')
+    return runpy.run_path(str(ROOT / 'setup.py'), run_name='read_only')
+
+
+def fake_versions(monkeypatch, versions: dict[str, str | None]):
+    def lookup(name):
+        version = versions[name] if name in versions else INSTALLED(name)
+        if version is None:
+            raise metadata.PackageNotFoundError(name)
+        return version
+
+    monkeypatch.setattr(metadata, 'version', lookup)
+
+
+def test_this_environment_is_new_enough():
+    check_requirements()
+
+
+@pytest.mark.parametrize('package', FLOORS)
+def test_an_older_package_is_refused_in_one_line(monkeypatch, package):
+    fake_versions(monkeypatch, {package: '0.0.1'})
+    with pytest.raises(ImportError) as error:
+        check_requirements()
+    message = str(error.value)
+    assert '\n' not in message
+    assert '0.0.1' in message
+    assert f"pip install --upgrade '{package}>={FLOORS[package]}'" in message
+
+
+@pytest.mark.parametrize('package', FLOORS)
+def test_a_missing_package_is_named_in_one_line(monkeypatch, package):
+    fake_versions(monkeypatch, {package: None})
+    with pytest.raises(ImportError) as error:
+        check_requirements()
+    message = str(error.value)
+    assert '\n' not in message
+    assert f'{package}>={FLOORS[package]}, which is not installed' in message
+
+
+@pytest.mark.parametrize('version', ['2.10.0', '2.10.0a0+1234abc', '2.10.0+cu130', '2.15.0+cpu', '10.0'])
+def test_local_and_vendor_builds_of_a_new_enough_version_pass(monkeypatch, version):
+    fake_versions(monkeypatch, {'torch': version})
+    check_requirements({'torch': '2.10'})
+
+
+@pytest.mark.parametrize('version', ['2.9.1+cu130', '2.9.0a0+1234abc', '1.10'])
+def test_local_and_vendor_builds_of_an_older_version_do_not(monkeypatch, version):
+    fake_versions(monkeypatch, {'torch': version})
+    with pytest.raises(ImportError, match='torch>=2.10'):
+        check_requirements({'torch': '2.10'})
+
+
+@pytest.mark.parametrize('mmcv, lite, message', [
+    (None, '2.2.0', None),
+    ('2.1.0', None, None),
+    (None, None, 'mmcv-lite>=2.2.0, which is not installed'),
+    (None, '2.1.0', 'mmcv-lite>=2.2.0, but 2.1.0 is installed'),
+    ('1.7.2', None, 'mmcv>=2.0.0, but 1.7.2 is installed'),
+])
+def test_one_of_the_two_forms_of_mmcv_is_enough(monkeypatch, mmcv, lite, message):
+    fake_versions(monkeypatch, {'mmcv': mmcv, 'mmcv-lite': lite})
+    if message is None:
+        check_requirements()
+    else:
+        with pytest.raises(ImportError, match=re.escape(message)):
+            check_requirements()
+
+
+def test_importing_the_package_checks_the_versions_and_is_cheap():
+    code = ("import sys; from importlib import metadata; import mmcrrcd; assert mmcrrcd.__version__\n"
+            "assert not {'torch', 'numpy', 'mmengine'} & set(sys.modules)\n"
+            "del sys.modules['mmcrrcd']; metadata.version = lambda name: '0.0.1'; import mmcrrcd")
+    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
+                            env=os.environ | {'PYTHONPATH': str(ROOT)})
+    assert re.fullmatch(r'ImportError: mmcrrcd .* needs torch>=.*, but 0\.0\.1 is installed: pip install .*',
+                        result.stderr.splitlines()[-1])
+
+
+def test_setup_requires_exactly_the_floors_that_are_checked(setup_py):
+    wanted = dict(entry.split('>=') for entry in setup_py['requirements']() if '>=' in entry)
+    mmcv = {package: floor for package, floor in MMCV_FLOORS.items() if package in wanted}
+    assert len(mmcv) == 1  # never both forms
+    assert wanted == FLOORS | mmcv
+    assert setup_py['VERSION']['__version__'] == __version__
+
+
+@pytest.mark.parametrize('folder, requirement', [
+    ('mmcv-2.1.0.dist-info', 'mmcv>=2.0.0'),
+    ('mmcv_lite-2.2.0.dist-info', 'mmcv-lite>=2.2.0'),
+    ('unrelated-1.0.dist-info', 'mmcv-lite>=2.2.0'),
+])
+def test_full_mmcv_is_kept_where_it_is_installed(setup_py, tmp_path, folder, requirement):
+    (tmp_path / folder).mkdir()
+    assert setup_py['mmcv_requirement']([str(tmp_path)]) == requirement
+    assert requirement in setup_py['requirements']([str(tmp_path)])
+
+
+def test_the_other_files_state_the_same_version():
+    assert f'\nversion: {__version__}\n' in (ROOT / 'CITATION.cff').read_text(encoding='utf-8')
+    assert f'Version: v{__version__}\n' in (ROOT / 'model-index.yml').read_text(encoding='utf-8')
+
+
+def test_mim_content_exists(setup_py):
+    for name in setup_py['MIM_CONTENT']:
+        assert (ROOT / name).exists()
