@@ -5,6 +5,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from mmcrrcd.checkpoint import load_network
+from mmcrrcd.models.frozen import fold
 from mmcrrcd.models.networks import look
 from mmcrrcd.registry import ALGORITHMS, LOSSES, MODELS
 from mmcrrcd.structures import Batch, Pair, Stream
@@ -23,8 +24,8 @@ class Distiller(BaseModel):
     The teacher is in eval mode whole, sees no gradient, and is not in ``state_dict()``, ``parameters()`` or DDP.
 
     Args:
-        student: config of an mmpretrain classifier, or a network with ``stream(images)`` (see :func:`look`).
-        teacher: the same, or None.
+        student: config of an mmpretrain classifier.
+        teacher: the same, or any network with ``stream(images)`` (see :func:`look`), or None.
         teacher_checkpoint: a file, or the work directory of a finished training; read when training starts.
         objective: from a name to ``dict(type=..., weight=..., **settings)``; ``weight`` is a number or a schedule over
             epochs (see :func:`value_at`). Shown in the log as ``loss_<name>``.
@@ -45,6 +46,7 @@ class Distiller(BaseModel):
         # Kept out of nn.Module's registration, so that it is in no state_dict, optimiser or gradient bucket.
         self.__dict__['teacher'] = MODELS.build(teacher) if isinstance(teacher, dict) else teacher
         self.teacher_checkpoint = teacher_checkpoint
+        self.input_size = input_size
         if self.teacher is not None:
             self.teacher.requires_grad_(False).eval().to(memory_format=torch.channels_last)
         elif objective:
@@ -58,11 +60,11 @@ class Distiller(BaseModel):
             check_schedule(self.weights[name], name)
             self.losses[name] = LOSSES.build(settings)
         if self.teacher is not None:
-            self._try_networks(input_size)
+            self._try_networks()
 
-    def _try_networks(self, input_size: int) -> None:
+    def _try_networks(self) -> None:
         """One pass of zeros: checks that the networks fit the images and each other, and tells the losses the widths."""
-        size = (2, 3, input_size, input_size)
+        size = (2, 3, self.input_size, self.input_size)
         data = self.data_preprocessor(dict(inputs=torch.zeros(size, dtype=torch.uint8),
                                            labels=torch.zeros(2, dtype=torch.long),
                                            index=torch.zeros(2, dtype=torch.long)), training=True)
@@ -89,10 +91,14 @@ class Distiller(BaseModel):
             raise ValueError(f'the {name} cannot take images of {height} x {width} pixels: {reason}') from error
 
     def init_weights(self) -> None:
-        """Initialises the student; loads the teacher. mmengine calls it when training starts."""
+        """Initialises the student; loads and folds the teacher. mmengine calls it when training starts."""
         super().init_weights()
-        if self.teacher is not None and self.teacher_checkpoint is not None:
+        if self.teacher is None:
+            return
+        if self.teacher_checkpoint is not None:
             load_network(self.teacher, self.teacher_checkpoint, 'teacher')
+        images = torch.rand(2, 3, self.input_size, self.input_size, device=next(self.teacher.parameters()).device)
+        self.__dict__['teacher'] = fold(self.teacher, images)
 
     def _apply(self, fn, recurse: bool = True):
         if self.teacher is not None:

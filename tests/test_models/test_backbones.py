@@ -1,0 +1,194 @@
+"""The CIFAR backbones: their sizes against published networks, every input size, and folding of their batch norms."""
+import json
+from collections import Counter
+
+import mmcrrcd.models  # noqa: F401
+import pytest
+import torch
+from mmcrrcd.models.backbones import (MobileNetV2CIFAR, ResNetCIFAR, ShuffleNetV1CIFAR, ShuffleNetV2CIFAR, VGGCIFAR,
+                                      WRNCIFAR)
+from mmcrrcd.models.backbones.base import StageBackbone
+from mmcrrcd.models.frozen import fold
+from mmcrrcd.models.networks import look
+from mmcrrcd.registry import MODELS
+from mmpretrain.models import GlobalAveragePooling, ImageClassifier, LinearClsHead, ResNet_CIFAR
+from torch import nn
+from utils import shared_file
+
+X4 = (32, 64, 128, 256)
+ALL = (0, 1, 2, 3)
+NETWORKS = {
+    **{f'resnet{depth}': dict(type=ResNetCIFAR, depth=depth) for depth in (8, 14, 20, 32, 44, 56, 110)},
+    'resnet8x4': dict(type=ResNetCIFAR, depth=8, widths=X4),
+    'resnet32x4': dict(type=ResNetCIFAR, depth=32, widths=X4),
+    **{f'wrn_{d}_{w}': dict(type=WRNCIFAR, depth=d, width=w) for d, w in ((16, 1), (16, 2), (40, 1), (40, 2))},
+    **{f'vgg{depth}': dict(type=VGGCIFAR, depth=depth) for depth in (8, 11, 13)},
+    'MobileNetV2': dict(type=MobileNetV2CIFAR),
+    'ShuffleV1': dict(type=ShuffleNetV1CIFAR),
+    'ShuffleV2': dict(type=ShuffleNetV2CIFAR),
+    'ResNet18': dict(type=ResNet_CIFAR, depth=18, out_indices=ALL),
+    'ResNet50': dict(type=ResNet_CIFAR, depth=50, out_indices=ALL),
+    'WRN50-2': dict(type=ResNet_CIFAR, depth=50, base_channels=128, expansion=2, out_indices=ALL),
+}
+# torchvision's network without its max-pooling and with stride 1 in its stem: the reference has its parameters alone
+WRN50 = {'maps': [[64, 32, 32], [256, 32, 32], [512, 16, 16], [1024, 8, 8], [2048, 4, 4]], 'embedding': 2048}
+# one of each kind, for what does not depend on the depth
+KINDS = {
+    'resnet': dict(type=ResNetCIFAR, depth=8),
+    'wrn': dict(type=WRNCIFAR, depth=16, width=2),
+    'vgg': dict(type=VGGCIFAR, depth=8),
+    'mobilenet_v2': dict(type=MobileNetV2CIFAR),
+    'shufflenet_v1': dict(type=ShuffleNetV1CIFAR),
+    'shufflenet_v2': dict(type=ShuffleNetV2CIFAR),
+}
+AFTER_RELU = ('resnet', 'vgg', 'shufflenet_v1', 'shufflenet_v2')
+
+
+def build(cfg: dict) -> nn.Module:
+    torch.manual_seed(0)
+    return MODELS.build(dict(cfg))
+
+
+def randomise_norms(network: nn.Module) -> nn.Module:
+    for m in network.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            nn.init.uniform_(m.weight, 0.7, 1.3)
+            nn.init.normal_(m.bias, 0, 0.3)
+            nn.init.normal_(m.running_mean, 0, 0.3)
+            nn.init.uniform_(m.running_var, 0.7, 1.5)
+    return network
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_equals_the_published_network(name):
+    published = json.loads(shared_file('golden', 'models.json').read_text())[name]
+    backbone = build(NETWORKS[name])
+    backbone.eval()  # which returns None in mmpretrain's ResNet
+    published = {**WRN50, **published} if name == 'WRN50-2' else published
+    embedding = published['embedding']
+    parameters = [*backbone.parameters(), *nn.Linear(embedding, 100).parameters()]
+    assert sum(p.numel() for p in parameters) == published['parameters']
+    assert Counter(tuple(p.shape) for p in parameters) == Counter(map(tuple, published['shapes']))
+    with torch.no_grad():
+        out = backbone(torch.randn(2, 3, 32, 32))
+    maps = [tuple(shape) for shape in published['maps']]
+    if isinstance(backbone, StageBackbone):
+        assert [tuple(x.shape[1:]) for x in out[:-1]] == maps
+        assert backbone.out_channels == embedding
+    else:  # mmpretrain does not return the stem
+        assert [tuple(x.shape[1:]) for x in out] == maps[1:]
+    assert out[-1].shape[1] == embedding
+
+
+def test_every_published_network_is_there():
+    assert set(json.loads(shared_file('golden', 'models.json').read_text())) == set(NETWORKS)
+
+
+@pytest.mark.parametrize('size', (8, 16, 32, 64))
+@pytest.mark.parametrize('kind', KINDS)
+def test_every_image_size(kind, size):
+    backbone = build(KINDS[kind])
+    images = torch.randn(2, 3, size, size, requires_grad=True)
+    out = backbone(images)
+    assert all(x.ndim == 4 and len(x) == 2 and x.isfinite().all() for x in out)
+    sides = [x.shape[-1] for x in out]
+    assert sides == [x.shape[-2] for x in out] == sorted(sides, reverse=True)
+    sum(x.square().mean() for x in out).backward()
+    assert images.grad.isfinite().all()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in backbone.parameters())
+
+
+@pytest.mark.parametrize('size, sides', ((8, [8, 4, 2, 1, 1]), (16, [16, 8, 4, 2, 2]), (32, [32, 16, 8, 4, 4]),
+                                         (48, [48, 24, 12, 6, 6]), (64, [64, 32, 16, 8, 4])))
+def test_vgg_pools_a_fourth_time_from_64_pixels_on(size, sides):
+    with torch.no_grad():
+        assert [x.shape[-1] for x in build(KINDS['vgg']).eval()(torch.randn(1, 3, size, size))[:-1]] == sides
+
+
+@pytest.mark.parametrize('training', (True, False))
+@pytest.mark.parametrize('kind', KINDS)
+def test_tapped_maps_keep_their_values(kind, training):
+    """No in-place operation of a later layer reaches a map that was returned."""
+    backbone = randomise_norms(build(KINDS[kind])).train(training)
+    for m in backbone.modules():  # forward must not change the statistics between the two passes
+        if isinstance(m, nn.BatchNorm2d):
+            m.momentum = 0.0
+    seen = []
+    for m in (backbone.stem, *backbone.stages, backbone.last):
+        m.register_forward_hook(lambda module, inputs, output: seen.append(output.detach().clone()))
+    with torch.no_grad():
+        out = backbone(torch.randn(2, 3, 16, 16))
+    assert len(out) == len(seen) == len(backbone.stages) + 2
+    assert all(torch.equal(a, b) for a, b in zip(out, seen))
+
+
+@pytest.mark.parametrize('kind', AFTER_RELU)
+def test_maps_after_relu(kind):
+    with torch.no_grad():
+        out = build(KINDS[kind])(torch.randn(2, 3, 16, 16))
+    assert all(x.min() >= 0 for x in out)
+
+
+def test_wrn_maps_are_before_norm_and_relu():
+    backbone = randomise_norms(build(KINDS['wrn'])).eval()
+    with torch.no_grad():
+        *maps, feature = backbone(torch.randn(2, 3, 32, 32))
+        assert all(x.min() < 0 for x in maps)
+        norm, _ = backbone.last
+        assert torch.equal(feature, torch.relu(norm(maps[-1])))
+
+
+def test_mobilenet_maps_are_without_relu():
+    with torch.no_grad():
+        stem, *maps, feature = build(KINDS['mobilenet_v2'])(torch.randn(2, 3, 32, 32))
+    assert stem.min() >= 0 and feature.min() >= 0
+    assert all(x.min() < 0 for x in maps)
+
+
+@pytest.mark.parametrize('width, channels', ((1.0, 1280), (1.4, 1792)))
+def test_mobilenet_widths(width, channels):
+    backbone = build(dict(type=MobileNetV2CIFAR, width=width, expansion=2)).eval()
+    with torch.no_grad():
+        assert backbone(torch.randn(1, 3, 32, 32))[-1].shape == (1, channels, 2, 2)
+
+
+@pytest.mark.parametrize('cfg, message', (
+    (dict(type=ResNetCIFAR, depth=18), 'ResNetCIFAR has depth 6n'),
+    (dict(type=WRNCIFAR, depth=18), 'WRNCIFAR has depth 6n'),
+    (dict(type=WRNCIFAR, depth=4), 'WRNCIFAR has depth 6n'),
+    (dict(type=VGGCIFAR, depth=16), 'VGGCIFAR has depth 8, 11, 13, got 16'),
+))
+def test_unknown_depth(cfg, message):
+    with pytest.raises(ValueError, match=message) as error:
+        cfg['type'](depth=cfg['depth'])
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('name', [type_.__name__ for type_ in (cfg['type'] for cfg in KINDS.values())])
+def test_registered(name):
+    assert issubclass(MODELS.get(name), StageBackbone)
+    assert issubclass(MODELS.get(f'mmcrrcd.{name}'), StageBackbone)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_fold_keeps_the_logits(kind):
+    channels = build(KINDS[kind]).out_channels
+    network = randomise_norms(ImageClassifier(
+        backbone=KINDS[kind], neck=dict(type=GlobalAveragePooling),
+        head=dict(type=LinearClsHead, num_classes=100, in_channels=channels))).eval()
+    images = torch.randn(2, 3, 32, 32)
+    folded = fold(network, images)
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        before, after = look(network, images), look(folded, images)
+    assert (before.logits - after.logits).abs().max() <= 1e-3 * before.logits.abs().max()
+    assert len(before.maps) == len(after.maps)
+    for a, b in zip(before.maps, after.maps):
+        assert (a - b).abs().max() <= 1e-3 * a.abs().max()
+    # every kind lists its layers in call order, so none of them has to fall back on the network itself
+    assert folded is not network
+    norms = [m for m in folded.modules() if isinstance(m, nn.BatchNorm2d)]
+    if kind == 'wrn':  # the norms after a sum have no convolution to go into
+        assert len(norms) == 7
+    else:
+        assert not norms
