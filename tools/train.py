@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, DictAction
+from mmengine.device import get_device
 from mmengine.runner import Runner
 
 from mmcrrcd.checkpoint import find_checkpoint
@@ -40,8 +41,10 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.optim_wrapper.type = 'mmcrrcd.BF16OptimWrapper'
     if args.no_validate:
         cfg.val_dataloader = cfg.val_evaluator = cfg.val_cfg = None
-    if not torch.cuda.is_available():
-        cfg.env_cfg.dist_cfg.backend = 'gloo'
+    if args.launcher != 'none' and get_device() == 'cpu':
+        # mmengine's own start of several processes wants a GPU for each; without one they meet over gloo.
+        torch.distributed.init_process_group('gloo')
+        cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
     return cfg
 
 

@@ -1,0 +1,35 @@
+# Every target makes its own environment: the first one installs everything into $(VENV), the others reuse it.
+PYTHON ?= python3
+VENV ?= .venv
+
+PY = $(VENV)/bin/python
+INSTALLED = $(VENV)/.installed
+
+.PHONY: help demo test lint docs
+.DELETE_ON_ERROR:
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+	@echo "Variables: PYTHON=$(PYTHON) (3.10 or newer), VENV=$(VENV)"
+
+demo: $(INSTALLED)  ## train a teacher and three small students on generated images, print the table, draw the picture
+	@$(PY) tools/demo.py
+
+test: $(INSTALLED)  ## run the tests
+	@$(PY) -m pytest -q
+
+lint: $(INSTALLED)  ## check the code with ruff
+	@$(PY) -m ruff check .
+
+docs: $(INSTALLED)  ## check that the relative links of README and docs lead somewhere
+	@$(PY) -m pytest -q tests/test_docs.py
+
+# The stamp is written last, so an interrupted install is repeated.
+$(INSTALLED): setup.py pyproject.toml mmcrrcd/version.py
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found: install Python 3.10 or newer, or name one with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	    { echo "mmcrrcd needs Python 3.10 or newer, $(PYTHON) is $$($(PYTHON) -c 'import platform; print(platform.python_version())'): name another with PYTHON=..." >&2; exit 1; }
+	@test -x $(VENV)/bin/pip || { echo "Making the environment $(VENV) with $(PYTHON)"; $(PYTHON) -m venv $(VENV); }
+	@echo "Installing mmcrrcd with torch and mmpretrain into $(VENV) (once, a few minutes)"
+	@$(PY) -m pip install -q --disable-pip-version-check -e '.[dev]'
+	@touch $@

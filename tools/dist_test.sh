@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Test a checkpoint with one process per GPU, or, on a machine without one, with that many processes on the CPU (gloo).
+set -euo pipefail
+
+if [[ $# -lt 3 || ! $3 =~ ^[1-9][0-9]*$ ]]; then
+    echo "usage: $0 CONFIG CHECKPOINT GPUS [arguments of test.py]   (environment: NNODES NODE_RANK MASTER_ADDR PORT PYTHON)" >&2
+    exit 2
+fi
+config=$1 checkpoint=$2 gpus=$3
+shift 3
+tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+# One machine and no PORT: torchrun picks a free port, so two runs never collide. Several machines must agree on one.
+if [[ ${NNODES:-1} == 1 && -z ${PORT:-} ]]; then
+    where=(--standalone --local-addr=127.0.0.1)
+else
+    where=(--nnodes="${NNODES:-1}" --node-rank="${NODE_RANK:-0}"
+           --master-addr="${MASTER_ADDR:-127.0.0.1}" --master-port="${PORT:-29500}")
+fi
+
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # torchrun's own default, said here so that it does not warn about it
+export PYTHONPATH=$tools/..${PYTHONPATH:+:$PYTHONPATH}
+exec "${PYTHON:-python}" -m torch.distributed.run "${where[@]}" --nproc-per-node="$gpus" \
+    "$tools/test.py" "$config" "$checkpoint" --launcher pytorch "$@"
