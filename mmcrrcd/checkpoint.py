@@ -6,12 +6,18 @@ import torch
 from mmengine.logging import HistoryBuffer
 from torch import nn
 
+from mmcrrcd.errors import InputError
+
 # mmengine keeps its training log in its checkpoints, as objects that torch.load(weights_only=True) does not know.
 # None of these can run code: they are built from numbers.
 _LOG_TYPES = [HistoryBuffer, np.ndarray, np.dtype, np._core.multiarray._reconstruct, np._core.multiarray.scalar,
               (np._core.multiarray._reconstruct, 'numpy.core.multiarray._reconstruct'),
               (np._core.multiarray.scalar, 'numpy.core.multiarray.scalar'),
               *(type(np.dtype(t)) for t in ('f4', 'f8', 'i4', 'i8', 'u1', 'bool'))]
+
+
+class UnfinishedTraining(InputError):
+    """The last checkpoint of a work directory is not the end of its training."""
 
 
 def safe_load(path: str | Path, device: str = 'cpu') -> dict:
@@ -42,18 +48,18 @@ def read_network(path: str | Path) -> dict[str, torch.Tensor]:
     """The weights of one classifier in a checkpoint: mmpretrain's, this package's (its student), or bare ones.
 
     Raises:
-        ValueError: not a checkpoint, or of a training that has not finished.
+        InputError: not a checkpoint, or of a training that has not finished.
     """
     file = find_checkpoint(path)
     try:
         checkpoint = safe_load(file)
     except Exception as error:
-        raise ValueError(f'{file} is not a checkpoint that can be loaded safely: {str(error).splitlines()[0]}') from error
+        raise InputError(f'{file} is not a checkpoint that can be loaded safely: {str(error).splitlines()[0]}') from error
     if Path(path).is_dir():
         done = checkpoint.get('meta', {}).get('epoch')
         planned = checkpoint.get('message_hub', {}).get('runtime_info', {}).get('max_epochs')
         if done is not None and planned is not None and done < planned:
-            raise ValueError(f'{path}: training stopped after epoch {done} of {planned}; finish it with --resume')
+            raise UnfinishedTraining(f'{path}: training stopped after epoch {done} of {planned}; finish it with --resume')
     weights = checkpoint.get('state_dict', checkpoint)
     weights = {key.removeprefix('module.'): value for key, value in weights.items()}
     students = {key.removeprefix('student.'): value for key, value in weights.items() if key.startswith('student.')}
@@ -64,7 +70,7 @@ def load_network(network: nn.Module, path: str | Path, name: str) -> None:
     """Fill ``network`` with the weights at ``path``, all of them.
 
     Raises:
-        ValueError: the checkpoint is of another architecture; the line names the first keys that do not fit.
+        InputError: the checkpoint is of another architecture; the line names the first keys that do not fit.
     """
     weights, wanted = read_network(path), network.state_dict()
     wrong = [f'no {key}' for key in wanted if key not in weights]
@@ -73,5 +79,5 @@ def load_network(network: nn.Module, path: str | Path, name: str) -> None:
               for key in wanted if key in weights and weights[key].shape != wanted[key].shape]
     if wrong:
         more = f' and {len(wrong) - 3} more' if len(wrong) > 3 else ''
-        raise ValueError(f'{path} is not a checkpoint of this {name}: {"; ".join(wrong[:3])}{more}')
+        raise InputError(f'{path} is not a checkpoint of this {name}: {"; ".join(wrong[:3])}{more}')
     network.load_state_dict(weights)

@@ -1,17 +1,16 @@
 """Train a model from a config: ``python tools/train.py configs/crrcd/resnet56_resnet20_cifar100.py``."""
 import argparse
-import sys
 from pathlib import Path
 
-import torch
 from mmengine.config import Config, DictAction
-from mmengine.device import get_device
 from mmengine.runner import Runner
 
-from mmcrrcd.checkpoint import find_checkpoint
+from mmcrrcd.checkpoint import UnfinishedTraining, read_network
+from mmcrrcd.engine.launch import one_line_errors, prepare_processes
+from mmcrrcd.errors import InputError
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train a model.')
     parser.add_argument('config', help='config file')
     parser.add_argument('--work-dir', help='where logs and checkpoints go (default: work_dirs/<name of the config>)')
@@ -24,34 +23,77 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
                         help='override settings, e.g. train_cfg.max_epochs=30 param_scheduler.milestones="[18,24,27]"')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-    return parser.parse_args(argv)
+    return parser.parse_args()
 
 
-def load_config(args: argparse.Namespace) -> Config:
-    """The config of the run with the command line's settings in it."""
-    cfg = Config.fromfile(args.config)
-    cfg.launcher = args.launcher
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
-    if args.resume:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+def load_config(path: str | Path, args: argparse.Namespace) -> Config:
+    """The config at ``path`` with what the command line says of any run."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'there is no config {path}')
+    cfg = Config.fromfile(path)
+    cfg.work_dir = f'work_dirs/{Path(path).stem}'
     if args.amp:
         cfg.optim_wrapper.type = 'mmcrrcd.BF16OptimWrapper'
     if args.no_validate:
         cfg.val_dataloader = cfg.val_evaluator = cfg.val_cfg = None
-    if args.launcher != 'none' and get_device() == 'cpu':
-        # mmengine's own start of several processes wants a GPU for each; without one they meet over gloo.
-        torch.distributed.init_process_group('gloo')
-        cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
     return cfg
+
+
+def student_config(args: argparse.Namespace) -> Config:
+    cfg = load_config(args.config, args)
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    cfg.work_dir = args.work_dir or cfg.work_dir
+    if args.resume:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    return cfg
+
+
+def teacher_config(cfg: Config) -> Path | None:
+    """The config that trains the teacher of ``cfg``; its path is relative to a folder above the student's config."""
+    if 'teacher_config' not in cfg:
+        return None
+    for folder in (Path(), *Path(cfg.filename).resolve().parents):
+        if (folder / cfg.teacher_config).is_file():
+            return folder / cfg.teacher_config
+    raise FileNotFoundError(f'teacher_config = {cfg.teacher_config!r} of {cfg.filename} is missing')
+
+
+def train_teacher(cfg: Config, args: argparse.Namespace) -> None:
+    """Train the teacher of ``cfg`` where ``cfg`` looks for it; an interrupted training goes on."""
+    path, config = Path(cfg.model.teacher_checkpoint), teacher_config(cfg)
+    if config is None:
+        raise InputError(f'{cfg.filename} names no teacher_config, so its teacher cannot be trained from here')
+    if path.suffix:
+        raise InputError(f'teacher_checkpoint = {str(path)!r} is a file; --train-teacher writes a work directory, name that')
+    teacher = load_config(config, args)
+    teacher.work_dir, teacher.resume, teacher.launcher = str(path), True, cfg.launcher
+    teacher.model_wrapper_cfg = cfg.get('model_wrapper_cfg')
+    Runner.from_cfg(teacher).train()
+
+
+def need_teacher(cfg: Config, args: argparse.Namespace) -> None:
+    """Make sure that the teacher's checkpoint is there before anything else is built."""
+    path = cfg.model.get('teacher_checkpoint')
+    try:
+        if path:
+            read_network(path)
+    except (FileNotFoundError, UnfinishedTraining) as error:
+        if args.train_teacher:
+            return train_teacher(cfg, args)
+        config = teacher_config(cfg)
+        how = '' if config is None else f'; train it with: python tools/train.py {config}  (or add --train-teacher)'
+        raise InputError(f'the teacher is missing: {error}{how}') from error
 
 
 def main() -> None:
     args = parse_args()
-    runner = Runner.from_cfg(load_config(args))
-    runner.train()
+    with one_line_errors():
+        cfg = student_config(args)
+        prepare_processes(cfg, args.launcher)
+        need_teacher(cfg, args)
+        Runner.from_cfg(cfg).train()
 
 
 if __name__ == '__main__':

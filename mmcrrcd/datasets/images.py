@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 from torchvision.datasets import CIFAR10, CIFAR100
 from torchvision.datasets.utils import download_and_extract_archive
 
+from mmcrrcd.errors import InputError
 from mmcrrcd.registry import DATASETS, FUNCTIONS
 
 
@@ -19,18 +20,18 @@ class ImageArrays(Dataset):
     ``inputs`` (N, 3, H, W) uint8, ``labels`` (N,) int64 and ``index`` (N,) int64. Use it with ``collate_fn=whole_batch``.
 
     Raises:
-        ValueError: no image, counts that differ, labels outside the classes.
+        InputError: no image, counts that differ, labels outside the classes.
     """
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, classes: list[str], name: str):
         if len(images) == 0:
-            raise ValueError(f'{name}: the split is empty')
+            raise InputError(f'{name}: the split is empty')
         if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
-            raise ValueError(f'{name}: expected images (N, H, W, 3) uint8, got {images.shape} {images.dtype}')
+            raise InputError(f'{name}: expected images (N, H, W, 3) uint8, got {images.shape} {images.dtype}')
         if len(labels) != len(images):
-            raise ValueError(f'{name}: {len(images)} images but {len(labels)} labels')
+            raise InputError(f'{name}: {len(images)} images but {len(labels)} labels')
         if labels.min() < 0 or labels.max() >= len(classes):
-            raise ValueError(f'{name}: labels go from {labels.min()} to {labels.max()}, but there are {len(classes)} classes')
+            raise InputError(f'{name}: labels go from {labels.min()} to {labels.max()}, but there are {len(classes)} classes')
         self.images = torch.from_numpy(np.ascontiguousarray(images))
         self.labels = torch.from_numpy(labels.astype(np.int64))
         self.metainfo = dict(classes=tuple(classes))
@@ -70,7 +71,7 @@ def read_pickle(path: Path) -> dict:
         with open(path, 'rb') as file:
             return _ArrayUnpickler(file, encoding='latin1').load()
     except (pickle.UnpicklingError, EOFError, AttributeError, IndexError, KeyError, UnicodeDecodeError) as error:
-        raise ValueError(f'{path} is not a readable CIFAR file ({error}); delete it to download it again') from error
+        raise InputError(f'{path} is not a readable CIFAR file ({error}); delete it to download it again') from error
 
 
 class _CIFAR(ImageArrays):
@@ -85,7 +86,7 @@ class _CIFAR(ImageArrays):
 
     def __init__(self, data_root: str, split: str = 'train', download: bool = True):
         if split not in ('train', 'test'):
-            raise ValueError(f"split is 'train' or 'test', got {split!r}")
+            raise InputError(f"split is 'train' or 'test', got {split!r}")
         root, official = Path(data_root), self.official
         folder = root / official.base_folder
         files = [folder / name for name, _ in (official.train_list if split == 'train' else official.test_list)]
@@ -102,7 +103,7 @@ class _CIFAR(ImageArrays):
         super().__init__(images, labels, read_pickle(names_file)[self.names_key], name=f'{folder} ({split})')
         expected = 50_000 if split == 'train' else 10_000
         if len(images) != expected:
-            raise ValueError(f'{folder} ({split}): expected {expected} images, got {len(images)}')
+            raise InputError(f'{folder} ({split}): expected {expected} images, got {len(images)}')
 
 
 @DATASETS.register_module()

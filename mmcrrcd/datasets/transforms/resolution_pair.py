@@ -5,6 +5,7 @@ from mmcv.transforms import BaseTransform
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmcrrcd.errors import InputError
 from mmcrrcd.registry import TRANSFORMS
 
 MODES = {'bilinear': 'bilinear', 'bicubic': 'bicubic', 'area': 'area', 'nearest': 'nearest-exact'}
@@ -39,9 +40,9 @@ def check_resolution(resolution: int | tuple[int, int] | None, interpolation: st
     """One clear line for settings that cannot work."""
     sides = (resolution,) if isinstance(resolution, int) else resolution or ()
     if any(not isinstance(side, int) or side < 1 for side in sides):
-        raise ValueError(f'resolution is a number of pixels (or a height and a width), got {resolution!r}')
+        raise InputError(f'resolution is a number of pixels (or a height and a width), got {resolution!r}')
     if interpolation not in MODES:
-        raise ValueError(f'interpolation is one of {", ".join(MODES)}, got {interpolation!r}')
+        raise InputError(f'interpolation is one of {", ".join(MODES)}, got {interpolation!r}')
 
 
 @TRANSFORMS.register_module()
@@ -61,7 +62,7 @@ class ResolutionPair(BaseTransform):
     def transform(self, results: dict) -> dict:
         img = np.ascontiguousarray(results['img'])
         if img.dtype != np.uint8:
-            raise TypeError(f'ResolutionPair takes uint8 images, before any normalisation; got {img.dtype}')
+            raise InputError(f'ResolutionPair takes uint8 images, before any normalisation; got {img.dtype}')
         results['img_low'] = reduce_resolution(torch.from_numpy(img).permute(2, 0, 1)[None], **self.settings)[0]
         return results
 

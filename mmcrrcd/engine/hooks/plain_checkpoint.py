@@ -13,7 +13,15 @@ class PlainCheckpointHook(Hook):
     """
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        checkpoint['message_hub']['log_scalars'] = {}
-        info = checkpoint['message_hub']['runtime_info']
-        checkpoint['message_hub']['runtime_info'] = {
-            key: value for key, value in info.items() if isinstance(value, (int, float, str, bool, type(None)))}
+        hub = checkpoint['message_hub']
+        hub['log_scalars'] = {}
+        values = {key: plain(value) for key, value in hub['runtime_info'].items()}
+        hub['runtime_info'] = {key: value for key, value in values.items() if value is not None}
+
+
+def plain(value):
+    """A number, text or a list of them (mmengine keeps the epochs of its checkpoints so); None for anything else."""
+    if hasattr(value, 'item') and value.size == 1:       # NumPy's numbers, which metrics like to return
+        value = value.item()
+    numbers = isinstance(value, list) and all(isinstance(each, (int, float, str)) for each in value)
+    return value if numbers or isinstance(value, (int, float, str, bool)) else None

@@ -5,6 +5,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from mmcrrcd.checkpoint import load_network
+from mmcrrcd.errors import InputError
 from mmcrrcd.models.frozen import fold
 from mmcrrcd.models.networks import look
 from mmcrrcd.registry import ALGORITHMS, LOSSES, MODELS
@@ -50,7 +51,7 @@ class Distiller(BaseModel):
         if self.teacher is not None:
             self.teacher.requires_grad_(False).eval().to(memory_format=torch.channels_last)
         elif objective:
-            raise ValueError(f'the objective ({", ".join(objective)}) needs a teacher')
+            raise InputError(f'the objective ({", ".join(objective)}) needs a teacher')
         self.cls_weight = cls_weight
         check_schedule(cls_weight, 'the classification loss')
         self.losses, self.weights = nn.ModuleDict(), {}
@@ -76,7 +77,7 @@ class Distiller(BaseModel):
             student = self._try(self.student.eval(), pair.low, 'student')
         self.student.train(training)
         if teacher.logits.shape != student.logits.shape:
-            raise ValueError(f'the teacher knows {teacher.logits.shape[1]} classes, the student {student.logits.shape[1]}')
+            raise InputError(f'the teacher knows {teacher.logits.shape[1]} classes, the student {student.logits.shape[1]}')
         for loss in self.losses.values():
             if hasattr(loss, 'prepare'):
                 loss.prepare(student, teacher)
@@ -88,7 +89,7 @@ class Distiller(BaseModel):
         except (RuntimeError, ValueError) as error:
             height, width = images.shape[2:]
             reason = str(error).splitlines()[0]
-            raise ValueError(f'the {name} cannot take images of {height} x {width} pixels: {reason}') from error
+            raise InputError(f'the {name} cannot take images of {height} x {width} pixels: {reason}') from error
 
     def init_weights(self) -> None:
         """Initialises the student; loads and folds the teacher. mmengine calls it when training starts."""
@@ -117,7 +118,7 @@ class Distiller(BaseModel):
             student = look(self.student, pair.low)
             with torch.autocast(pair.low.device.type, enabled=False):
                 return self.compare(student, teacher, batch)
-        raise ValueError(f"mode is 'tensor', 'predict' or 'loss', got {mode!r}")
+        raise InputError(f"mode is 'tensor', 'predict' or 'loss', got {mode!r}")
 
     @torch.no_grad()
     def teach(self, images: Tensor) -> Stream | None:

@@ -1,6 +1,8 @@
 """A number that may change over the epochs."""
 from bisect import bisect_right
 
+from mmcrrcd.errors import InputError
+
 Schedule = float | list[tuple[float, float]]
 
 
@@ -29,4 +31,4 @@ def check_schedule(schedule: Schedule, name: str) -> None:
         return
     points = schedule if isinstance(schedule, (list, tuple)) else []
     if not points or any(len(point) != 2 for point in points) or [p[0] for p in points] != sorted(p[0] for p in points):
-        raise ValueError(f'weight of {name}: expected a number or points [(epoch, value), ...] in order, got {schedule!r}')
+        raise InputError(f'weight of {name}: expected a number or points [(epoch, value), ...] in order, got {schedule!r}')

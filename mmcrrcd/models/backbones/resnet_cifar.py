@@ -2,6 +2,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmcrrcd.errors import InputError
 from mmcrrcd.registry import MODELS
 
 from .base import StageBackbone, kaiming_init
@@ -45,7 +46,7 @@ class ResNetCIFAR(StageBackbone):
     def __init__(self, depth: int, widths: tuple[int, int, int, int] = (16, 16, 32, 64), init_cfg: dict | None = None):
         super().__init__(init_cfg)
         if depth < 8 or (depth - 2) % 6:
-            raise ValueError(f'ResNetCIFAR has depth 6n + 2 (8, 14, 20, 32, ...), got {depth}')
+            raise InputError(f'ResNetCIFAR has depth 6n + 2 (8, 14, 20, 32, ...), got {depth}')
         stem, *stages = widths
         self.stem = nn.Sequential(nn.Conv2d(3, stem, 3, 1, 1, bias=False), nn.BatchNorm2d(stem), nn.ReLU(inplace=True))
         self.stages = nn.ModuleList()

@@ -2,6 +2,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmcrrcd.errors import InputError
 from mmcrrcd.registry import MODELS
 
 from .base import StageBackbone, kaiming_init
@@ -36,7 +37,7 @@ class VGGCIFAR(StageBackbone):
     def __init__(self, depth: int, init_cfg: dict | None = None):
         super().__init__(init_cfg)
         if depth not in self.convs:
-            raise ValueError(f'VGGCIFAR has depth {", ".join(map(str, self.convs))}, got {depth}')
+            raise InputError(f'VGGCIFAR has depth {", ".join(map(str, self.convs))}, got {depth}')
         groups = []
         in_channels = 3
         for channels, number in zip(self.widths, self.convs[depth]):

@@ -2,6 +2,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmcrrcd.errors import InputError
 from mmcrrcd.registry import MODELS
 
 from .base import StageBackbone, kaiming_init
@@ -47,7 +48,7 @@ class WRNCIFAR(StageBackbone):
     def __init__(self, depth: int, width: int = 1, init_cfg: dict | None = None):
         super().__init__(init_cfg)
         if depth < 10 or (depth - 4) % 6:
-            raise ValueError(f'WRNCIFAR has depth 6n + 4 (10, 16, 22, 28, 40, ...), got {depth}')
+            raise InputError(f'WRNCIFAR has depth 6n + 4 (10, 16, 22, 28, 40, ...), got {depth}')
         in_channels = 16
         self.stem = nn.Conv2d(3, in_channels, 3, 1, 1, bias=False)
         self.stages = nn.ModuleList()

@@ -2,6 +2,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmcrrcd.errors import InputError
 from mmcrrcd.registry import LOSSES
 
 from .relation import FeatureRelation
@@ -20,7 +21,7 @@ class RelationCritic(nn.Module):
     def __init__(self, dim: int = 128, centre: str | None = None):
         super().__init__()
         if centre not in ('anchor', None):
-            raise ValueError(f"centre is 'anchor' or None, got {centre!r}")
+            raise InputError(f"centre is 'anchor' or None, got {centre!r}")
         self.h1 = nn.Linear(dim, dim)
         self.h2 = nn.Linear(dim, dim)
         self.centre = centre

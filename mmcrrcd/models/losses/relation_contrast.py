@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from mmcrrcd.errors import InputError
 from mmcrrcd.models.memory import EmbeddingQueue
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, Stream
@@ -67,13 +68,13 @@ class RelationContrastLoss(nn.Module):
                  num_samples: int | None = None):
         super().__init__()
         if sampling not in ('supervised', 'unsupervised'):
-            raise ValueError(f"sampling is 'supervised' or 'unsupervised', got {sampling!r}")
+            raise InputError(f"sampling is 'supervised' or 'unsupervised', got {sampling!r}")
         if normalizer not in ('softmax', 'batch', 'none'):
-            raise ValueError(f"normalizer is 'softmax', 'batch' or 'none', got {normalizer!r}")
+            raise InputError(f"normalizer is 'softmax', 'batch' or 'none', got {normalizer!r}")
         if normalizer == 'none' and not num_samples:
-            raise ValueError("normalizer='none' needs num_samples, the number of training images")
+            raise InputError("normalizer='none' needs num_samples, the number of training images")
         if tau <= 0 or num_negatives < 1 or (num_anchors is not None and num_anchors < 1):
-            raise ValueError(f'tau, num_negatives and num_anchors are positive, got {tau}, {num_negatives}, {num_anchors}')
+            raise InputError(f'tau, num_negatives and num_anchors are positive, got {tau}, {num_negatives}, {num_anchors}')
         self.dim, self.num_negatives, self.tau = dim, num_negatives, tau
         self.num_anchors, self.sampling, self.normalizer, self.num_samples = num_anchors, sampling, normalizer, num_samples
         self.critic = RelationCritic(dim, centre)
@@ -89,9 +90,9 @@ class RelationContrastLoss(nn.Module):
         self.queue = EmbeddingQueue(self.num_negatives, width_t)
 
     def check_batch(self, size: int) -> None:
-        """Raises ValueError where a batch of ``size`` samples, of all processes together, does not fit the queue."""
+        """Raises InputError where a batch of ``size`` samples, of all processes together, does not fit the queue."""
         if size > self.num_negatives:
-            raise ValueError(f'the queue holds num_negatives={self.num_negatives} samples, fewer than the batch of {size}')
+            raise InputError(f'the queue holds num_negatives={self.num_negatives} samples, fewer than the batch of {size}')
 
     def forward(self, student: Stream, teacher: Stream, batch: Batch) -> Tensor:
         everyone = torch.cat(dist.all_gather(teacher.embedding))

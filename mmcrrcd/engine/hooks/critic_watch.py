@@ -1,0 +1,26 @@
+"""Says when a critic has stopped telling positives from negatives."""
+from mmengine.hooks import Hook
+
+from mmcrrcd.registry import HOOKS
+
+
+@HOOKS.register_module()
+class CriticWatchHook(Hook):
+    """Warns, after an epoch, where the mean scores of positives and of negatives are closer than ``gap``.
+
+    Such a critic is a constant: aligned unit vectors have no gradient back, so it stays one, and the relational loss teaches
+    nothing. Looked at once an epoch, from the second on (the queue has to fill first).
+    """
+
+    def __init__(self, gap: float = 0.02):
+        self.gap = gap
+
+    def after_train_epoch(self, runner) -> None:
+        scalars = runner.message_hub.log_scalars
+        if runner.epoch == 0 or 'train/score_positive' not in scalars:
+            return
+        positive, negative = (scalars[f'train/score_{kind}'].mean(100) for kind in ('positive', 'negative'))
+        if abs(positive - negative) < self.gap:
+            runner.logger.warning(
+                f'the critic is a constant: positives score {positive:.3f}, negatives {negative:.3f}, so the relational loss '
+                "teaches nothing. normalizer='softmax', centre='anchor' or a lower learning rate usually helps.")
