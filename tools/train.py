@@ -3,6 +3,7 @@ import argparse
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
+from mmengine.dist import barrier
 from mmengine.runner import Runner
 
 from mmcrrcd.checkpoint import UnfinishedTraining, read_network
@@ -71,6 +72,7 @@ def train_teacher(cfg: Config, args: argparse.Namespace) -> None:
     teacher.work_dir, teacher.resume, teacher.launcher = str(path), True, cfg.launcher
     teacher.model_wrapper_cfg = cfg.get('model_wrapper_cfg')
     Runner.from_cfg(teacher).train()
+    barrier()                                            # the first process writes the checkpoint that all read
 
 
 def need_teacher(cfg: Config, args: argparse.Namespace) -> None:

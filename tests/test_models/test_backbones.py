@@ -2,17 +2,17 @@
 import json
 from collections import Counter
 
-import mmcrrcd.models  # noqa: F401
 import pytest
 import torch
-from mmcrrcd.models.backbones import (MobileNetV2CIFAR, ResNetCIFAR, ShuffleNetV1CIFAR, ShuffleNetV2CIFAR, VGGCIFAR,
-                                      WRNCIFAR)
+from mmpretrain.models import GlobalAveragePooling, ImageClassifier, LinearClsHead, ResNet_CIFAR
+from torch import nn
+
+import mmcrrcd.models  # noqa: F401
+from mmcrrcd.models.backbones import VGGCIFAR, WRNCIFAR, MobileNetV2CIFAR, ResNetCIFAR, ShuffleNetV1CIFAR, ShuffleNetV2CIFAR
 from mmcrrcd.models.backbones.base import StageBackbone
 from mmcrrcd.models.frozen import fold
 from mmcrrcd.models.networks import look
 from mmcrrcd.registry import MODELS
-from mmpretrain.models import GlobalAveragePooling, ImageClassifier, LinearClsHead, ResNet_CIFAR
-from torch import nn
 from utils import shared_file
 
 X4 = (32, 64, 128, 256)

@@ -4,10 +4,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
+
 from mmcrrcd.models.losses import FeatureRelation, RelationContrastLoss, RelationCritic
 from mmcrrcd.models.losses import relation_contrast as module
 from mmcrrcd.structures import Batch, Stream
-from torch.nn import functional as F
 from utils import shared_file
 
 

@@ -92,10 +92,13 @@ class Distiller(BaseModel):
             raise InputError(f'the {name} cannot take images of {height} x {width} pixels: {reason}') from error
 
     def init_weights(self) -> None:
-        """Initialises the student; loads and folds the teacher. mmengine calls it when training starts."""
+        """Initialises the student, loads the teacher. mmengine calls it when training starts."""
         super().init_weights()
-        if self.teacher is None:
-            return
+        if self.teacher is not None:
+            self.load_teacher()
+
+    def load_teacher(self) -> None:
+        """Reads the teacher's checkpoint and folds its batch norms."""
         if self.teacher_checkpoint is not None:
             load_network(self.teacher, self.teacher_checkpoint, 'teacher')
         images = torch.rand(2, 3, self.input_size, self.input_size, device=next(self.teacher.parameters()).device)

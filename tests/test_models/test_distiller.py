@@ -1,0 +1,240 @@
+"""The distiller: a frozen teacher that is nobody's parameter, an objective with weights, modes, and clear errors."""
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import MessageHub
+from mmpretrain.models import GlobalAveragePooling, ImageClassifier, LinearClsHead, ResNet_CIFAR
+from torch import nn
+from torch.nn import functional as F
+
+from mmcrrcd.errors import InputError
+from mmcrrcd.models import CRRCD, Distiller, KDLoss, PairPreprocessor, PlainNetwork, RelationContrastLoss, ResNetCIFAR, kd_loss
+from mmcrrcd.models.algorithms.schedule import value_at
+from mmcrrcd.structures import Batch, Pair
+from utils import shared_file
+
+
+def classifier(depth: int = 8, classes: int = 5) -> dict:
+    return dict(type=ImageClassifier, backbone=dict(type=ResNetCIFAR, depth=depth), neck=dict(type=GlobalAveragePooling),
+                head=dict(type=LinearClsHead, num_classes=classes, in_channels=64))
+
+
+def preprocessor(**settings) -> dict:
+    return dict(type=PairPreprocessor, mean=[127.0] * 3, std=[60.0] * 3, **settings)
+
+
+def fast_batch(n: int = 6, size: int = 32) -> dict:
+    generator = torch.Generator().manual_seed(0)
+    return dict(inputs=torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, generator=generator),
+                labels=torch.arange(n) % 5, index=torch.arange(n))
+
+
+def build(algorithm=CRRCD, **settings) -> Distiller:
+    torch.manual_seed(0)
+    settings = dict(student=classifier(), teacher=classifier(14), data_preprocessor=preprocessor(resolution=8)) | settings
+    return algorithm(**settings)
+
+
+def losses(model, n: int = 6) -> dict:
+    return model(**model.data_preprocessor(fast_batch(n), training=True), mode='loss')
+
+
+def test_the_teacher_is_frozen_and_nobodys_parameter():
+    model = build(num_negatives=12).train()
+    model.load_teacher()
+    before = {name: value.clone() for name, value in model.teacher.state_dict().items()}
+    teacher_ids = {id(p) for p in model.teacher.parameters()}
+    assert not any('teacher' in key for key in model.state_dict() if not key.startswith('losses.rcd.teacher_relation'))
+    assert not teacher_ids & {id(p) for p in model.parameters()}
+    assert not any(m.training for m in model.teacher.modules())
+    optimiser = torch.optim.SGD(model.parameters(), 0.1)
+    for _ in range(3):
+        sum(v for k, v in losses(model).items() if k.startswith('loss')).backward()
+        optimiser.step()
+    assert all(p.grad is None and not p.requires_grad for p in model.teacher.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in model.teacher.state_dict().items())
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.student.parameters())
+
+
+def test_the_teacher_moves_with_the_model():
+    model = build().to(torch.float64)
+    assert all(p.dtype == torch.float64 for p in model.teacher.parameters())
+
+
+def test_the_teacher_sees_high_and_the_student_low_resolution():
+    model, seen = build(), {}
+    for name in ('teacher', 'student'):
+        getattr(model, name).backbone.register_forward_pre_hook(
+            lambda module, inputs, name=name: seen.update({name: inputs[0].shape[-2:]}))
+    losses(model)
+    assert seen == dict(teacher=(32, 32), student=(8, 8))
+    seen.clear()
+    model.eval()
+    data = model.data_preprocessor(fast_batch(), training=False)
+    assert data['inputs'].high is None
+    model(**data, mode='predict')
+    assert seen == dict(student=(8, 8))                    # and the teacher is not asked
+
+
+def test_the_total_is_eq_13():
+    """L_cls + alpha L_kd + beta L_rcd, put together by hand from the parts' own functions."""
+    model = build(alpha=0.7, beta=0.3, num_negatives=6)
+    losses(model)                                          # fills the queue
+    queue = {name: value.clone() for name, value in model.losses.rcd.queue.state_dict().items()}
+    model.eval()                                           # the same statistics in both passes
+    data = model.data_preprocessor(fast_batch(), training=True)
+    parts = model(**data, mode='loss')
+    model.losses.rcd.queue.load_state_dict(queue)
+    pair, batch = data['inputs'], data['data_samples']
+    from mmcrrcd.models import look
+    student, teacher = look(model.student, pair.low), look(model.teacher, pair.high)
+    expected = (F.cross_entropy(student.logits, batch.labels) + 0.7 * kd_loss(student.logits, teacher.logits, 4.0)
+                + 0.3 * model.losses.rcd(student, teacher, batch))
+    torch.testing.assert_close(sum(v for k, v in parts.items() if k.startswith('loss')), expected)
+    assert parts['loss_rcd'] > 0
+    assert parts['accuracy'] == 100 * (student.logits.argmax(1) == batch.labels).float().mean()
+    assert {'score_positive', 'score_negative'} <= set(parts)
+
+
+@pytest.mark.parametrize('temperature', [1, 4])
+def test_kd_equals_the_published_code(temperature):
+    data = np.load(shared_file('golden', 'peers.npz'))
+    student, teacher = (torch.from_numpy(data[f'logits_{kind}']) for kind in 's t'.split())
+    value = kd_loss(student, teacher, temperature)
+    torch.testing.assert_close(value, torch.from_numpy(np.asarray(data[f'out_kd_T{temperature}'])), rtol=0, atol=1e-9)
+
+
+def test_kd_is_the_cross_entropy_of_eq_12_up_to_the_teachers_entropy():
+    torch.manual_seed(0)
+    z_s, z_t = torch.randn(4, 7, dtype=torch.float64, requires_grad=True), torch.randn(4, 7, dtype=torch.float64)
+    p = (z_t / 4).softmax(1)
+    eq_12 = 16 * -(p * (z_s / 4).log_softmax(1)).sum(1).mean()
+    entropy = 16 * -(p * p.log()).sum(1).mean()
+    torch.testing.assert_close(kd_loss(z_s, z_t, 4), eq_12 - entropy)
+    torch.testing.assert_close(*(torch.autograd.grad(x, z_s)[0] for x in (kd_loss(z_s, z_t, 4), eq_12)))
+
+
+def test_weights_of_zero_leave_the_losses_out():
+    assert list(build(alpha=0, beta=1).losses) == ['rcd']
+    assert list(build(alpha=0.5, beta=0).losses) == ['kd']
+
+
+def test_a_schedule_weighs_by_the_epoch():
+    schedule = [(0, 0), (20, 1), (30, 1), (30, 0)]
+    assert [value_at(schedule, epoch) for epoch in (0, 5, 20, 29.9, 30, 99)] == [0, 0.25, 1, 1, 0, 0]
+    model = build(alpha=[(0, 0), (2, 1)], beta=0)
+    hub = MessageHub.get_current_instance()
+    try:
+        hub.update_info('epoch', 1)
+        half = losses(model)['loss_kd']
+        hub.update_info('epoch', 2)
+        whole = losses(model)['loss_kd']
+    finally:
+        hub.update_info('epoch', 0)
+    torch.testing.assert_close(whole, 2 * half, rtol=1e-3, atol=1e-4)
+
+
+def test_any_two_losses_together_with_the_method():
+    model = build(objective=dict(more=dict(type=KDLoss, weight=2.0, temperature=1.0)))
+    assert {'loss_cls', 'loss_kd', 'loss_rcd', 'loss_more'} <= set(losses(model))
+
+
+def test_the_ratio_of_gradients_is_logged_now_and_then():
+    model = build(num_negatives=6)
+    model.RATIO_INTERVAL = 2
+    first, second = losses(model), losses(model)
+    assert 'gradient_ratio' not in first and second['gradient_ratio'] > 0
+
+
+def test_modes():
+    model = build().eval()
+    data = model.data_preprocessor(fast_batch(), training=False)
+    logits = model(**data, mode='tensor')
+    assert logits.shape == (6, 5)
+    answer, = model(**data, mode='predict')
+    assert torch.equal(answer['logits'], logits) and torch.equal(answer['labels'], fast_batch()['labels'])
+    with pytest.raises(ValueError, match='mode is'):
+        model(**data, mode='train')
+
+
+def test_without_a_teacher_it_is_supervised_training():
+    model = build(Distiller, teacher=None)
+    parts = losses(model)
+    assert [key for key in parts if key.startswith('loss')] == ['loss_cls']
+
+
+def test_a_plain_module_as_teacher():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 7, 3, 4), nn.Linear(7, 5)
+
+        def forward(self, x):
+            return self.fc(self.conv(x).mean((2, 3)))
+
+    model = build(teacher=PlainNetwork(Net(), classifier='fc'), num_negatives=6)
+    model.load_teacher()
+    losses(model)
+    assert losses(model)['loss_rcd'] > 0
+    assert model.losses.rcd.teacher_relation.phi_i.in_features == 7
+
+
+def test_stock_networks_of_mmpretrain():
+    stock = dict(type=ImageClassifier, backbone=dict(type=ResNet_CIFAR, depth=18, base_channels=8, stem_channels=8),
+                 neck=dict(type=GlobalAveragePooling), head=dict(type=LinearClsHead, num_classes=5, in_channels=64))
+    assert losses(build(teacher=stock))['loss_kd'] > 0
+
+
+def test_teacher_and_student_of_different_classes_are_refused():
+    with pytest.raises(InputError, match='the teacher knows 7 classes, the student 5'):
+        build(teacher=classifier(classes=7))
+
+
+def test_an_image_too_small_for_a_network_is_refused():
+    tall = nn.Sequential(nn.Conv2d(3, 4, 16), nn.Flatten(), nn.Linear(4, 5))
+    with pytest.raises(InputError, match='the student cannot take images of 8 x 8 pixels') as error:
+        build(student=PlainNetwork(tall, classifier='2'))
+    assert '\n' not in str(error.value)
+
+
+def test_an_objective_without_a_teacher_is_refused():
+    with pytest.raises(InputError, match='needs a teacher'):
+        build(Distiller, teacher=None, objective=dict(kd=dict(type=KDLoss)))
+
+
+@pytest.mark.parametrize('weight', ['much', [(3, 1), (1, 1)], [], [(1, 2, 3)], True])
+def test_weights_that_cannot_be_read_are_refused(weight):
+    with pytest.raises(InputError, match='weight of kd'):
+        build(Distiller, objective=dict(kd=dict(type=KDLoss, weight=weight)))
+
+
+def test_a_checkpoint_of_another_architecture_is_named(tmp_path):
+    torch.save(build(teacher=classifier(8)).teacher.state_dict(), tmp_path / 'r8.pth')
+    model = build(teacher_checkpoint=str(tmp_path / 'r8.pth'))
+    with pytest.raises(InputError, match='not a checkpoint of this teacher: no backbone'):
+        model.load_teacher()
+
+
+def test_losses_stay_in_float32_under_autocast():
+    model = build(num_negatives=6)
+    with torch.autocast('cpu', torch.bfloat16):
+        parts = losses(model)
+    assert all(value.dtype == torch.float32 for value in parts.values())
+
+
+def test_the_batch_of_the_stock_path():
+    from mmpretrain.structures import DataSample
+    samples = [DataSample().set_gt_label(i) for i in (3, 1)]
+    batch = Batch.of(samples)
+    assert batch.labels.tolist() == [3, 1]
+    assert Batch.of(batch) is batch
+    assert Pair(None, torch.zeros(1)).high is None
+
+
+def test_registered_under_the_names_that_users_look_for():
+    from mmcrrcd.registry import ALGORITHMS, DATASETS, HOOKS, LOSSES, METRICS, MODELS, TRANSFORMS
+    assert ALGORITHMS.get('CRRCD') is CRRCD and LOSSES.get('RelationContrastLoss') is RelationContrastLoss
+    for registry, name in ((LOSSES, 'FeatureRelation'), (LOSSES, 'RelationCritic'), (TRANSFORMS, 'ResolutionPair'),
+                           (DATASETS, 'CIFAR100Arrays'), (HOOKS, 'FiniteHook'), (METRICS, 'BatchAccuracy'),
+                           (MODELS, 'ResNetCIFAR')):
+        assert registry.get(name) is not None and registry.get(f'mmcrrcd.{name}') is registry.get(name)
