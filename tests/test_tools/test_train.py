@@ -1,0 +1,119 @@
+"""tools/train.py as a user calls it, on a few generated images."""
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+TEACHER = '''
+from mmengine.dataset import DefaultSampler
+from mmengine.optim import MultiStepLR, OptimWrapper
+from mmengine.config import read_base
+from torch.optim import SGD
+from mmpretrain.models import GlobalAveragePooling, ImageClassifier, LinearClsHead
+from mmengine.hooks import CheckpointHook, IterTimerHook, LoggerHook, ParamSchedulerHook, RuntimeInfoHook
+from mmcrrcd.datasets import GlyphArrays, whole_batch
+from mmcrrcd.engine import CheckInputHook, CriticWatchHook, EpochSeedHook, FiniteHook, PlainCheckpointHook
+from mmcrrcd.evaluation import BatchAccuracy
+from mmcrrcd.models import CRRCD, Distiller, PairPreprocessor, ResNetCIFAR
+
+network = dict(type=ImageClassifier, backbone=dict(type=ResNetCIFAR, depth=8), neck=dict(type=GlobalAveragePooling),
+               head=dict(type=LinearClsHead, num_classes=40, in_channels=64))
+data_preprocessor = dict(type=PairPreprocessor, mean=[127.] * 3, std=[60.] * 3, padding=2)
+data = dict(type=GlyphArrays, split='train', num_images=64, seed=0)
+train_dataloader = dict(batch_size=16, num_workers=0, dataset=data, sampler=dict(type=DefaultSampler, shuffle=True),
+                        collate_fn=dict(type=whole_batch))
+val_dataloader = dict(batch_size=32, num_workers=0, dataset=data, sampler=dict(type=DefaultSampler, shuffle=False),
+                      collate_fn=dict(type=whole_batch))
+val_evaluator = dict(type=BatchAccuracy)
+val_cfg = dict()
+optim_wrapper = dict(type=OptimWrapper, optimizer=dict(type=SGD, lr=0.05, momentum=0.9))
+param_scheduler = dict(type=MultiStepLR, by_epoch=True, milestones=[2])
+train_cfg = dict(by_epoch=True, max_epochs=1, val_interval=1)
+default_scope = 'mmpretrain'
+default_hooks = dict(logger=dict(type=LoggerHook, interval=1), checkpoint=dict(type=CheckpointHook, interval=1))
+custom_hooks = [dict(type=kind) for kind in
+                (CheckInputHook, EpochSeedHook, FiniteHook, CriticWatchHook, PlainCheckpointHook)]
+env_cfg = dict(dist_cfg=dict(backend='nccl'))
+randomness = dict(seed=5)
+model = dict(type=Distiller, student=network, data_preprocessor=data_preprocessor)
+'''
+STUDENT = TEACHER[:TEACHER.rindex('model = ')] + '''
+teacher_config = 'teacher.py'
+data_preprocessor.update(resolution=8)
+model = dict(type=CRRCD, teacher=network, teacher_checkpoint='work_dirs/teacher', student=network, num_negatives=32,
+             data_preprocessor=data_preprocessor)
+'''
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / 'teacher.py').write_text(TEACHER)
+    (tmp_path / 'student.py').write_text(STUDENT)
+    return tmp_path
+
+
+def train(folder: Path, *args: str, script: Path = ROOT / 'tools' / 'train.py') -> subprocess.CompletedProcess:
+    env = os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'PYTHON': sys.executable}
+    program = ['bash'] if script.suffix == '.sh' else [sys.executable]
+    return subprocess.run([*program, str(script), *args], cwd=folder, env=env, capture_output=True, text=True, timeout=300)
+
+
+def last_line(result: subprocess.CompletedProcess) -> str:
+    return result.stderr.strip().splitlines()[-1]
+
+
+def scalars(work_dir: Path) -> list[dict]:
+    file, = work_dir.glob('*/vis_data/scalars.json')
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_a_missing_teacher_is_named_with_the_command_that_trains_it(folder):
+    result = train(folder, 'student.py')
+    assert result.returncode == 1 and 'Traceback' not in result.stderr
+    assert last_line(result) == ('error: the teacher is missing: no checkpoint at work_dirs/teacher; train it with: '
+                                 'python tools/train.py teacher.py  (or add --train-teacher)')
+    assert not (folder / 'work_dirs').exists()
+
+
+def test_both_trainings_in_one_go_and_resuming(folder):
+    result = train(folder, 'student.py', '--train-teacher', '--amp', '--cfg-options', 'train_cfg.max_epochs=2')
+    assert result.returncode == 0, result.stderr
+    assert (folder / 'work_dirs/teacher/epoch_1.pth').is_file()
+    rows = [row for row in scalars(folder / 'work_dirs/student') if 'loss' in row]
+    assert {'loss_cls', 'loss_kd', 'loss_rcd', 'score_positive', 'score_negative', 'accuracy'} <= set(rows[-1])
+    assert rows[-1]['loss_rcd'] > 0
+    assert 'eta' in result.stdout and 'accuracy/top1' in result.stdout
+    checkpoint = torch.load(folder / 'work_dirs/student/epoch_2.pth', weights_only=True)
+    assert not any(key.startswith('teacher') for key in checkpoint['state_dict'])
+
+    result = train(folder, 'student.py', '--resume', '--amp', '--cfg-options', 'train_cfg.max_epochs=3')
+    assert result.returncode == 0, result.stderr
+    assert 'resumed epoch: 2' in result.stdout
+    assert (folder / 'work_dirs/student/epoch_3.pth').is_file()
+
+
+def test_two_processes_on_a_cpu(folder):
+    result = train(folder, 'student.py', '2', '--train-teacher', '--work-dir', 'out', script=ROOT / 'tools' / 'dist_train.sh')
+    assert result.returncode == 0, result.stderr
+    assert (folder / 'work_dirs/teacher/epoch_1.pth').is_file() and (folder / 'out/epoch_1.pth').is_file()
+
+
+@pytest.mark.parametrize('options, message', [
+    (['no_such.py'], 'there is no config no_such.py'),
+    (['teacher.py', '--cfg-options', 'train_dataloader.dataset.num_images=0'], 'the split is empty'),
+    (['teacher.py', '--cfg-options', 'model.student.head.num_classes=9'], 'the training data have 40 classes, the student 9'),
+    (['teacher.py', '--cfg-options', 'optim_wrapper.optimizer.lr=1e30', 'train_cfg.max_epochs=3',
+      'custom_hooks.2.interval=1'], 'the loss is nan at iteration'),
+    (['student.py', '--cfg-options', 'model.teacher_checkpoint=None', 'model.num_negatives=8'],
+     'the queue holds num_negatives=8 samples, fewer than the batch of 16'),
+])
+def test_bad_input_ends_in_one_line(folder, options, message):
+    result = train(folder, *options)
+    assert result.returncode == 1
+    assert 'Traceback' not in result.stderr
+    assert last_line(result).startswith('error: ') and message in last_line(result)
