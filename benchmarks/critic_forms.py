@@ -24,6 +24,7 @@ from mmengine.config import Config
 from mmengine.logging import MessageHub
 from mmengine.registry import DefaultScope
 
+from mmcrrcd.checkpoint import find_checkpoint, safe_load
 from mmcrrcd.engine import seed_all
 from mmcrrcd.models import CRRCD
 from mmcrrcd.models.networks import look
@@ -67,6 +68,13 @@ class Prepared:
             self.teacher = model.teacher
         return model
 
+    def about_the_teacher(self, images: torch.Tensor, labels: torch.Tensor) -> dict:
+        """Epochs and accuracy of the teacher, which sees the images as they are."""
+        checkpoint = safe_load(find_checkpoint(self.cfg.model.teacher_checkpoint))
+        preprocessor = MODELS.build({**self.cfg.model.data_preprocessor, 'resolution': None})
+        return dict(epochs=checkpoint['meta']['epoch'], accuracy=accuracy(
+            lambda x: look(self.teacher, x).logits, preprocessor, images, labels))
+
 
 def about_this_run(args: argparse.Namespace) -> dict:
     """What a number needs beside it: command, versions, hardware."""
@@ -79,13 +87,12 @@ def about_this_run(args: argparse.Namespace) -> dict:
 
 
 @torch.no_grad()
-def accuracy(model: CRRCD, images: torch.Tensor, labels: torch.Tensor) -> float:
-    model.eval()
+def accuracy(network, preprocessor, images: torch.Tensor, labels: torch.Tensor) -> float:
+    """Percent of ``images`` (N, 3, H, W) uint8 that ``network``, from what it sees to logits, gets right."""
     right = 0
-    for i in range(0, len(images), 500):
-        data = model.data_preprocessor(dict(inputs=images[i:i + 500], labels=labels[i:i + 500], index=labels[i:i + 500]))
-        right += (model(**data, mode='tensor').argmax(1) == labels[i:i + 500]).sum().item()
-    model.train()
+    for some, answers in zip(images.split(500), labels.split(500)):
+        seen = preprocessor(dict(inputs=some))['inputs'].low
+        right += (network(seen).argmax(1) == answers).sum().item()
     return 100 * right / len(images)
 
 
@@ -97,11 +104,12 @@ def run(args: argparse.Namespace) -> None:
     first = models[args.forms[0]]
     optimisers = {form: torch.optim.SGD(m.parameters(), LR, momentum=0.9, weight_decay=5e-4) for form, m in models.items()}
     milestones = [round(args.epochs * share) for share in (21 / 35, 28 / 35, 32 / 35)]
-    result = dict(**about_this_run(args), resolution=args.resolution, epochs=args.epochs, batch=BATCH, lr=LR,
-                  milestones=milestones, precision='bfloat16',
+    result = dict(**about_this_run(args), purpose=args.purpose, resolution=args.resolution, epochs=args.epochs,
+                  batch=BATCH, lr=LR, milestones=milestones, precision='bfloat16',
+                  teacher=setting.about_the_teacher(test['inputs'], test['labels']),
                   forms={form: dict(settings=FORMS[form], seconds=0.0, epochs=[]) for form in models})
     RESULTS.mkdir(parents=True, exist_ok=True)
-    file = RESULTS / f'{Path(args.config).stem}_{args.resolution or 32}px_{args.epochs}e_seed{args.seed}{args.suffix}.json'
+    file = RESULTS / f'{Path(args.config).stem}_{args.resolution or 32}px_{args.epochs}e_seed{args.seed}_{args.purpose}.json'
     start, teacher_seconds = time.time(), 0.0
     for epoch in range(args.epochs):
         seed_all(args.seed, epoch)
@@ -129,7 +137,8 @@ def run(args: argparse.Namespace) -> None:
                 result['forms'][form]['seconds'] += time.time() - clock
         for form, model in models.items():
             row = {name: mean(values) for name, values in shown[form].items()}
-            test_accuracy = accuracy(model, test['inputs'], test['labels'])
+            test_accuracy = accuracy(model.eval(), model.data_preprocessor, test['inputs'], test['labels'])
+            model.train()
             result['forms'][form]['epochs'].append(dict(test=test_accuracy, **row))
             print(f'epoch {epoch + 1:2d}  {form:28s}', '  '.join(
                 f'{name} {value:.3f}' for name, value in result['forms'][form]['epochs'][-1].items()), flush=True)
@@ -172,7 +181,8 @@ def main() -> None:
     parser.add_argument('--seed', type=int, default=5)
     parser.add_argument('--forms', nargs='+', default=list(FORMS), choices=list(FORMS), metavar='FORM', help=', '.join(FORMS))
     parser.add_argument('--threads', type=int, help='threads of PyTorch')
-    parser.add_argument('--suffix', default='', help='added to the name of the result file')
+    parser.add_argument('--purpose', choices=['study', 'results'], default='study',
+                        help="'results' for the tables of main results, in docs/results.md")
     parser.add_argument('--table', action='store_true', help='print the table of all results')
     args = parser.parse_args()
     if args.threads:

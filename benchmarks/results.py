@@ -1,0 +1,106 @@
+"""The main results as a table, a line for the README and curves: the runs of critic_forms.py with ``--purpose results``.
+
+Of their forms those count that are the student alone, KD and CRRCD with the package's default settings.
+"""
+import inspect
+import json
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean, stdev
+
+from critic_forms import RESULTS
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from mmcrrcd.models import CRRCD
+
+DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(CRRCD.__init__).parameters.items()}
+METHODS = ('student alone', 'KD', 'CRRCD without KD', 'CRRCD')
+# Table I of the paper: 240 epochs (rows quoted there from the field), the last epoch's accuracy, both networks at 32 pixels.
+PAPER = {'resnet56_resnet20_cifar100': {'teacher': 72.34, 'student alone': 69.06, 'KD': 70.66, 'CRRCD': 72.10}}
+
+
+def method(settings: dict) -> str | None:
+    """Which row of the table a form is, None for one that is not the default."""
+    if settings.get('alpha', DEFAULTS['alpha']) == settings.get('beta', DEFAULTS['beta']) == 0:
+        return 'student alone'
+    if any(value != DEFAULTS[name] for name, value in settings.items() if name not in ('alpha', 'beta')):
+        return None
+    alpha, beta = (settings.get(name, DEFAULTS[name]) for name in ('alpha', 'beta'))
+    return {(DEFAULTS['alpha'], 0): 'KD', (0, DEFAULTS['beta']): 'CRRCD without KD',
+            (DEFAULTS['alpha'], DEFAULTS['beta']): 'CRRCD'}.get((alpha, beta))
+
+
+def groups() -> dict[tuple, dict]:
+    """(config, resolution, epochs) -> curves of each method, one a seed, and the runs they come from."""
+    found = defaultdict(lambda: dict(curves=defaultdict(list), runs=[]))
+    for file in sorted(RESULTS.glob('*.json')):
+        run = json.loads(file.read_text())
+        curves = {method(form['settings']): form for form in run['forms'].values() if len(form['epochs']) == run['epochs']}
+        if {'student alone', 'KD', 'CRRCD'} <= set(curves) and run['purpose'] == 'results':
+            group = found[Path(run['config']).stem, run['resolution'] or 32, run['epochs']]
+            group['runs'].append(run)
+            for name in METHODS:
+                if name in curves:
+                    group['curves'][name].append([row['test'] for row in curves[name]['epochs']])
+    return dict(sorted(found.items()))
+
+
+def spread(values: list[float]) -> str:
+    return f'{mean(values):.2f}' + (f' ± {stdev(values):.2f}' if len(values) > 1 else '')
+
+
+def table() -> str:
+    """Markdown: for each pair and resolution a row a method, and the conditions below it."""
+    parts = []
+    for (config, resolution, epochs), group in groups().items():
+        run, paper = group['runs'][0], PAPER.get(config, {}) if resolution == 32 else {}
+        lines = [f'### {config}: the student sees {resolution} pixels, {epochs} epochs', '',
+                 '| | last epoch | best epoch | seeds | paper | difference |', '|---|---|---|---|---|---|']
+
+        def row(name, last, best, seeds, paper=paper):
+            quoted = paper.get(name)
+            difference = f'{mean(last) - quoted:+.2f}' if quoted else '–'
+            lines.append(f'| {name} | {spread(last)} | {spread(best)} | {seeds} | {quoted or "–"} | {difference} |')  # noqa: B023
+
+        teacher = [run['teacher']['accuracy']]
+        row('teacher', teacher, teacher, 1)
+        for name, curves in group['curves'].items():
+            row(name, [curve[-1] for curve in curves], [max(curve) for curve in curves], len(curves))
+        minutes = mean(each['seconds'] for each in group['runs']) / 60
+        seeds, steps = (', '.join(map(str, each)) for each in ([r['seed'] for r in group['runs']], run['milestones']))
+        versions = ', '.join(f'{package} {version}' for package, version in run['versions'].items())
+        lines += ['', f'Test accuracy in percent. The teacher sees 32 pixels and was trained for {run["teacher"]["epochs"]} '
+                  f'epochs. Batch {run["batch"]}, learning rate {run["lr"]}, x0.1 after epochs {steps}, {run["precision"]}; '
+                  f'seeds {seeds}. {minutes:.0f} minutes for all rows together on {run["hardware"]}, '
+                  f'{run["threads"]} thread(s); {versions}.', '', f'`{run["command"]}`', '']
+        parts.append('\n'.join(lines))
+    return '\n'.join(parts) or 'No runs yet.'
+
+
+def headline() -> str:
+    """Markdown: the shortest true answer to "does it work?"."""
+    lines = ['| CIFAR-100, test accuracy (%) | student alone | KD | CRRCD | teacher | epochs | seeds |',
+             '|---|---|---|---|---|---|---|']
+    for (config, resolution, epochs), group in groups().items():
+        curves, run = group['curves'], group['runs'][0]
+        last = {name: spread([curve[-1] for curve in curves[name]]) for name in METHODS if name in curves}
+        lines.append(f'| {" → ".join(config.removesuffix("_cifar100").split("_"))}, the student sees {resolution} pixels '
+                     f'| {last["student alone"]} | {last["KD"]} | {last["CRRCD"]} | {run["teacher"]["accuracy"]:.2f} '
+                     f'| {epochs} | {len(group["runs"])} |')
+    return '\n'.join(lines) if len(lines) > 2 else 'No runs yet.'
+
+
+def plot() -> Figure:
+    """Test accuracy over the epochs, a panel for each pair and resolution."""
+    found = groups()
+    number = max(len(found), 1)
+    figure, panels = plt.subplots(1, number, figsize=(5.5 * number, 4), squeeze=False, layout='constrained')
+    for panel, ((config, resolution, epochs), group) in zip(panels[0], found.items()):
+        for colour, name in zip(('0.55', 'tab:blue', 'tab:orange', 'tab:red'), METHODS):
+            for i, curve in enumerate(group['curves'].get(name, [])):
+                panel.plot(range(1, epochs + 1), curve, color=colour, label=None if i else name)
+        panel.set(title=f'{config}\nthe student sees {resolution} pixels', xlabel='epoch', ylabel='test accuracy (%)')
+        panel.grid(alpha=0.3)
+        panel.legend(loc='lower right')
+    return figure
