@@ -21,8 +21,8 @@ test: $(INSTALLED)  ## run the tests
 lint: $(INSTALLED)  ## check the code with ruff
 	@$(PY) -m ruff check .
 
-docs: $(INSTALLED)  ## check that the relative links of README and docs lead somewhere
-	@$(PY) -m pytest -q tests/test_docs.py
+docs: $(INSTALLED)  ## write the results into README and docs, and check their links
+	@$(PY) benchmarks/render.py && $(PY) -m pytest -q tests/test_docs.py
 
 # The stamp is written last, so an interrupted install is repeated.
 $(INSTALLED): setup.py pyproject.toml mmcrrcd/version.py

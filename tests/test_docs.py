@@ -25,3 +25,11 @@ def test_relative_links_exist(page):
 def test_which_links_are_checked():
     text = '[a](docs/a.md#part) ![b](b.png "title") [c](https://x.org) [d](#here) `[e](e.md)` <img src="f.png">'
     assert relative_links(text) == ['docs/a.md', 'b.png', 'f.png']
+
+
+def test_the_tables_are_those_of_the_results(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / 'benchmarks')
+    import render
+    for page in render.pages():
+        text = page.read_text(encoding='utf-8')
+        assert render.rendered(text) == text, f'{page.name} is out of date: python benchmarks/render.py'

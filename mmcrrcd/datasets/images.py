@@ -53,25 +53,49 @@ def whole_batch(batch: dict) -> dict:
     return batch
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickles plain Python values and NumPy arrays, and nothing that could run code."""
+class _Array:
+    """Stands in for a NumPy array of uint8 in a pickle. NumPy's own loading crashes on damaged ones."""
 
-    ALLOWED = {('numpy.core.multiarray', '_reconstruct'), ('numpy._core.multiarray', '_reconstruct'),
-               ('numpy', 'ndarray'), ('numpy', 'dtype')}
+    def __init__(self, *_):
+        self.value = None
+
+    def __setstate__(self, state):
+        _, shape, dtype, by_columns, data = state
+        if dtype.name != 'u1':
+            raise pickle.UnpicklingError(f'expected an array of uint8, got {dtype.name}')
+        data = data.encode('latin1') if isinstance(data, str) else data
+        self.value = np.frombuffer(data, np.uint8).reshape(shape, order='F' if by_columns else 'C')
+
+
+class _DType:
+    def __init__(self, name, *_):
+        self.name = name
+
+    def __setstate__(self, state):
+        """Byte order and alignment, of no meaning for uint8."""
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Unpickles plain Python values and arrays of uint8, and nothing that could run code."""
+
+    known = {('numpy.core.multiarray', '_reconstruct'): _Array, ('numpy._core.multiarray', '_reconstruct'): _Array,
+             ('numpy', 'ndarray'): _Array, ('numpy', 'dtype'): _DType}
 
     def find_class(self, module, name):
-        if (module, name) not in self.ALLOWED:
+        if (module, name) not in self.known:
             raise pickle.UnpicklingError(f'refused to load {module}.{name}')
-        return super().find_class(module, name)
+        return self.known[module, name]
 
 
-def read_pickle(path: Path) -> dict:
-    """The dictionary in a CIFAR pickle, loaded so that it cannot run code."""
+def read_pickle(path: Path, *keys: str) -> list:
+    """The values under ``keys`` in a CIFAR pickle, loaded so that it cannot run code."""
     try:
         with open(path, 'rb') as file:
-            return _ArrayUnpickler(file, encoding='latin1').load()
-    except (pickle.UnpicklingError, EOFError, AttributeError, IndexError, KeyError, UnicodeDecodeError) as error:
-        raise InputError(f'{path} is not a readable CIFAR file ({error}); delete it to download it again') from error
+            content = _ArrayUnpickler(file, encoding='latin1').load()
+        values = [content[key] for key in keys]
+    except Exception as error:                           # a damaged pickle can raise nearly anything
+        raise InputError(f'{path} is not a readable CIFAR file ({error!r}); delete it to download it again') from error
+    return [value.value if isinstance(value, _Array) else value for value in values]
 
 
 class _CIFAR(ImageArrays):
@@ -97,10 +121,14 @@ class _CIFAR(ImageArrays):
         if missing and is_main_process():
             download_and_extract_archive(official.url, str(root), filename=official.filename, md5=official.tgz_md5)
         barrier()
-        parts = [read_pickle(path) for path in files]
-        images = np.concatenate([np.asarray(part['data']).reshape(-1, 3, 32, 32) for part in parts]).transpose(0, 2, 3, 1)
-        labels = np.concatenate([np.asarray(part[self.label_key]) for part in parts])
-        super().__init__(images, labels, read_pickle(names_file)[self.names_key], name=f'{folder} ({split})')
+        parts = [read_pickle(path, 'data', self.label_key) for path in files]
+        for path, (data, _) in zip(files, parts):
+            if np.shape(data)[1:] != (3 * 32 * 32,):
+                raise InputError(f'{path}: expected data (N, 3072), got {np.shape(data)}')
+        images = np.concatenate([data for data, _ in parts]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        labels = np.concatenate([np.asarray(labels) for _, labels in parts])
+        classes, = read_pickle(names_file, self.names_key)
+        super().__init__(images, labels, classes, name=f'{folder} ({split})')
         expected = 50_000 if split == 'train' else 10_000
         if len(images) != expected:
             raise InputError(f'{folder} ({split}): expected {expected} images, got {len(images)}')

@@ -38,8 +38,8 @@ def reduce_resolution(images: Tensor, resolution: int | tuple[int, int], interpo
 
 def check_resolution(resolution: int | tuple[int, int] | None, interpolation: str) -> None:
     """One clear line for settings that cannot work."""
-    sides = (resolution,) if isinstance(resolution, int) else resolution or ()
-    if any(not isinstance(side, int) or side < 1 for side in sides):
+    sides = resolution if isinstance(resolution, (tuple, list)) else (resolution, resolution)
+    if resolution is not None and (len(sides) != 2 or any(not isinstance(side, int) or side < 1 for side in sides)):
         raise InputError(f'resolution is a number of pixels (or a height and a width), got {resolution!r}')
     if interpolation not in MODES:
         raise InputError(f'interpolation is one of {", ".join(MODES)}, got {interpolation!r}')

@@ -1,0 +1,225 @@
+"""Every config file: its form, its schedule, and one training step at the resolution that its name says."""
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from mmcrrcd.models import PairPreprocessor
+from mmcrrcd.registry import MODELS
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted(path for folder in ('teachers', 'students', 'crrcd') for path in (ROOT / 'configs' / folder).glob('*.py'))
+TEACHERS = 'resnet56 resnet110 resnet32x4 wrn40_2 vgg13 vgg11 resnet18 wrn50'.split()
+STUDENTS = 'wrn16_2 wrn40_1 resnet20 resnet32 resnet8x4 vgg8 shufflenetv1 shufflenetv2'.split()
+PAIRS = ('wrn40_2_wrn16_2 wrn40_2_wrn40_1 resnet56_resnet20 resnet110_resnet20 resnet110_resnet32 resnet32x4_resnet8x4 '
+         'vgg13_vgg8 resnet18_vgg8 vgg11_shufflenetv1 resnet18_shufflenetv2 wrn50_shufflenetv1 wrn50_vgg8').split()
+LOW_PAIRS = 'resnet56_resnet20 resnet32x4_resnet8x4 wrn50_shufflenetv1'.split()
+# of the published networks, with their classifiers
+PARAMETERS = dict(
+    resnet20=278_324, resnet32=472_756, resnet56=861_620, resnet110=1_736_564, resnet8x4=1_233_540, resnet32x4=7_433_860,
+    wrn16_2=703_284, wrn40_1=569_780, wrn40_2=2_255_156, vgg8=3_965_028, vgg11=9_277_284, vgg13=9_462_180,
+    shufflenetv1=949_258, shufflenetv2=1_355_528, resnet18=11_220_132, wrn50=67_031_460)
+
+every_file = pytest.mark.parametrize('path', FILES, ids=lambda path: f'{path.parent.name}/{path.stem}')
+
+
+def networks_of(path: Path) -> tuple[str | None, str]:
+    """Teacher and student that the name of a config says; a teacher's own training has a student alone."""
+    names = [name for name in PARAMETERS if path.stem.split('_cifar100')[0].endswith(name)]
+    student = max(names, key=len)
+    return path.stem.split('_cifar100')[0].removesuffix(student).removesuffix('_') or None, student
+
+
+def resolution_of(path: Path) -> int:
+    found = re.search(r'_(\d+)px$', path.stem)
+    return int(found[1]) if found else 32
+
+
+def number(network: torch.nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+def test_all_that_the_tables_need_is_there():
+    wanted = {f'teachers/{name}_cifar100' for name in TEACHERS} | {f'students/{name}_cifar100' for name in STUDENTS}
+    wanted |= {f'crrcd/{pair}_cifar100' for pair in PAIRS}
+    for pair in LOW_PAIRS:
+        student = pair.rsplit('_', 1)[1]
+        wanted |= {f'{name}_cifar100_{side}px' for name in (f'crrcd/{pair}', f'students/{student}') for side in (8, 16)}
+    assert len(PAIRS) == 12
+    assert wanted <= {f'{path.parent.name}/{path.stem}' for path in FILES}
+
+
+@every_file
+def test_is_short_and_starts_with_its_command(path):
+    lines = path.read_text(encoding='utf-8').splitlines()
+    assert len(lines) <= 25
+    assert lines[0] == f'# python tools/train.py {path.relative_to(ROOT).as_posix()}'
+
+
+@every_file
+def test_teacher_is_trained_by_a_config_that_exists(path):
+    cfg = Config.fromfile(path)
+    teacher, _ = networks_of(path)
+    if path.parent.name != 'crrcd':
+        assert 'teacher' not in cfg.model and 'teacher_config' not in cfg
+        return
+    assert cfg.teacher_config == f'configs/teachers/{teacher}_cifar100.py'
+    assert (ROOT / cfg.teacher_config).is_file()
+    # where tools/train.py leaves the checkpoints of that config
+    assert cfg.model.teacher_checkpoint == f'work_dirs/{Path(cfg.teacher_config).stem}'
+    assert Config.fromfile(ROOT / cfg.teacher_config).model.student == cfg.model.teacher
+
+
+@every_file
+def test_schedule_is_the_one_of_the_published_tables(path):
+    cfg = Config.fromfile(path)
+    optimizer = cfg.optim_wrapper.optimizer
+    assert cfg.train_dataloader.batch_size == 64
+    assert optimizer.lr == (0.01 if 'shufflenet' in path.stem else 0.05)
+    assert (optimizer.momentum, optimizer.weight_decay, optimizer.get('nesterov', False)) == (0.9, 5e-4, False)
+    assert cfg.param_scheduler.milestones == [150, 180, 210]
+    assert cfg.train_cfg.max_epochs == 240
+
+
+PAGE = (ROOT / 'docs' / 'configs.md').read_text(encoding='utf-8')
+SNIPPETS = dict(re.findall(r'```python\n# (configs/\S+\.py)\n(.*?)```', PAGE, re.DOTALL))
+
+
+@pytest.fixture(scope='module')
+def documented(tmp_path_factory):
+    """A copy of all configs with those of docs/configs.md among them."""
+    root = tmp_path_factory.mktemp('documented')
+    shutil.copytree(ROOT / 'configs', root / 'configs')
+    for name, text in SNIPPETS.items():
+        (root / name).write_text(text, encoding='utf-8')
+    return root
+
+
+@pytest.mark.parametrize('name', SNIPPETS)
+def test_documented_configs_build(name, documented):
+    cfg = Config.fromfile(documented / name)
+    if (ROOT / name).exists():
+        assert (ROOT / name).read_text(encoding='utf-8').endswith(SNIPPETS[name])
+    model = MODELS.build(cfg.model)
+    assert model.student.head.num_classes == model.teacher.head.num_classes == (17 if 'flowers' in name else 100)
+    assert model.data_preprocessor.resolution == (12 if '12px' in name else 16 if 'flowers' in name else None)
+    assert cfg.train_dataloader.batch_size == 64
+    stock = 'stock' in name or 'flowers' in name
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        assert loader.dataset.type.__module__.startswith('mmpretrain' if stock else 'mmcrrcd')
+        # what a data set of its own replaces is gone, not mixed in
+        assert 'flowers' not in name or set(loader.dataset) == {'type', 'data_root', 'pipeline'}
+    assert ('resnet34' in name) == (cfg.model.student.backbone.depth == 34 and 'init_cfg' not in cfg.model.student.head)
+    if 'warm' in name:
+        assert model.weights['rcd'] == [(0, 0.0), (20, 1.0)] and model.losses.rcd.num_anchors == 16
+
+
+def test_documented_command_line_sets_the_resolution():
+    cfg = Config.fromfile(ROOT / 'configs' / 'crrcd' / 'resnet56_resnet20_cifar100.py')
+    cfg.merge_from_dict({'model.data_preprocessor.resolution': 8, 'model.beta': 1.0})
+    model = MODELS.build(cfg.model)
+    assert model.data_preprocessor.resolution == 8 and model.weights['rcd'] == 1.0
+
+
+@pytest.fixture(scope='module')
+def switched(tmp_path_factory):
+    """A copy of all configs in which each says `paper_35e` in the one line that names the schedule."""
+    root = tmp_path_factory.mktemp('switched') / 'configs'
+    shutil.copytree(ROOT / 'configs', root)
+    for path in FILES:
+        copy = root / path.relative_to(ROOT / 'configs')
+        lines = copy.read_text(encoding='utf-8').splitlines()
+        for i, line in enumerate(lines):
+            if '# or paper_35e' in line:
+                lines[i] = re.sub(r'schedules\.\w+ import', 'schedules.paper_35e import', line)
+        copy.write_text('\n'.join(lines), encoding='utf-8')
+    return root
+
+
+@every_file
+def test_one_line_switches_to_the_recipe_of_the_paper(path, switched):
+    cfg = Config.fromfile(switched / path.relative_to(ROOT / 'configs'))
+    assert cfg.train_dataloader.batch_size == 96
+    assert cfg.optim_wrapper.optimizer.lr == 0.05
+    assert cfg.param_scheduler.milestones == [21, 28, 32]
+    assert cfg.train_cfg.max_epochs == 35
+
+
+WRN50 = ROOT / 'configs' / 'teachers' / 'wrn50_cifar100.py'
+slow_where_large = pytest.mark.parametrize('path', [
+    pytest.param(path, id=f'{path.parent.name}/{path.stem}', marks=[pytest.mark.slow] if path == WRN50 else [])
+    for path in FILES])
+
+
+def shrink(teacher: Config) -> None:
+    """Same kind of network, a sixteenth of the width: WRN-50-2's 67 million parameters are built once, in its own config."""
+    teacher.backbone.update(base_channels=8)
+    teacher.head.update(in_channels=128)
+
+
+@slow_where_large
+def test_takes_one_step(path):
+    torch.manual_seed(0)
+    cfg = Config.fromfile(path)
+    teacher, student = networks_of(path)
+    if teacher:
+        cfg.model.teacher_checkpoint = None
+    if teacher == 'wrn50':
+        shrink(cfg.model.teacher)
+    model = MODELS.build(cfg.model)
+    assert number(model.student) == PARAMETERS[student]
+    assert teacher in (None, 'wrn50') or number(model.teacher) == PARAMETERS[teacher]
+
+    model.init_weights()
+    head = model.student.head.fc
+    bound = head.in_features ** -0.5                     # torch's default for linear layers, as in the published recipe
+    assert 0.9 * bound < head.weight.abs().max() <= bound
+
+    seen = {}
+    for name in ('teacher', 'student') if teacher else ('student',):
+        getattr(model, name).backbone.register_forward_pre_hook(
+            lambda _, inputs, name=name: seen.update({name: tuple(inputs[0].shape)}))
+    before = {name: p.detach().clone() for name, p in model.student.named_parameters()}
+    if teacher:
+        frozen = {name: p.clone() for name, p in model.teacher.state_dict().items()}
+        model.losses.rcd.queue.pushed.fill_(512)         # counts as filled, so that the relational loss counts
+    generator = torch.Generator().manual_seed(1)
+    data = dict(inputs=torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8, generator=generator),
+                labels=torch.tensor([3, 99, 0, 3]), index=torch.arange(4))
+    model.train()
+    log = model.train_step(data, build_optim_wrapper(model, cfg.optim_wrapper))
+
+    assert all(torch.isfinite(value).all() for value in log.values())
+    assert seen['student'] == (4, 3, resolution_of(path), resolution_of(path))
+    changed = [name for name, p in model.student.named_parameters() if not torch.equal(p, before[name])]
+    assert changed == list(before)
+    if teacher:
+        assert log['loss_rcd'] > 0 and log['loss_kd'] > 0
+        assert seen['teacher'] == (4, 3, 32, 32)
+        assert all(torch.equal(value, frozen[name]) for name, value in model.teacher.state_dict().items())
+
+
+def test_stock_path_is_one_line_away(switched):
+    """The import of the data set in a schedule says `cifar100_stock`; batch size, model and resolution stay."""
+    schedule = switched / '_base_' / 'schedules' / 'paper_35e.py'
+    fast = Config.fromfile(switched / 'crrcd' / 'resnet56_resnet20_cifar100_8px.py')
+    text = schedule.read_text(encoding='utf-8')
+    line = '    from ..datasets.cifar100 import *'
+    assert line in text
+    schedule.write_text(text.replace(line, line.replace('cifar100', 'cifar100_stock')), encoding='utf-8')
+    try:
+        stock = Config.fromfile(switched / 'crrcd' / 'resnet56_resnet20_cifar100_8px.py')
+    finally:
+        schedule.write_text(text, encoding='utf-8')
+    assert stock.model == fast.model
+    assert stock.model.data_preprocessor.type is PairPreprocessor and stock.model.data_preprocessor.resolution == 8
+    assert stock.optim_wrapper == fast.optim_wrapper
+    for loader, split in ((stock.train_dataloader, 'train'), (stock.val_dataloader, 'test'), (stock.test_dataloader, 'test')):
+        assert loader.dataset.type.__module__ == 'mmpretrain.datasets.cifar'
+        assert loader.dataset.split == split
+        assert loader.collate_fn.type.__name__ == 'pseudo_collate'
+    assert stock.train_dataloader.batch_size == 96
+    assert stock.val_evaluator.type.__name__ == stock.test_evaluator.type.__name__ == 'Accuracy'
