@@ -1,4 +1,5 @@
 """Networks from checkpoint files of any origin, loaded so that they cannot run code."""
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,18 @@ from torch import nn
 
 from mmcrrcd.errors import InputError
 
+
+def _log_method(owner: type, name: str):
+    """Stands in for ``getattr``, by which mmengine's log refers to its own four averages; refuses everything else."""
+    if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
+        raise pickle.UnpicklingError(f'refused to look up {name}')
+    return getattr(HistoryBuffer, name)
+
+
 # mmengine keeps its training log in its checkpoints, as objects that torch.load(weights_only=True) does not know.
 # None of these can run code: they are built from numbers.
-_LOG_TYPES = [HistoryBuffer, np.ndarray, np.dtype, np._core.multiarray._reconstruct, np._core.multiarray.scalar,
+_LOG_TYPES = [HistoryBuffer, (_log_method, 'builtins.getattr'), np.ndarray, np.dtype,
+              np._core.multiarray._reconstruct, np._core.multiarray.scalar,
               (np._core.multiarray._reconstruct, 'numpy.core.multiarray._reconstruct'),
               (np._core.multiarray.scalar, 'numpy.core.multiarray.scalar'),
               *(type(np.dtype(t)) for t in ('f4', 'f8', 'i4', 'i8', 'u1', 'bool'))]
@@ -54,7 +64,10 @@ def read_network(path: str | Path) -> dict[str, torch.Tensor]:
     try:
         checkpoint = safe_load(file)
     except Exception as error:
-        raise InputError(f'{file} is not a checkpoint that can be loaded safely: {str(error).splitlines()[0]}') from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f'{file} is not a checkpoint that can be loaded safely: {reason}') from error
+    if not isinstance(checkpoint, dict):
+        raise InputError(f'{file} is not a checkpoint: it holds a {type(checkpoint).__name__}, not a dict of weights')
     if Path(path).is_dir():
         done = checkpoint.get('meta', {}).get('epoch')
         planned = checkpoint.get('message_hub', {}).get('runtime_info', {}).get('max_epochs')

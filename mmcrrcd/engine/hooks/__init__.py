@@ -1,7 +1,9 @@
+from .atomic_checkpoint import AtomicCheckpointHook
 from .check_input import CheckInputHook
 from .critic_watch import CriticWatchHook
 from .epoch_seed import EpochSeedHook, seed_all, seed_worker
 from .finite import FiniteHook
 from .plain_checkpoint import PlainCheckpointHook
 
-__all__ = ['CheckInputHook', 'CriticWatchHook', 'EpochSeedHook', 'FiniteHook', 'PlainCheckpointHook', 'seed_all', 'seed_worker']
+__all__ = ['AtomicCheckpointHook', 'CheckInputHook', 'CriticWatchHook', 'EpochSeedHook', 'FiniteHook', 'PlainCheckpointHook',
+           'seed_all', 'seed_worker']

@@ -1,4 +1,6 @@
 """Checkpoints that today's PyTorch loads again."""
+import numpy as np
+import torch
 from mmengine.hooks import Hook
 
 from mmcrrcd.registry import HOOKS
@@ -20,8 +22,8 @@ class PlainCheckpointHook(Hook):
 
 
 def plain(value):
-    """A number, text or a list of them (mmengine keeps the epochs of its checkpoints so); None for anything else."""
-    if hasattr(value, 'item') and value.size == 1:       # NumPy's numbers, which metrics like to return
+    """A number, a text, a tensor, or a list of numbers (mmengine keeps the epochs of its checkpoints); None for the rest."""
+    if isinstance(value, np.generic):                    # metrics like to return them
         value = value.item()
-    numbers = isinstance(value, list) and all(isinstance(each, (int, float, str)) for each in value)
-    return value if numbers or isinstance(value, (int, float, str, bool)) else None
+    numbers = isinstance(value, list) and all(isinstance(each, int) for each in value)
+    return value if numbers or isinstance(value, (int, float, str, torch.Tensor)) else None

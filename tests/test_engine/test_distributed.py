@@ -1,0 +1,117 @@
+"""Two processes with half a batch each are one process with the whole batch."""
+import itertools
+
+import pytest
+import torch
+from mmengine.model import MMDistributedDataParallel
+from tiny import BATCH, crrcd, random_images, write_teacher
+from torch import distributed, multiprocessing
+
+from mmcrrcd.registry import MODELS
+
+STEPS, WORLD, QUEUE = 5, 2, 12                           # a queue that no number of batches fills exactly
+CASES = list(itertools.product(('softmax', 'batch', 'none'), (None, 3, 6)))
+
+
+def steps(teacher, normalizer: str, num_anchors: int | None, rank: int = 0, world: int = 1) -> list[dict]:
+    """What each of STEPS training steps leaves behind in process ``rank``."""
+    torch.manual_seed(0)
+    settings = crrcd(teacher, normalizer=normalizer, num_anchors=num_anchors, num_negatives=QUEUE, num_samples=1000)
+    settings['data_preprocessor'].update(padding=None, flip=0)
+    model = MODELS.build(settings)
+    model.init_weights()
+    model.train()
+    model.student.eval()
+    optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
+    forward = MMDistributedDataParallel(model, broadcast_buffers=False) if world > 1 else model
+    loss_rcd, masks = model.losses['rcd'], []
+    part = loss_rcd._part
+
+    def watched_part(anchors, valid, *others):
+        masks.append(valid)
+        return part(anchors, valid, *others)
+
+    loss_rcd._part = watched_part
+    share, left = slice(rank * BATCH // world, (rank + 1) * BATCH // world), []
+    for step in range(STEPS):
+        images, labels = random_images(seed=step, n=BATCH)
+        labels = torch.from_numpy(labels)[torch.randperm(BATCH, generator=torch.Generator().manual_seed(step))]
+        data = dict(inputs=torch.from_numpy(images).permute(0, 3, 1, 2)[share], labels=labels[share],
+                    index=torch.arange(BATCH)[share])
+        data = model.data_preprocessor(data, training=True)
+        losses = forward(data['inputs'], data['data_samples'], mode='loss')
+        loss = sum(value for key, value in losses.items() if key.startswith('loss'))
+        optimizer.zero_grad()
+        loss.backward()
+        left.append(dict(losses={key: value.detach() for key, value in losses.items() if key.startswith('loss')},
+                         gradients={key: value.grad.clone() for key, value in model.named_parameters()},
+                         queue={key: value.clone() for key, value in loss_rcd.queue.state_dict().items()},
+                         log_mean=loss_rcd.log_mean.clone(), valid=torch.cat(masks)))
+        masks.clear()
+        optimizer.step()
+    return left
+
+
+def process(rank: int, folder, teacher) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=WORLD)
+    torch.save([steps(teacher, *case, rank=rank, world=WORLD) for case in CASES], folder / f'{rank}.pt')
+    distributed.destroy_process_group()
+
+
+@pytest.fixture(scope='module')
+def teacher(tmp_path_factory):
+    return write_teacher(tmp_path_factory.mktemp('teacher') / 'teacher.pth')
+
+
+@pytest.fixture(scope='module')
+def of_two(tmp_path_factory, teacher):
+    """For each case what the two processes were left with, all of it from one start."""
+    folder = tmp_path_factory.mktemp('processes')
+    multiprocessing.spawn(process, (folder, teacher), nprocs=WORLD)
+    return dict(zip(CASES, zip(*(torch.load(folder / f'{rank}.pt') for rank in range(WORLD)))))
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_gradients_and_losses_are_those_of_the_whole_batch(of_two, teacher, case):
+    """Through DistributedDataParallel, which averages the gradients of the processes, for CE + KD + RCD.
+
+    The student's batch norms use held statistics here. In training mode each process normalises by its own share of the
+    batch, so the student's forward pass itself differs, unless the config says ``sync_bn='torch'`` (on GPUs).
+    Tolerance: 1e-3 of the largest entry of a gradient; sums are taken in another order, and steps build on one another.
+    """
+    first, second = of_two[case]
+    for step, (whole, a, b) in enumerate(zip(steps(teacher, *case), first, second, strict=True)):
+        for key, gradient in whole['gradients'].items():
+            assert torch.equal(a['gradients'][key], b['gradients'][key])
+            torch.testing.assert_close(a['gradients'][key], gradient, rtol=0,
+                                       atol=1e-3 * max(gradient.abs().max().item(), 1e-4), msg=lambda m, k=key: f'{k}: {m}')
+        for key, loss in whole['losses'].items():
+            torch.testing.assert_close((a['losses'][key] + b['losses'][key]) / 2, loss, rtol=1e-4, atol=1e-5)
+        filled = step * BATCH >= QUEUE
+        assert (whole['losses']['loss_rcd'] != 0) == filled
+        assert (whole['gradients']['losses.rcd.critic.h1.weight'].abs().max() > 1e-4) == filled
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_queue_and_constant_are_the_same_everywhere(of_two, teacher, case):
+    first, second = of_two[case]
+    for step, (whole, a, b) in enumerate(zip(steps(teacher, *case), first, second, strict=True)):
+        for key, value in whole['queue'].items():
+            assert torch.equal(a['queue'][key], b['queue'][key])
+            torch.testing.assert_close(a['queue'][key], value, rtol=1e-5, atol=1e-5)
+        assert a['queue']['pushed'] == (step + 1) * BATCH
+        assert torch.equal(a['log_mean'], b['log_mean'])
+        torch.testing.assert_close(a['log_mean'], whole['log_mean'], rtol=1e-4, atol=1e-5)
+        assert a['log_mean'].isfinite() == (case[0] == 'batch' and step * BATCH >= QUEUE)
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_no_sample_is_its_own_anchor_on_any_rank(of_two, case):
+    """The anchors are the first of the whole batch, on every rank; a process leaves out the pair of a sample with itself."""
+    anchors = case[1] or BATCH
+    for rank, left in enumerate(of_two[case]):
+        expected = torch.tensor([[anchor != rank * BATCH // WORLD + i for i in range(BATCH // WORLD)]
+                                 for anchor in range(anchors)])
+        for step in left:
+            assert torch.equal(step['valid'], expected)

@@ -1,0 +1,88 @@
+"""The hooks of every run, one by one."""
+import copy
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from mmcrrcd.engine import EpochSeedHook, FiniteHook, PlainCheckpointHook, seed_all, seed_worker
+
+
+def draw() -> tuple:
+    return random.random(), np.random.rand(), torch.rand(1).item()
+
+
+def test_an_epoch_draws_the_same_numbers_again_and_every_epoch_others():
+    def of(seed, epoch):
+        EpochSeedHook().before_train_epoch(SimpleNamespace(seed=seed, epoch=epoch))
+        return draw()
+
+    assert of(5, 3) == of(5, 3)
+    numbers = [of(seed, epoch) for seed in (5, 6) for epoch in range(3)]
+    for each in zip(*numbers):
+        assert len(set(each)) == len(numbers)
+
+
+def test_ranks_draw_other_numbers():
+    seed_all(5, 0, 0)
+    first = draw()
+    seed_all(5, 0, 1)
+    assert all(a != b for a, b in zip(first, draw()))
+
+
+class Draws(Dataset):
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, i):
+        return torch.tensor(draw(), dtype=torch.float64)
+
+
+def test_workers_draw_other_numbers_in_every_worker_and_epoch_and_the_same_again():
+    loader = DataLoader(Draws(), batch_size=2, num_workers=2, worker_init_fn=seed_worker)
+
+    def epoch(number):
+        seed_all(5, number, 0)
+        return torch.cat(list(loader))
+
+    first, second = epoch(0), epoch(1)
+    assert torch.equal(first, epoch(0))
+    assert len(torch.cat([first, second]).unique()) == 2 * 4 * 3
+
+
+def runner_at(tmp_path, value: float = 0.0):
+    model = nn.Linear(2, 1)
+    model.bias.data.fill_(value)
+    return SimpleNamespace(iter=9, epoch=0, model=model, work_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_a_lost_loss_or_weight_stops_the_run_and_names_the_place_and_what_is_kept(tmp_path, value):
+    hook = FiniteHook(interval=10)
+    with pytest.raises(FloatingPointError, match=r'the loss is (nan|inf) at iteration 10 \(epoch 1\); there is no checkpoint'):
+        hook.after_train_iter(runner_at(tmp_path), 9, outputs=dict(loss=torch.tensor(value)))
+    (tmp_path / 'epoch_1.pth').touch()
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_1.pth'))
+    with pytest.raises(FloatingPointError, match=r'bias is not finite at iteration 10 .* good checkpoint is .*epoch_1.pth'):
+        hook.after_train_epoch(runner_at(tmp_path, value))
+
+
+def test_a_sound_run_goes_on_and_the_loss_is_looked_at_only_now_and_then(tmp_path):
+    runner, hook = runner_at(tmp_path), FiniteHook(interval=10)
+    hook.after_train_iter(runner, 9, outputs=dict(loss=torch.tensor(1.0)))
+    hook.after_train_epoch(runner)
+    runner.iter = 8
+    hook.after_train_iter(runner, 8, outputs=dict(loss=torch.tensor(float('nan'))))
+
+
+def test_only_plain_values_stay_in_a_checkpoint():
+    kept = dict(epoch=3, best_score=np.float32(50), loss=torch.tensor(1.0), keep_ckpt_ids=[2, 3], last_ckpt='a.pth', done=True)
+    checkpoint = dict(message_hub=dict(log_scalars=dict(loss=object()), resumed_keys={},
+                                       runtime_info=dict(copy.copy(kept), cfg=dict(a=1), meta=object(), odd=[object()])))
+    PlainCheckpointHook().before_save_checkpoint(None, checkpoint)
+    assert checkpoint['message_hub'] == dict(log_scalars={}, resumed_keys={}, runtime_info=kept)
+    assert type(checkpoint['message_hub']['runtime_info']['best_score']) is float

@@ -1,0 +1,124 @@
+"""A run that was killed and resumed is the run that was never killed."""
+import pytest
+import torch
+from mmengine.fileio import LocalBackend
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from tiny import BATCH, IMAGES, config, crrcd, stock_loader, train, write_folder, write_teacher
+
+from mmcrrcd.checkpoint import find_checkpoint
+
+PER_EPOCH = IMAGES // BATCH
+
+
+class Killed(BaseException):
+    pass
+
+
+class Kill(Hook):
+    """Stops the process in the middle of the third epoch."""
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.iter == 2 * PER_EPOCH + 1:
+            raise Killed
+
+
+def end_of(runner: Runner) -> dict:
+    return dict(model=runner.model.state_dict(), optimizer=runner.optim_wrapper.optimizer.state_dict()['state'],
+                lr=runner.optim_wrapper.get_lr()['lr'])
+
+
+def same(a: dict, b: dict) -> bool:
+    try:
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+    except AssertionError:
+        return False
+    return True
+
+
+@pytest.fixture(scope='module')
+def teacher(tmp_path_factory):
+    return write_teacher(tmp_path_factory.mktemp('teacher') / 'teacher.pth')
+
+
+def killed_and_resumed(cfg, *hooks) -> Runner:
+    with pytest.raises(Killed):
+        train(cfg, Kill())
+    assert find_checkpoint(cfg.work_dir).name == 'epoch_2.pth'
+    return train(cfg, *hooks, resume=True)
+
+
+BF16 = dict(type='mmcrrcd.BF16OptimWrapper', optimizer=dict(type='SGD', lr=0.05, momentum=0.9))
+
+
+@pytest.mark.parametrize('path, workers, normalizer, changes', [
+    ('fast', 0, 'softmax', {}),
+    ('fast', 0, 'batch', {}),
+    ('fast', 0, 'softmax', dict(optim_wrapper=BF16)),
+    ('stock', 0, 'softmax', {}),
+    ('stock', 2, 'softmax', dict(optim_wrapper=BF16)),
+])
+def test_resumed_run_ends_bit_for_bit_where_the_whole_one_does(tmp_path, teacher, path, workers, normalizer, changes):
+    if path == 'stock':
+        test_loader = stock_loader(write_folder(tmp_path / 'test', seed=1), training=False)
+        changes = dict(
+            train_dataloader=stock_loader(write_folder(tmp_path / 'train', seed=0), training=True, workers=workers),
+            val_dataloader=test_loader, test_dataloader=test_loader,
+            val_evaluator=dict(type='Accuracy', topk=(1, )), test_evaluator=dict(type='Accuracy', topk=(1, ))) | changes
+    model = crrcd(teacher, normalizer=normalizer)
+    whole = train(config(tmp_path / 'whole', model, **changes))
+    halfway = {}
+
+    class Remember(Hook):
+        def before_train(self, runner):
+            halfway.update({key: value.clone() for key, value in runner.model.state_dict().items()})
+
+    resumed = killed_and_resumed(config(tmp_path / 'killed', model, **changes), Remember())
+
+    assert same(end_of(resumed), end_of(whole))
+    assert resumed.iter == whole.iter == 4 * PER_EPOCH
+    # What is compared is there, and moved after the resumption.
+    for key in ('student.backbone.stem.0.weight', 'losses.rcd.queue.embedding', 'losses.rcd.critic.h1.weight'):
+        assert not torch.equal(halfway[key], resumed.model.state_dict()[key])
+    assert resumed.model.state_dict()['losses.rcd.log_mean'].isfinite() == (normalizer == 'batch')
+
+
+def test_without_the_seed_of_each_epoch_it_does_not(tmp_path, teacher):
+    hooks = [dict(type='mmcrrcd.PlainCheckpointHook')]
+    whole = train(config(tmp_path / 'whole', crrcd(teacher), custom_hooks=hooks))
+    resumed = killed_and_resumed(config(tmp_path / 'killed', crrcd(teacher), custom_hooks=hooks))
+    assert not same(end_of(resumed), end_of(whole))
+
+
+def test_log_that_goes_on_knows_the_best_and_the_kept_checkpoints(tmp_path, teacher):
+    whole = train(config(tmp_path / 'whole', crrcd(teacher)))
+    resumed = killed_and_resumed(config(tmp_path / 'killed', crrcd(teacher)))
+    for key in ('best_score', 'keep_ckpt_ids'):
+        assert resumed.message_hub.get_info(key) == whole.message_hub.get_info(key)
+    names = [sorted(path.name for path in (tmp_path / run).glob('*.pth')) for run in ('whole', 'killed')]
+    assert names[0] == names[1]
+    assert len(names[0]) == 2 and 'epoch_4.pth' in names[0]
+
+
+@pytest.mark.parametrize('write', range(2, 7))
+def test_kill_while_a_checkpoint_is_written_leaves_one_to_resume_from(tmp_path, teacher, monkeypatch, write):
+    """Every epoch writes the checkpoint, and again with its best copy where the accuracy is a new best."""
+    put, done = LocalBackend.put, []
+
+    def put_half(self, obj, filepath):
+        done.append(filepath)
+        if len(done) == write:
+            put(self, obj[:len(obj) // 2], filepath)
+            raise Killed
+        put(self, obj, filepath)
+
+    cfg = config(tmp_path, crrcd(teacher), epochs=5)
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalBackend, 'put', put_half)
+        with pytest.raises(Killed):
+            train(cfg)
+    kept = {path.name: torch.load(path, weights_only=True) for path in tmp_path.glob('*.pth')}
+    assert kept[find_checkpoint(tmp_path).name]['meta']['epoch'] >= 1
+    if any('best' in name for name in done[:-1]):
+        assert any(name.startswith('best') for name in kept)
+    assert train(cfg, resume=True).epoch == 5

@@ -1,0 +1,164 @@
+"""The exported student in plain mmpretrain, and tools/test.py, which takes checkpoints of every kind."""
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from PIL import Image
+from tiny import CLASSES, MEAN, STD, STUDENT, TinyImages, config, crrcd, stock_loader, train, write_folder, write_teacher
+
+from mmcrrcd.checkpoint import read_network
+from mmcrrcd.datasets import reduce_resolution
+from mmcrrcd.registry import MODELS
+
+ROOT = Path(__file__).parents[2]
+
+
+def tool(monkeypatch, name: str, *args) -> None:
+    monkeypatch.setattr(sys, 'argv', [name, *map(str, args)])
+    runpy.run_path(str(ROOT / 'tools' / name), run_name='__main__')
+
+
+STOCK_NETWORK = dict(type='ImageClassifier', neck=dict(type='GlobalAveragePooling'),
+                     backbone=dict(type='ResNet_CIFAR', depth=18, stem_channels=8, base_channels=8),
+                     head=dict(type='LinearClsHead', num_classes=CLASSES, in_channels=64))
+
+IN_MMPRETRAIN = """
+import json, sys
+import numpy as np, torch
+from mmengine.runner import Runner
+from mmengine.config import Config
+from mmpretrain.apis import ImageClassificationInferencer, get_model
+
+image, data_root, out, *folders = sys.argv[1:]
+for folder in folders:
+    config, weights = folder + '/student.py', folder + '/student.pth'
+    answer = ImageClassificationInferencer(get_model(config, pretrained=weights))(image)[0]
+    cfg = Config.fromfile(config)
+    cfg.load_from, cfg.work_dir, cfg.test_dataloader.dataset.data_root = weights, folder + '/run', data_root
+    accuracy = Runner.from_cfg(cfg).test()['accuracy/top1']
+    with open(out, 'a') as file:
+        print(json.dumps(dict(scores=answer['pred_scores'].tolist(), name=answer['pred_class'], accuracy=accuracy,
+                              own='mmcrrcd' in sys.modules)), file=file)
+"""
+
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory):
+    """A run on arrays with a backbone of this package, and one on files with a network of mmpretrain: (runner, folder)."""
+    folder = tmp_path_factory.mktemp('runs')
+    teacher = write_teacher(folder / 'teacher.pth')
+    files = write_folder(folder / 'images', seed=1)
+    arrays = train(config(folder / 'arrays', crrcd(teacher, resolution=8), epochs=2))
+    loader = stock_loader(files, training=False)
+    loader['dataset']['pipeline'] = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+    model = crrcd(teacher, resolution=None) | dict(student=STOCK_NETWORK)
+    model['data_preprocessor']['to_rgb'] = True
+    accuracy = dict(type='Accuracy', topk=(1, ))
+    stock = train(config(folder / 'files', model, epochs=2, train_dataloader=loader, val_dataloader=loader,
+                         test_dataloader=loader, val_evaluator=accuracy, test_evaluator=accuracy))
+    return dict(arrays=arrays, files=stock, folder=folder, images=files)
+
+
+@pytest.fixture(scope='module')
+def exported(runs):
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ('arrays', 'files'):
+            tool(patch, 'export_student.py', runs['folder'] / name)
+    return runs
+
+
+@pytest.fixture(scope='module')
+def answers(exported):
+    """What mmpretrain says in a fresh interpreter; first of the network that needs nothing of this package."""
+    folder = exported['folder']
+    names = ('files', 'arrays')
+    result = subprocess.run([sys.executable, '-c', IN_MMPRETRAIN, exported['images'] / 'class2' / '006.png', exported['images'],
+                             folder / 'answers', *(folder / name / 'student' for name in names)], cwd=folder,
+                            capture_output=True, text=True, env=os.environ | dict(OMP_NUM_THREADS='1'))
+    assert result.returncode == 0, result.stderr[-3000:]
+    return dict(zip(names, map(json.loads, (folder / 'answers').read_text().splitlines())))
+
+
+@pytest.mark.parametrize('name', ['arrays', 'files'])
+def test_mmpretrain_gives_the_same_logits_and_accuracy(exported, answers, name):
+    """Equal: the images (bit for bit, ResolutionPair is in the pipeline), the weights; logits up to rounding."""
+    runner, theirs, image = exported[name], answers[name], exported['images'] / 'class2' / '006.png'
+    pixels = torch.from_numpy(np.array(Image.open(image))).permute(2, 0, 1)[None]
+    if name == 'arrays':
+        assert torch.equal(pixels, TinyImages(seed=1)[6]['inputs'])
+        pixels = reduce_resolution(pixels, 8)
+    inputs = (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    student = runner.model.student.eval()
+    with torch.no_grad():
+        logits = student.head(student.extract_feat(inputs))
+    torch.testing.assert_close(torch.tensor(theirs['scores']), logits.softmax(1)[0], rtol=1e-4, atol=1e-6)
+    assert theirs['name'] == f'class{int(logits.argmax())}'
+    assert theirs['accuracy'] == pytest.approx(runner.message_hub.get_scalar('val/accuracy/top1').current())
+    assert theirs['own'] == (name == 'arrays')           # a network of mmpretrain needs nothing of this package
+
+
+def test_exported_config_says_what_it_needs(exported):
+    arrays, files = (Config.fromfile(exported['folder'] / name / 'student' / 'student.py') for name in ('arrays', 'files'))
+    assert arrays.model.backbone == dict(STUDENT['backbone'], widths=list(STUDENT['backbone']['widths']))
+    assert arrays.data_preprocessor == dict(type='ClsDataPreprocessor', mean=MEAN, std=STD, to_rgb=True)
+    assert arrays.test_dataloader.dataset.pipeline == [
+        dict(type='LoadImageFromFile'), dict(type='mmcrrcd.ResolutionPair', resolution=8),
+        dict(type='PackInputs', input_key='img_low')]
+    assert 'mmcrrcd' not in files.pretty_text
+    weights = torch.load(exported['folder'] / 'files' / 'student' / 'student.pth', weights_only=True)
+    assert {key.split('.')[0] for key in weights['state_dict']} == {'backbone', 'head'}
+    assert weights['meta']['dataset_meta']['classes']
+
+
+def test_types_of_a_python_config_become_names():
+    plain = runpy.run_path(str(ROOT / 'tools' / 'export_student.py'))['plain']
+    student = Config.fromfile(ROOT / 'configs' / 'crrcd' / 'resnet56_resnet20_cifar100.py').model.student
+    assert plain(student.to_dict()) == dict(
+        type='ImageClassifier', backbone=dict(type='mmcrrcd.ResNetCIFAR', depth=20), neck=dict(type='GlobalAveragePooling'),
+        head=dict(type='LinearClsHead', num_classes=100, in_channels=64, init_cfg=None))
+    assert plain(dict(type='torch.optim.SGD', lr=1)) == dict(type='torch.optim.sgd.SGD', lr=1)
+    assert plain(dict(type='Normal', layer='Linear')) == dict(type='Normal', layer='Linear')
+
+
+@pytest.mark.parametrize('what', ['work directory', 'file', 'exported', 'mmpretrain'])
+def test_test_tool_takes_checkpoints_of_every_kind(exported, tmp_path, monkeypatch, capsys, what):
+    work_dir = exported['folder'] / 'arrays'
+    checkpoint = {'work directory': work_dir, 'file': work_dir / 'epoch_2.pth',
+                  'exported': work_dir / 'student' / 'student.pth', 'mmpretrain': tmp_path / 'bare.pth'}[what]
+    if what == 'mmpretrain':
+        network = MODELS.build(STUDENT)
+        network.load_state_dict(read_network(work_dir))
+        torch.save(dict(state_dict=network.state_dict()), checkpoint)
+    cfg = Config.fromfile(next(work_dir.glob('*.py')))
+    cfg.model.teacher_checkpoint = 'nowhere.pth'         # a test needs no teacher
+    cfg.experiment_name = what
+    cfg.dump(tmp_path / 'config.py')
+    out = tmp_path / 'results.json'
+    tool(monkeypatch, 'test.py', tmp_path / 'config.py', checkpoint, '--out', out, '--work-dir', tmp_path / 'test')
+    expected = exported['arrays'].message_hub.get_scalar('val/accuracy/top1').current()
+    assert json.loads(out.read_text()) == {'accuracy/top1': expected}
+    assert capsys.readouterr().out.splitlines()[-1] == f'accuracy/top1 {expected:.2f}'
+
+
+@pytest.mark.parametrize('name, args, message', [
+    ('test.py', ['config.py', 'nothing.pth'], 'no checkpoint at nothing.pth'),
+    ('test.py', ['nothing.py', 'bare.pth'], 'there is no config nothing.py'),
+    ('test.py', ['config.py', 'bare.pth'], 'bare.pth is not a checkpoint of this student: '),
+    ('export_student.py', ['nothing'], 'no checkpoint at nothing'),
+    ('export_student.py', ['bare.pth', '--config', 'config.py'], 'bare.pth is not a checkpoint of this student: '),
+])
+def test_bad_input_is_one_line(runs, tmp_path, monkeypatch, name, args, message):
+    monkeypatch.chdir(tmp_path)
+    Config.fromfile(next((runs['folder'] / 'arrays').glob('*.py'))).dump(tmp_path / 'config.py')
+    torch.save(MODELS.build(STOCK_NETWORK | dict(type='mmpretrain.ImageClassifier', neck=None, head=None,
+                                                 backbone=dict(type='mmpretrain.LeNet5'))).state_dict(), tmp_path / 'bare.pth')
+    with pytest.raises(SystemExit) as error:
+        tool(monkeypatch, name, *args)
+    assert str(error.value).startswith(f'error: {message}') and '\n' not in str(error.value)
