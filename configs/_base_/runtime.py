@@ -1,10 +1,11 @@
 """What every run shares: log, checkpoints, seed."""
-from mmengine.hooks import (CheckpointHook, DistSamplerSeedHook, IterTimerHook, LoggerHook, ParamSchedulerHook,
+from mmengine.hooks import (DistSamplerSeedHook, IterTimerHook, LoggerHook, ParamSchedulerHook,
                             RuntimeInfoHook)
 from mmengine.runner import LogProcessor
 from mmengine.visualization import LocalVisBackend, Visualizer
 
-from mmcrrcd.engine import CheckInputHook, CriticWatchHook, EpochSeedHook, FiniteHook, PlainCheckpointHook
+from mmcrrcd.engine import (AtomicCheckpointHook, CheckInputHook, CriticWatchHook, EpochSeedHook, FiniteHook,
+                            PlainCheckpointHook)
 
 default_scope = 'mmpretrain'
 default_hooks = dict(
@@ -13,7 +14,7 @@ default_hooks = dict(
     sampler_seed=dict(type=DistSamplerSeedHook),
     logger=dict(type=LoggerHook, interval=100),
     param_scheduler=dict(type=ParamSchedulerHook),
-    checkpoint=dict(type=CheckpointHook, interval=1, max_keep_ckpts=1, save_best='accuracy/top1', rule='greater'))
+    checkpoint=dict(type=AtomicCheckpointHook, interval=1, max_keep_ckpts=1, save_best='accuracy/top1', rule='greater'))
 custom_hooks = [dict(type=kind) for kind in (CheckInputHook, EpochSeedHook, FiniteHook, CriticWatchHook, PlainCheckpointHook)]
 env_cfg = dict(cudnn_benchmark=True, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0), dist_cfg=dict(backend='nccl'))
 visualizer = dict(type=Visualizer, vis_backends=[dict(type=LocalVisBackend)])

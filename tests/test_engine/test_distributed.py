@@ -10,13 +10,14 @@ from torch import distributed, multiprocessing
 from mmcrrcd.registry import MODELS
 
 STEPS, WORLD, QUEUE = 5, 2, 12                           # a queue that no number of batches fills exactly
-CASES = list(itertools.product(('softmax', 'batch', 'none'), (None, 3, 6)))
+FORMS = (('softmax', None), ('softmax', 'anchor'), ('batch', None), ('batch', 'anchor'), ('none', None))
+CASES = list(itertools.product(FORMS, (None, 3, 6)))
 
 
-def steps(teacher, normalizer: str, num_anchors: int | None, rank: int = 0, world: int = 1) -> list[dict]:
+def steps(teacher, form: tuple, num_anchors: int | None, rank: int = 0, world: int = 1) -> list[dict]:
     """What each of STEPS training steps leaves behind in process ``rank``."""
     torch.manual_seed(0)
-    settings = crrcd(teacher, normalizer=normalizer, num_anchors=num_anchors, num_negatives=QUEUE, num_samples=1000)
+    settings = crrcd(teacher, normalizer=form[0], centre=form[1], num_anchors=num_anchors, num_negatives=QUEUE, num_samples=1000)
     settings['data_preprocessor'].update(padding=None, flip=0)
     model = MODELS.build(settings)
     model.init_weights()
@@ -78,14 +79,15 @@ def test_gradients_and_losses_are_those_of_the_whole_batch(of_two, teacher, case
 
     The student's batch norms use held statistics here. In training mode each process normalises by its own share of the
     batch, so the student's forward pass itself differs, unless the config says ``sync_bn='torch'`` (on GPUs).
-    Tolerance: 1e-3 of the largest entry of a gradient; sums are taken in another order, and steps build on one another.
+    Tolerance: 1e-3 of the largest entry of a gradient, 1e-5 for small ones (centring makes that of a bias zero but for
+    rounding); sums are taken in another order, and steps build on one another.
     """
     first, second = of_two[case]
     for step, (whole, a, b) in enumerate(zip(steps(teacher, *case), first, second, strict=True)):
         for key, gradient in whole['gradients'].items():
             assert torch.equal(a['gradients'][key], b['gradients'][key])
             torch.testing.assert_close(a['gradients'][key], gradient, rtol=0,
-                                       atol=1e-3 * max(gradient.abs().max().item(), 1e-4), msg=lambda m, k=key: f'{k}: {m}')
+                                       atol=1e-3 * max(gradient.abs().max().item(), 1e-2), msg=lambda m, k=key: f'{k}: {m}')
         for key, loss in whole['losses'].items():
             torch.testing.assert_close((a['losses'][key] + b['losses'][key]) / 2, loss, rtol=1e-4, atol=1e-5)
         filled = step * BATCH >= QUEUE
@@ -103,7 +105,7 @@ def test_queue_and_constant_are_the_same_everywhere(of_two, teacher, case):
         assert a['queue']['pushed'] == (step + 1) * BATCH
         assert torch.equal(a['log_mean'], b['log_mean'])
         torch.testing.assert_close(a['log_mean'], whole['log_mean'], rtol=1e-4, atol=1e-5)
-        assert a['log_mean'].isfinite() == (case[0] == 'batch' and step * BATCH >= QUEUE)
+        assert a['log_mean'].isfinite() == (case[0][0] == 'batch' and step * BATCH >= QUEUE)
 
 
 @pytest.mark.parametrize('case', CASES)

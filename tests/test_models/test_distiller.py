@@ -4,6 +4,7 @@ import pytest
 import torch
 from mmengine.logging import MessageHub
 from mmpretrain.models import GlobalAveragePooling, ImageClassifier, LinearClsHead, ResNet_CIFAR
+from mmpretrain.structures import DataSample
 from torch import nn
 from torch.nn import functional as F
 
@@ -223,12 +224,18 @@ def test_losses_stay_in_float32_under_autocast():
 
 
 def test_the_batch_of_the_stock_path():
-    from mmpretrain.structures import DataSample
     samples = [DataSample().set_gt_label(i) for i in (3, 1)]
     batch = Batch.of(samples)
     assert batch.labels.tolist() == [3, 1]
     assert Batch.of(batch) is batch
     assert Pair(None, torch.zeros(1)).high is None
+
+
+def test_a_low_image_that_nobody_would_use_is_refused():
+    sample = DataSample().set_gt_label(1)
+    sample.img_low = torch.zeros(3, 8, 8)
+    with pytest.raises(InputError, match='PairPreprocessor'):
+        build()(torch.zeros(1, 3, 32, 32), [sample], mode='loss')
 
 
 def test_registered_under_the_names_that_users_look_for():

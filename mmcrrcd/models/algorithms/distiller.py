@@ -110,6 +110,9 @@ class Distiller(BaseModel):
         return super()._apply(fn, recurse)
 
     def forward(self, inputs: Pair | Tensor, data_samples=None, mode: str = 'tensor'):
+        if not isinstance(inputs, Pair) and isinstance(data_samples, list) and 'img_low' in data_samples[0]:
+            raise InputError("the samples carry img_low, which only a data_preprocessor of type 'mmcrrcd.PairPreprocessor' "
+                             'hands to the student')
         pair = inputs if isinstance(inputs, Pair) else Pair(inputs, inputs)
         if mode == 'tensor':
             return look(self.student, pair.low).logits

@@ -4,6 +4,7 @@ import math
 import torch
 from mmengine import dist
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_gather as all_gather_with_gradient
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
@@ -101,17 +102,21 @@ class RelationContrastLoss(nn.Module):
         self.check_batch(len(everyone))
 
         anchors = everyone[:self.num_anchors]
-        own = dist.get_rank() * len(keys) + torch.arange(len(keys), device=keys.device)
-        valid = torch.arange(len(anchors), device=keys.device)[:, None] != own
+        place = torch.arange(len(everyone), device=keys.device).view(dist.get_world_size(), -1)[dist.get_rank()]
+        valid = torch.arange(len(anchors), device=keys.device)[:, None] != place
         use = keys[:, None] != self.queue.key
+        batch_t, batch_s, own = teacher.embedding, student.embedding, slice(None)
+        if self.critic.centre == 'anchor' and dist.get_world_size() > 1:
+            # The mean is that of the whole batch, so the relations of all of it are needed; and so are their gradients.
+            batch_t, batch_s, own = everyone, torch.cat(all_gather_with_gradient(student.embedding.contiguous())), place
         # A copy: the backward pass needs these negatives, and the queue moves on before it.
-        others = torch.cat([teacher.embedding, self.queue.embedding])
+        samples = (batch_s, torch.cat([batch_t, self.queue.embedding]), own)
         if self.normalizer == 'batch' and not self._offset_known and self.queue.full:
-            self._set_offset(anchors, valid, student.embedding, others, use)
+            self._set_offset(anchors, valid, samples, use)
         total, shown = 0, 0
         pieces = [(a, v) for a, v in zip(anchors.split(CHUNK), valid.split(CHUNK), strict=True)]
         for some, their_valid in pieces:
-            inputs = (some, their_valid, student.embedding, others, use)
+            inputs = (some, their_valid, samples, use)
             part, scores = checkpoint(self._part, *inputs, use_reentrant=False) if len(pieces) > 1 else self._part(*inputs)
             total, shown = total + part, shown + scores
         self.shown = dict(score_positive=shown[0] / shown[1].clamp(min=1), score_negative=shown[2] / shown[3].clamp(min=1))
@@ -121,16 +126,19 @@ class RelationContrastLoss(nn.Module):
         pairs = max(len(anchors) * (len(everyone) - 1), 1)
         return full * total * dist.get_world_size() / pairs
 
-    def scores(self, anchors: Tensor, embedding: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-        """Positive (A, B) and negative (A, B, n) scores; ``others`` are the batch's teacher embeddings, then the queue's."""
-        teacher = self.critic.teacher(self.teacher_relation, anchors, others)
-        cross = self.critic.cross(self.cross_relation, anchors, embedding)
-        n = len(embedding)
-        return (teacher[:, :n] * cross).sum(-1), cross @ teacher[:, n:].transpose(1, 2)
+    def scores(self, anchors: Tensor, batch_s: Tensor, teachers: Tensor, own: slice | Tensor = slice(None)):
+        """Positive (A, b) and negative (A, b, n) scores of the samples ``own`` (b of them) of a batch of B.
 
-    def _part(self, anchors, valid, embedding, others, use) -> tuple[Tensor, Tensor]:
+        ``batch_s`` are the student's embeddings (B, Ds), ``teachers`` the teacher's (B + n, Dt): the batch's, then the queue's.
+        """
+        teacher = self.critic.teacher(self.teacher_relation, anchors, teachers)
+        cross = self.critic.cross(self.cross_relation, anchors, batch_s)[:, own]
+        positive, negative = teacher[:, :len(batch_s)][:, own], teacher[:, len(batch_s):]
+        return (positive * cross).sum(-1), cross @ negative.transpose(1, 2)
+
+    def _part(self, anchors, valid, samples, use) -> tuple[Tensor, Tensor]:
         """Sum of the loss over the valid pairs of some anchors, and the sums and counts behind ``shown``."""
-        positive, negative = self.scores(anchors, embedding, others)
+        positive, negative = self.scores(anchors, *samples)
         loss = contrast(positive, negative, use, self.tau, self._log_offset())
         with torch.no_grad():
             counted = valid[..., None] & use
@@ -145,14 +153,14 @@ class RelationContrastLoss(nn.Module):
         return log_n + self.log_mean.nan_to_num(neginf=0) if self.normalizer == 'batch' else log_n - math.log(self.num_samples)
 
     @torch.no_grad()
-    def _set_offset(self, anchors, valid, embedding, others, use) -> None:
+    def _set_offset(self, anchors, valid, samples, use) -> None:
         """The constant Z: of the first batch that counts, over all processes; once and for all."""
         self._offset_known = True
         if self.log_mean.isfinite():                     # from a checkpoint
             return
-        sums = torch.zeros(2, device=others.device, dtype=others.dtype)
+        sums = torch.zeros(2, device=anchors.device, dtype=anchors.dtype)
         for some, their_valid in zip(anchors.split(CHUNK), valid.split(CHUNK), strict=True):
-            _, negative = self.scores(some, embedding, others)
+            _, negative = self.scores(some, *samples)
             counted = their_valid[..., None] & use
             sums += torch.stack([((negative / self.tau).exp() * counted).sum(), counted.sum()])
         dist.all_reduce(sums)
