@@ -32,7 +32,7 @@ FORMS = {
 
 def run(args: argparse.Namespace) -> dict:
     cfg = Prepared(args.config, resolution=None)
-    model = cfg.build(seed=args.seed)
+    model = cfg.build(args.seed)
     data = DATASETS.build(cfg.train_dataloader.dataset)
     seed_all(args.seed)
     losses = {form: RelationContrastLoss(**settings) for form, settings in FORMS.items()}
@@ -78,6 +78,7 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     if not args.table:
+        RESULT.parent.mkdir(parents=True, exist_ok=True)
         RESULT.write_text(json.dumps(run(args), indent=1))
     print(table(json.loads(RESULT.read_text())))
 

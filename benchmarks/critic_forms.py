@@ -9,7 +9,10 @@ answers, which is what makes the comparison cheap; each has its own weights, cri
 tools/train.py does with it. Writes ``benchmarks/results/critic_forms/<name>.json`` after each epoch.
 """
 import argparse
+import hashlib
+import inspect
 import json
+import os
 import platform
 import sys
 import time
@@ -32,6 +35,8 @@ from mmcrrcd.registry import DATASETS, MODELS
 
 RESULTS = Path(__file__).parent / 'results' / 'critic_forms'
 BATCH, LR = 96, 0.05
+DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(CRRCD.__init__).parameters.items()
+            if isinstance(parameter.default, (int, float, str, type(None))) and name != 'objective'}
 FORMS = {
     'alone': dict(alpha=0, beta=0),
     'kd': dict(beta=0),
@@ -49,31 +54,32 @@ FORMS = {
 
 
 class Prepared:
-    """A config of ``configs/crrcd``, and CRRCD models made from it that share one teacher."""
+    """A config of ``configs/crrcd``, its teacher, and CRRCD models that share this teacher."""
 
     def __init__(self, config: str, resolution: int | None):
         DefaultScope.get_instance('critic_forms', scope_name='mmpretrain')
         self.cfg = Config.fromfile(config)
         self.cfg.model.data_preprocessor.resolution = resolution
         self.train_dataloader, self.val_dataloader = self.cfg.train_dataloader, self.cfg.val_dataloader
-        self.teacher = None
+        model = MODELS.build(self.cfg.model)
+        model.load_teacher()
+        self.teacher = model.teacher
+
+    def settings(self, form: dict) -> dict:
+        """All settings of CRRCD that a form comes to: the package's defaults, the config's, its own."""
+        return DEFAULTS | {name: value for name, value in self.cfg.model.items() if name in DEFAULTS} | form
 
     def build(self, seed: int, **settings) -> CRRCD:
         """A model with ``settings``; its student starts from the same weights for the same ``seed``."""
         seed_all(seed)
-        shared = {} if self.teacher is None else dict(teacher=self.teacher)
-        model = MODELS.build({**self.cfg.model, **settings, **shared})
-        if self.teacher is None:
-            model.load_teacher()
-            self.teacher = model.teacher
-        return model
+        return MODELS.build({**self.cfg.model, **settings, 'teacher': self.teacher})
 
     def about_the_teacher(self, images: torch.Tensor, labels: torch.Tensor) -> dict:
         """Epochs and accuracy of the teacher, which sees the images as they are."""
-        checkpoint = safe_load(find_checkpoint(self.cfg.model.teacher_checkpoint))
+        file = find_checkpoint(self.cfg.model.teacher_checkpoint)
         preprocessor = MODELS.build({**self.cfg.model.data_preprocessor, 'resolution': None})
-        return dict(epochs=checkpoint['meta']['epoch'], accuracy=accuracy(
-            lambda x: look(self.teacher, x).logits, preprocessor, images, labels))
+        return dict(epochs=safe_load(file)['meta']['epoch'], sha256=hashlib.sha256(file.read_bytes()).hexdigest()[:12],
+                    accuracy=accuracy(lambda x: look(self.teacher, x).logits, preprocessor, images, labels))
 
 
 def about_this_run(args: argparse.Namespace) -> dict:
@@ -107,9 +113,11 @@ def run(args: argparse.Namespace) -> None:
     result = dict(**about_this_run(args), purpose=args.purpose, resolution=args.resolution, epochs=args.epochs,
                   batch=BATCH, lr=LR, milestones=milestones, precision='bfloat16',
                   teacher=setting.about_the_teacher(test['inputs'], test['labels']),
-                  forms={form: dict(settings=FORMS[form], seconds=0.0, epochs=[]) for form in models})
+                  forms={form: dict(settings=setting.settings(FORMS[form]), seconds=0.0, epochs=[]) for form in models})
     RESULTS.mkdir(parents=True, exist_ok=True)
     file = RESULTS / f'{Path(args.config).stem}_{args.resolution or 32}px_{args.epochs}e_seed{args.seed}_{args.purpose}.json'
+    if file.exists():
+        sys.exit(f'{file} exists: move it away, or choose another seed')
     start, teacher_seconds = time.time(), 0.0
     for epoch in range(args.epochs):
         seed_all(args.seed, epoch)
@@ -145,7 +153,8 @@ def run(args: argparse.Namespace) -> None:
         left = (time.time() - start) / (epoch + 1) * (args.epochs - epoch - 1)
         print(f'{left / 60:.0f} minutes left', flush=True)
         result.update(seconds=time.time() - start, teacher_and_data_seconds=teacher_seconds)
-        file.write_text(json.dumps(result, indent=1) + '\n')
+        file.with_suffix('.part').write_text(json.dumps(result, indent=1) + '\n')
+        os.replace(file.with_suffix('.part'), file)
 
 
 def table() -> str:

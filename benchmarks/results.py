@@ -2,43 +2,37 @@
 
 Of their forms those count that are the student alone, KD and CRRCD with the package's default settings.
 """
-import inspect
 import json
 from collections import defaultdict
 from pathlib import Path
 from statistics import mean, stdev
 
-from critic_forms import RESULTS
+from critic_forms import DEFAULTS, RESULTS
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from mmcrrcd.models import CRRCD
-
-DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(CRRCD.__init__).parameters.items()}
 METHODS = ('student alone', 'KD', 'CRRCD without KD', 'CRRCD')
 # Table I of the paper: 240 epochs (rows quoted there from the field), the last epoch's accuracy, both networks at 32 pixels.
 PAPER = {'resnet56_resnet20_cifar100': {'teacher': 72.34, 'student alone': 69.06, 'KD': 70.66, 'CRRCD': 72.10}}
 
 
 def method(settings: dict) -> str | None:
-    """Which row of the table a form is, None for one that is not the default."""
-    if settings.get('alpha', DEFAULTS['alpha']) == settings.get('beta', DEFAULTS['beta']) == 0:
-        return 'student alone'
-    if any(value != DEFAULTS[name] for name, value in settings.items() if name not in ('alpha', 'beta')):
+    """Which row of the table a form is, None for one with other settings than the package's defaults."""
+    alpha, beta = DEFAULTS['alpha'], DEFAULTS['beta']
+    rows = {(0, 0): 'student alone', (alpha, 0): 'KD', (0, beta): 'CRRCD without KD', (alpha, beta): 'CRRCD'}
+    if settings['beta'] and any(value != DEFAULTS[name] for name, value in settings.items() if name not in ('alpha', 'beta')):
         return None
-    alpha, beta = (settings.get(name, DEFAULTS[name]) for name in ('alpha', 'beta'))
-    return {(DEFAULTS['alpha'], 0): 'KD', (0, DEFAULTS['beta']): 'CRRCD without KD',
-            (DEFAULTS['alpha'], DEFAULTS['beta']): 'CRRCD'}.get((alpha, beta))
+    return rows.get((settings['alpha'], settings['beta']))
 
 
 def groups() -> dict[tuple, dict]:
-    """(config, resolution, epochs) -> curves of each method, one a seed, and the runs they come from."""
+    """(config, resolution, epochs, teacher) -> curves of each method, one a seed, and the runs they come from."""
     found = defaultdict(lambda: dict(curves=defaultdict(list), runs=[]))
     for file in sorted(RESULTS.glob('*.json')):
         run = json.loads(file.read_text())
         curves = {method(form['settings']): form for form in run['forms'].values() if len(form['epochs']) == run['epochs']}
         if {'student alone', 'KD', 'CRRCD'} <= set(curves) and run['purpose'] == 'results':
-            group = found[Path(run['config']).stem, run['resolution'] or 32, run['epochs']]
+            group = found[Path(run['config']).stem, run['resolution'] or 32, run['epochs'], run['teacher']['sha256']]
             group['runs'].append(run)
             for name in METHODS:
                 if name in curves:
@@ -53,7 +47,7 @@ def spread(values: list[float]) -> str:
 def table() -> str:
     """Markdown: for each pair and resolution a row a method, and the conditions below it."""
     parts = []
-    for (config, resolution, epochs), group in groups().items():
+    for (config, resolution, epochs, _), group in groups().items():
         run, paper = group['runs'][0], PAPER.get(config, {}) if resolution == 32 else {}
         lines = [f'### {config}: the student sees {resolution} pixels, {epochs} epochs', '',
                  '| | last epoch | best epoch | seeds | paper | difference |', '|---|---|---|---|---|---|']
@@ -82,7 +76,7 @@ def headline() -> str:
     """Markdown: the shortest true answer to "does it work?"."""
     lines = ['| CIFAR-100, test accuracy (%) | student alone | KD | CRRCD | teacher | epochs | seeds |',
              '|---|---|---|---|---|---|---|']
-    for (config, resolution, epochs), group in groups().items():
+    for (config, resolution, epochs, _), group in groups().items():
         curves, run = group['curves'], group['runs'][0]
         last = {name: spread([curve[-1] for curve in curves[name]]) for name in METHODS if name in curves}
         lines.append(f'| {" → ".join(config.removesuffix("_cifar100").split("_"))}, the student sees {resolution} pixels '
@@ -96,7 +90,7 @@ def plot() -> Figure:
     found = groups()
     number = max(len(found), 1)
     figure, panels = plt.subplots(1, number, figsize=(5.5 * number, 4), squeeze=False, layout='constrained')
-    for panel, ((config, resolution, epochs), group) in zip(panels[0], found.items()):
+    for panel, ((config, resolution, epochs, _), group) in zip(panels[0], found.items()):
         for colour, name in zip(('0.55', 'tab:blue', 'tab:orange', 'tab:red'), METHODS):
             for i, curve in enumerate(group['curves'].get(name, [])):
                 panel.plot(range(1, epochs + 1), curve, color=colour, label=None if i else name)

@@ -70,9 +70,11 @@ def read_network(path: str | Path) -> dict[str, torch.Tensor]:
         raise InputError(f'{file} is not a checkpoint: it holds a {type(checkpoint).__name__}, not a dict of weights')
     if Path(path).is_dir():
         done = checkpoint.get('meta', {}).get('epoch')
-        planned = checkpoint.get('message_hub', {}).get('runtime_info', {}).get('max_epochs')
-        if done is not None and planned is not None and done < planned:
-            raise UnfinishedTraining(f'{path}: training stopped after epoch {done} of {planned}; finish it with --resume')
+        info = checkpoint.get('message_hub', {}).get('runtime_info', {})
+        planned, steps, all_steps = info.get('max_epochs'), checkpoint.get('meta', {}).get('iter'), info.get('max_iters')
+        if None not in (done, planned, steps, all_steps) and done < planned and steps < all_steps:
+            raise UnfinishedTraining(f'{path}: training stopped after epoch {done} of {planned}; finish it with --resume, '
+                                     f'or name {file}')
     weights = checkpoint.get('state_dict', checkpoint)
     weights = {key.removeprefix('module.'): value for key, value in weights.items()}
     students = {key.removeprefix('student.'): value for key, value in weights.items() if key.startswith('student.')}

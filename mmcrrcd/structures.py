@@ -15,9 +15,9 @@ class Pair(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """``labels`` (N,) int64 classes and ``index`` (N,) int64 positions in the data set."""
+    """``labels`` (N,) int64 classes and ``index`` (N,) int64 positions in the data set, None where the data do not tell."""
     labels: Tensor
-    index: Tensor
+    index: Tensor | None
 
     @classmethod
     def of(cls, data_samples) -> 'Batch':
@@ -25,8 +25,9 @@ class Batch(NamedTuple):
         if isinstance(data_samples, cls):
             return data_samples
         labels = torch.cat([sample.gt_label for sample in data_samples])
-        index = torch.tensor([sample.get('sample_idx', -1) for sample in data_samples], device=labels.device)
-        return cls(labels, index)
+        if not all('sample_idx' in sample for sample in data_samples):
+            return cls(labels, None)
+        return cls(labels, torch.tensor([sample.sample_idx for sample in data_samples], device=labels.device))
 
 
 class Stream(NamedTuple):

@@ -4,7 +4,6 @@ import sys
 import types
 from pathlib import Path
 
-import mmcrrcd.models
 import numpy as np
 import torch
 from mmcrrcd.registry import LOSSES, MODELS
@@ -39,5 +38,6 @@ def test_the_pages_method_trains_and_equals_published_values():
         del sys.modules['sp']
 
     published = np.load(shared_file('golden', 'peers.npz'))
-    ours = [module.sp_loss(torch.from_numpy(published[f'map_s{i}']), torch.from_numpy(published[f'map_t{i}'])) for i in range(3)]
+    maps = [[torch.from_numpy(published[f'map_{kind}{i}']) for kind in 'st'] for i in range(3)]
+    ours = [module.sp_loss(*pair) for pair in maps]
     np.testing.assert_allclose(ours, published['out_sp_per_stage'].ravel(), rtol=0, atol=1e-9)

@@ -126,7 +126,7 @@ def test_a_moved_work_directory_still_knows_its_last_checkpoint(work_dir, tmp_pa
 
 def test_an_unfinished_training_is_no_teacher(work_dir, tmp_path):
     checkpoint = safe_load(find_checkpoint(work_dir))
-    checkpoint['message_hub']['runtime_info']['max_epochs'] = 9
+    checkpoint['message_hub']['runtime_info'].update(max_epochs=9, max_iters=27)
     torch.save(checkpoint, tmp_path / 'epoch_2.pth')
     (tmp_path / 'last_checkpoint').write_text('epoch_2.pth')
     with pytest.raises(InputError, match='stopped after epoch 2 of 9'):

@@ -18,7 +18,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='go on from CHECKPOINT, or from the last one in the work directory')
     parser.add_argument('--amp', action='store_true', help='bfloat16 autocast, on CPU and GPU')
-    parser.add_argument('--train-teacher', action='store_true', help='train the teacher first where its checkpoint is missing')
+    parser.add_argument('--train-teacher', action='store_true',
+                        help='train the teacher first, by its own config as it stands, where its checkpoint is missing')
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
                         help='override settings, e.g. train_cfg.max_epochs=30 param_scheduler.milestones="[18,24,27]"')
@@ -28,7 +29,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def load_config(path: str | Path, args: argparse.Namespace) -> Config:
-    """The config at ``path`` with what the command line says of any run."""
+    """The config at ``path``, of student or teacher, with what the command line says of both."""
     if not Path(path).is_file():
         raise FileNotFoundError(f'there is no config {path}')
     cfg = Config.fromfile(path)

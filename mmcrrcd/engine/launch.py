@@ -13,6 +13,8 @@ def prepare_processes(cfg: Config, launcher: str) -> None:
     """Several processes on a machine without a GPU: they meet over gloo. (mmengine's own start wants a GPU for each.)"""
     cfg.launcher = launcher
     if launcher != 'none' and get_device() == 'cpu':
+        if launcher != 'pytorch':
+            raise InputError(f'--launcher {launcher} needs GPUs; several processes on a CPU are started by torchrun (pytorch)')
         torch.distributed.init_process_group('gloo')
         cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
 

@@ -2,6 +2,8 @@
 import torch
 from torch import Tensor, nn
 
+from mmcrrcd.errors import InputError
+
 
 class EmbeddingQueue(nn.Module):
     """The last ``size`` embeddings with a key each (a class label, or an index in the data set), first in, first out.
@@ -14,6 +16,13 @@ class EmbeddingQueue(nn.Module):
         self.register_buffer('embedding', torch.zeros(size, width))
         self.register_buffer('key', torch.full((size,), -1, dtype=torch.long))
         self.register_buffer('pushed', torch.zeros((), dtype=torch.long))        # how many, ever
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        saved = state_dict.get(prefix + 'embedding')
+        if saved is not None and saved.shape != self.embedding.shape:
+            raise InputError(f"the checkpoint's queue is {tuple(saved.shape)}, num_negatives and the teacher make it "
+                             f'{tuple(self.embedding.shape)}: resume with the settings it was trained with')
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @property
     def full(self) -> Tensor:

@@ -26,27 +26,27 @@ def look(network: nn.Module, images: Tensor) -> Stream:
 
 @MODELS.register_module()
 class PlainNetwork(nn.Module):
-    """A plain module as teacher or student: its last linear layer tells embedding and logits apart.
+    """A plain module as teacher: its last linear layer tells embedding and logits apart.
 
     Args:
-        module: maps images (N, 3, H, W) to logits (N, classes); it gives no maps.
+        network: a module, or its config, that maps images (N, 3, H, W) to logits (N, classes); it gives no maps.
         classifier: name of the linear layer whose input is the embedding, ``'fc'`` in torchvision's ResNets.
 
     Example:
         >>> teacher = PlainNetwork(torchvision.models.resnet18(), classifier='fc')
     """
 
-    def __init__(self, module: nn.Module, classifier: str = 'fc'):
+    def __init__(self, network: nn.Module | dict, classifier: str = 'fc'):
         super().__init__()
-        self.module = module
+        self.network = MODELS.build(network) if isinstance(network, dict) else network
         self.classifier = classifier
 
     def stream(self, images: Tensor) -> Stream:
         caught = []
-        layer = self.module.get_submodule(self.classifier)
+        layer = self.network.get_submodule(self.classifier)
         handle = layer.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
         try:
-            logits = self.module(images)
+            logits = self.network(images)
         finally:
             handle.remove()
         return Stream((), caught[-1].float(), logits.float())

@@ -17,7 +17,9 @@ CASES = list(itertools.product(FORMS, (None, 3, 6)))
 def steps(teacher, form: tuple, num_anchors: int | None, rank: int = 0, world: int = 1) -> list[dict]:
     """What each of STEPS training steps leaves behind in process ``rank``."""
     torch.manual_seed(0)
-    settings = crrcd(teacher, normalizer=form[0], centre=form[1], num_anchors=num_anchors, num_negatives=QUEUE, num_samples=1000)
+    normalizer, centre = form
+    settings = crrcd(teacher, normalizer=normalizer, centre=centre, num_anchors=num_anchors, num_negatives=QUEUE,
+                     num_samples=1000)
     settings['data_preprocessor'].update(padding=None, flip=0)
     model = MODELS.build(settings)
     model.init_weights()

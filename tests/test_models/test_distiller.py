@@ -147,6 +147,41 @@ def test_the_ratio_of_gradients_is_logged_now_and_then():
     assert 'gradient_ratio' not in first and second['gradient_ratio'] > 0
 
 
+def test_the_ratio_of_gradients_under_autocast():
+    model = build(num_negatives=6)
+    model.RATIO_INTERVAL = 1
+    with torch.autocast('cpu', torch.bfloat16):
+        losses(model)
+        assert losses(model)['gradient_ratio'] > 0
+
+
+def test_a_student_that_is_no_classifier_is_refused():
+    with pytest.raises(InputError, match='the student is an ImageClassifier'):
+        build(student=nn.Linear(3, 5))
+
+
+def test_initialising_twice_keeps_the_teacher(tmp_path):
+    torch.save(build().teacher.state_dict(), tmp_path / 'teacher.pth')
+    model = build(teacher_checkpoint=str(tmp_path / 'teacher.pth'))
+    model.load_teacher()
+    folded = model.teacher
+    model.load_teacher()
+    assert model.teacher is folded
+
+
+def test_a_queue_of_another_length_is_refused():
+    model, other = build(num_negatives=12), build(num_negatives=24)
+    with pytest.raises(InputError, match="the checkpoint's queue is"):
+        other.load_state_dict(model.state_dict())
+
+
+def test_unsupervised_needs_to_know_the_images():
+    model = build(sampling='unsupervised')
+    data = model.data_preprocessor(fast_batch(), training=True)
+    with pytest.raises(InputError, match='sample_idx'):
+        model(data['inputs'], data['data_samples']._replace(index=None), mode='loss')
+
+
 def test_modes():
     model = build().eval()
     data = model.data_preprocessor(fast_batch(), training=False)
@@ -192,9 +227,9 @@ def test_teacher_and_student_of_different_classes_are_refused():
 
 
 def test_an_image_too_small_for_a_network_is_refused():
-    tall = nn.Sequential(nn.Conv2d(3, 4, 16), nn.Flatten(), nn.Linear(4, 5))
-    with pytest.raises(InputError, match='the student cannot take images of 8 x 8 pixels') as error:
-        build(student=PlainNetwork(tall, classifier='2'))
+    tall = nn.Sequential(nn.Conv2d(3, 4, 48), nn.Flatten(), nn.Linear(4, 5))
+    with pytest.raises(InputError, match='the teacher cannot take images of 32 x 32 pixels') as error:
+        build(teacher=PlainNetwork(tall, classifier='2'))
     assert '\n' not in str(error.value)
 
 

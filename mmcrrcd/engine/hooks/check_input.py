@@ -2,6 +2,7 @@
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
+from mmengine.runner import EpochBasedTrainLoop
 
 from mmcrrcd.errors import InputError
 from mmcrrcd.registry import HOOKS
@@ -9,7 +10,8 @@ from mmcrrcd.registry import HOOKS
 
 @HOOKS.register_module()
 class CheckInputHook(Hook):
-    """Compares, before training, the data set's classes with the student's, and the batch with what the losses can hold.
+    """Compares, before training, the data's classes with the student's, the batch with what the losses can hold, the weights'
+    schedules with the loop.
 
     Raises:
         InputError: they do not fit.
@@ -22,6 +24,9 @@ class CheckInputHook(Hook):
         known = getattr(model.student.head, 'num_classes', None)
         if classes is not None and known is not None and len(classes) != known:
             raise InputError(f'the training data have {len(classes)} classes, the student {known}: set its head.num_classes')
+        scheduled = [name for name, weight in model.weights.items() if isinstance(weight, (list, tuple))]
+        if scheduled and not isinstance(runner.train_loop, EpochBasedTrainLoop):
+            raise InputError(f'the weight of {scheduled[0]} is a schedule over epochs, but training is by iterations')
         for loss in model.losses.values():
             if hasattr(loss, 'check_batch'):
                 loss.check_batch(loader.batch_size * get_world_size())

@@ -25,7 +25,7 @@ class CRRCD(Distiller):
         dim, num_negatives, tau, num_anchors, sampling, normalizer, centre, num_samples: see :class:`RelationContrastLoss`.
 
     Every ``RATIO_INTERVAL`` iterations the log shows ``gradient_ratio``: the norm of the relational loss's gradient at the
-    student's embedding over that of the classification loss, weights included.
+    student's last map over that of the classification loss, weights included.
     """
 
     RATIO_INTERVAL = 100
@@ -47,8 +47,9 @@ class CRRCD(Distiller):
     def compare(self, student: Stream, teacher: Stream, batch: Batch) -> dict[str, Tensor]:
         parts = super().compare(student, teacher, batch)
         self._calls += 1
-        if 'loss_rcd' in parts and student.embedding.requires_grad and self._calls % self.RATIO_INTERVAL == 0:
-            rcd, cls = (torch.autograd.grad(parts[name], student.embedding, retain_graph=True)[0].norm()
+        if ('loss_rcd' in parts and student.maps and student.maps[-1].requires_grad
+                and self._calls % self.RATIO_INTERVAL == 0):
+            rcd, cls = (torch.autograd.grad(parts[name], student.maps[-1], retain_graph=True)[0].float().norm()
                         for name in ('loss_rcd', 'loss_cls'))
             parts['gradient_ratio'] = rcd / cls
         return parts

@@ -1,7 +1,10 @@
 """A frozen teacher, a student, and an objective: every method of this package runs through here."""
+import logging
+
 import torch
-from mmengine.logging import MessageHub
+from mmengine.logging import MessageHub, print_log
 from mmengine.model import BaseModel
+from mmpretrain.models import ImageClassifier
 from torch import Tensor, nn
 
 from mmcrrcd.checkpoint import load_network
@@ -26,8 +29,9 @@ class Distiller(BaseModel):
 
     Args:
         student: config of an mmpretrain classifier.
-        teacher: the same, or any network with ``stream(images)`` (see :func:`look`), or None.
-        teacher_checkpoint: a file, or the work directory of a finished training; read when training starts.
+        teacher: the same, or a :class:`PlainNetwork`, or None. A module is taken with the weights that it has.
+        teacher_checkpoint: a file, or the work directory of a finished training; read when training starts. None where the
+            teacher is a module, or loads its weights itself (``init_cfg=dict(type='Pretrained', ...)``).
         objective: from a name to ``dict(type=..., weight=..., **settings)``; ``weight`` is a number or a schedule over
             epochs (see :func:`value_at`). Shown in the log as ``loss_<name>``.
         cls_weight: weight of the classification loss, a number or a schedule.
@@ -43,10 +47,13 @@ class Distiller(BaseModel):
                  init_cfg: dict | None = None):
         super().__init__(data_preprocessor, init_cfg)
         self.student = MODELS.build(student) if isinstance(student, dict) else student
+        if not isinstance(self.student, ImageClassifier):
+            raise InputError(f"the student is an ImageClassifier of mmpretrain, got a {type(self.student).__name__}")
         self.student.to(memory_format=torch.channels_last)
         # Kept out of nn.Module's registration, so that it is in no state_dict, optimiser or gradient bucket.
         self.__dict__['teacher'] = MODELS.build(teacher) if isinstance(teacher, dict) else teacher
         self.teacher_checkpoint = teacher_checkpoint
+        self._teacher_is_ready = not isinstance(teacher, dict) and teacher_checkpoint is None
         self.input_size = input_size
         if self.teacher is not None:
             self.teacher.requires_grad_(False).eval().to(memory_format=torch.channels_last)
@@ -98,11 +105,20 @@ class Distiller(BaseModel):
             self.load_teacher()
 
     def load_teacher(self) -> None:
-        """Reads the teacher's checkpoint and folds its batch norms."""
+        """Reads the teacher's weights and folds its batch norms; once."""
+        if self._teacher_is_ready:
+            return
         if self.teacher_checkpoint is not None:
-            load_network(self.teacher, self.teacher_checkpoint, 'teacher')
-        images = torch.rand(2, 3, self.input_size, self.input_size, device=next(self.teacher.parameters()).device)
+            load_network(getattr(self.teacher, 'network', self.teacher), self.teacher_checkpoint, 'teacher')
+        else:
+            if hasattr(self.teacher, 'init_weights'):
+                self.teacher.init_weights()
+            print_log('the teacher has no teacher_checkpoint: unless an init_cfg of its own loads weights, they are random',
+                      'current', logging.WARNING)
+        size, device = (2, 3, self.input_size, self.input_size), next(self.teacher.parameters()).device
+        images = torch.rand(size, generator=torch.Generator().manual_seed(0)).to(device)
         self.__dict__['teacher'] = fold(self.teacher, images)
+        self._teacher_is_ready = True
 
     def _apply(self, fn, recurse: bool = True):
         if self.teacher is not None:

@@ -16,7 +16,7 @@ from mmcrrcd.structures import Batch, Stream
 from .critic import RelationCritic
 from .relation import FeatureRelation
 
-CHUNK = 16                                               # anchors at once; peak memory is CHUNK x batch x negatives
+CHUNK = 16          # anchors at once; peak memory is CHUNK x ((batch + negatives) x dim + batch x negatives)
 
 
 def contrast(positive: Tensor, negative: Tensor, use: Tensor, tau: float, log_offset: Tensor | float | None) -> Tensor:
@@ -98,6 +98,8 @@ class RelationContrastLoss(nn.Module):
     def forward(self, student: Stream, teacher: Stream, batch: Batch) -> Tensor:
         everyone = torch.cat(dist.all_gather(teacher.embedding))
         keys = batch.labels if self.sampling == 'supervised' else batch.index
+        if keys is None:
+            raise InputError("sampling='unsupervised' needs the images' positions: sample_idx in the pipeline's meta_keys")
         everyones_keys = torch.cat(dist.all_gather(keys))
         self.check_batch(len(everyone))
 
