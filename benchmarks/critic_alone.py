@@ -22,10 +22,10 @@ from mmcrrcd.structures import Batch
 RESULT = Path(__file__).parent / 'results' / 'critic_alone.json'
 STEPS, SHOWN = 300, (75, 300)
 FORMS = {
-    'Eq. 10 as printed': dict(normalizer='none', num_samples=50_000),
-    'Z of the first batch': dict(normalizer='batch'),
+    'Eq. 10 as printed': dict(normalizer='none', centre=None, num_samples=50_000),
+    'Z of the first batch': dict(normalizer='batch', centre=None),
     'Z of the first batch, centred': dict(normalizer='batch', centre='anchor'),
-    'softmax': dict(normalizer='softmax'),
+    'softmax': dict(normalizer='softmax', centre=None),
     'softmax, centred': dict(normalizer='softmax', centre='anchor'),
 }
 

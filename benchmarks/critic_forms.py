@@ -40,8 +40,8 @@ DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(CRR
 FORMS = {
     'alone': dict(alpha=0, beta=0),
     'kd': dict(beta=0),
-    'none b2': dict(beta=2, normalizer='none', num_samples=50_000),
-    'batch b2': dict(beta=2, normalizer='batch'),
+    'none b2': dict(beta=2, normalizer='none', centre=None, num_samples=50_000),
+    'batch b2': dict(beta=2, normalizer='batch', centre=None),
     'batch centred b0.1': dict(beta=0.1, normalizer='batch', centre='anchor'),
     'softmax b0.5': dict(beta=0.5, normalizer='softmax', centre=None),
     'softmax b1': dict(beta=1, normalizer='softmax', centre=None),

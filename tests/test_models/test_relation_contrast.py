@@ -75,7 +75,7 @@ def call(loss, e_t, e_s, labels, index=None):
 def test_equals_the_reference_values(normalizer, sampling):
     data = {k: torch.from_numpy(np.asarray(v)) for k, v in np.load(shared_file('golden', 'relation_contrast.npz')).items()}
     loss = RelationContrastLoss(dim=8, num_negatives=20, tau=float(data['tau']), num_anchors=None, sampling=sampling,
-                                normalizer=normalizer, num_samples=int(data['m']))
+                                normalizer=normalizer, centre=None, num_samples=int(data['m']))
     keys = data['queue_labels'] if sampling == 'supervised' else torch.arange(20) + 100
     filled(loss, data['e_t'], data['e_s'], data['queue'], keys)
     for prefix, part in (('Ft', loss.teacher_relation), ('Fts', loss.cross_relation)):

@@ -18,7 +18,8 @@ class CRRCD(Distiller):
 
     Args:
         alpha: weight of :class:`KDLoss`, a number or a schedule; 0 leaves the loss out.
-        beta: weight of :class:`RelationContrastLoss`, likewise.
+        beta: weight of :class:`RelationContrastLoss`, likewise. The paper's 2 is for a critic whose scale it does not give; with
+            this one it drowns the classification loss (docs/method.md).
         temperature: of the KD loss, rho in Eq. 12.
         objective: further losses beside these two.
         student, teacher, teacher_checkpoint, ...: see :class:`Distiller`.
@@ -30,9 +31,9 @@ class CRRCD(Distiller):
 
     RATIO_INTERVAL = 100
 
-    def __init__(self, student: dict, teacher: dict, alpha: Schedule = 0.5, beta: Schedule = 2.0, temperature: float = 4.0,
+    def __init__(self, student: dict, teacher: dict, alpha: Schedule = 0.5, beta: Schedule = 0.2, temperature: float = 4.0,
                  dim: int = 128, num_negatives: int = 512, tau: float = 0.1, num_anchors: int | None = 8,
-                 sampling: str = 'supervised', normalizer: str = 'softmax', centre: str | None = None,
+                 sampling: str = 'supervised', normalizer: str = 'softmax', centre: str | None = 'anchor',
                  num_samples: int | None = None, objective: dict[str, dict] | None = None, **kwargs):
         parts = {}
         if alpha:

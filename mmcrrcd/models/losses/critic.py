@@ -18,7 +18,7 @@ class RelationCritic(nn.Module):
             so without this critic and relation can shift all scores of an anchor together. None leaves it.
     """
 
-    def __init__(self, dim: int = 128, centre: str | None = None):
+    def __init__(self, dim: int = 128, centre: str | None = 'anchor'):
         super().__init__()
         if centre not in ('anchor', None):
             raise InputError(f"centre is 'anchor' or None, got {centre!r}")

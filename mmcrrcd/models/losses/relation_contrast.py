@@ -65,7 +65,7 @@ class RelationContrastLoss(nn.Module):
     """
 
     def __init__(self, dim: int = 128, num_negatives: int = 512, tau: float = 0.1, num_anchors: int | None = 8,
-                 sampling: str = 'supervised', normalizer: str = 'softmax', centre: str | None = None,
+                 sampling: str = 'supervised', normalizer: str = 'softmax', centre: str | None = 'anchor',
                  num_samples: int | None = None):
         super().__init__()
         if sampling not in ('supervised', 'unsupervised'):
