@@ -18,8 +18,8 @@ class CRRCD(Distiller):
 
     Args:
         alpha: weight of :class:`KDLoss`, a number or a schedule; 0 leaves the loss out.
-        beta: weight of :class:`RelationContrastLoss`, likewise. The paper's 2 is for a critic whose scale it does not give; with
-            this one it drowns the classification loss (docs/method.md).
+        beta: weight of :class:`RelationContrastLoss`, likewise. The paper's 2 is for a critic whose scale it does not give;
+            with this one it drowns the classification loss (docs/method.md).
         temperature: of the KD loss, rho in Eq. 12.
         objective: further losses beside these two.
         student, teacher, teacher_checkpoint, ...: see :class:`Distiller`.
