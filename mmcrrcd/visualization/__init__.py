@@ -1,0 +1,3 @@
+from .answers import draw_answers
+
+__all__ = ['draw_answers']
