@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 import torch
-from critic_forms import Prepared, about_this_run
+from critic_forms import Prepared, about_this_run, conditions
 from rich.progress import track
 
 from mmcrrcd.engine import seed_all
@@ -65,7 +65,7 @@ def table(result: dict) -> str:
         first, last = (rows[str(step)] for step in SHOWN)
         lines.append(f'| {form} | {first["loss"]:.2f} / {last["loss"]:.2f} '
                      f'| {last["score_positive"]:.2f} / {last["score_negative"]:.2f} |')
-    return '\n'.join(lines)
+    return '\n'.join([*lines, '', conditions(result)])
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ import inspect
 import json
 import os
 import platform
+import shlex
 import sys
 import time
 from collections import defaultdict
@@ -86,10 +87,16 @@ def about_this_run(args: argparse.Namespace) -> dict:
     """What a number needs beside it: command, versions, hardware."""
     processor = next((line.split(': ')[1] for line in Path('/proc/cpuinfo').read_text().splitlines() if 'model name' in line),
                      platform.processor()) if Path('/proc/cpuinfo').exists() else platform.processor()
-    return dict(command=' '.join(['python', *sys.argv]), config=args.config, seed=args.seed,
+    return dict(command=shlex.join(['python', *sys.argv]), config=args.config, seed=args.seed,
                 versions=dict(python=platform.python_version(), torch=torch.__version__, mmengine=mmengine.__version__,
                               mmpretrain=mmpretrain.__version__),
                 hardware=processor, threads=torch.get_num_threads())
+
+
+def conditions(run: dict) -> str:
+    """One sentence: where, with what, by which command."""
+    versions = ', '.join(f'{package} {version}' for package, version in run['versions'].items())
+    return f'{run["hardware"]}, {run["threads"]} thread(s); {versions}. `{run["command"]}`'
 
 
 @torch.no_grad()
@@ -159,9 +166,11 @@ def run(args: argparse.Namespace) -> None:
 
 def table() -> str:
     """Markdown: a row a form and setting; accuracy of the last epoch, mean and standard deviation over seeds."""
-    rows = defaultdict(list)
+    rows, runs_made = defaultdict(list), []
     for file in sorted(RESULTS.glob('*.json')):
         result = json.loads(file.read_text())
+        runs_made.append(f'- Seed {result["seed"]}, a teacher of {result["teacher"]["accuracy"]:.2f} %, '
+                         f'{result["teacher"]["epochs"]} epochs: {conditions(result)}')
         for form, record in result['forms'].items():
             if len(record['epochs']) == result['epochs']:
                 key = (Path(result['config']).stem, result['resolution'] or 32, result['epochs'], form)
@@ -179,7 +188,7 @@ def table() -> str:
             ratio = ' → '.join(f'{mean(curve[i]["gradient_ratio"] for curve in runs):.2f}' for i in (0, -1))
         lines.append(f'| {config} | {resolution} px | {epochs} | {form} | {len(tests)} | {mean(tests):.2f}{spread} '
                      f'| {mean(best):.2f} | {scores} | {ratio} |')
-    return '\n'.join(lines)
+    return '\n'.join([*lines, '', *runs_made])
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import mean, stdev
 
-from critic_forms import DEFAULTS, RESULTS
+from critic_forms import DEFAULTS, RESULTS, conditions
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
@@ -63,11 +63,9 @@ def table() -> str:
             row(name, [curve[-1] for curve in curves], [max(curve) for curve in curves], len(curves))
         minutes = mean(each['seconds'] for each in group['runs']) / 60
         seeds, steps = (', '.join(map(str, each)) for each in ([r['seed'] for r in group['runs']], run['milestones']))
-        versions = ', '.join(f'{package} {version}' for package, version in run['versions'].items())
         lines += ['', f'Test accuracy in percent. The teacher sees 32 pixels and was trained for {run["teacher"]["epochs"]} '
                   f'epochs. Batch {run["batch"]}, learning rate {run["lr"]}, x0.1 after epochs {steps}, {run["precision"]}; '
-                  f'seeds {seeds}. {minutes:.0f} minutes for all rows together on {run["hardware"]}, '
-                  f'{run["threads"]} thread(s); {versions}.', '', f'`{run["command"]}`', '']
+                  f'seeds {seeds}. {minutes:.0f} minutes for all rows together. {conditions(run)}', '']
         parts.append('\n'.join(lines))
     return '\n'.join(parts) or 'No runs yet.'
 
