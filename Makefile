@@ -16,7 +16,7 @@ demo: $(INSTALLED)  ## train a teacher and three small students on generated ima
 	@$(PY) tools/demo.py
 
 test: $(INSTALLED)  ## run the tests
-	@$(PY) -m pytest -q
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile
 
 lint: $(INSTALLED)  ## check the code with ruff
 	@$(PY) -m ruff check .

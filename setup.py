@@ -84,7 +84,7 @@ if __name__ == '__main__':  # the tests read the functions above without buildin
         packages=find_packages(include=['mmcrrcd', 'mmcrrcd.*']),
         python_requires='>=3.10',
         install_requires=requirements(),
-        extras_require={'test': ['pytest'], 'dev': ['pytest', 'ruff']},
+        extras_require={'test': ['pytest', 'pytest-xdist'], 'dev': ['pytest', 'pytest-xdist', 'ruff']},
         cmdclass={'build_py': BuildWithMim},
         zip_safe=False,
     )
