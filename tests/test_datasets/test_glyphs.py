@@ -35,7 +35,7 @@ def test_labels_are_balanced_and_shuffled(num_images):
 
 
 def test_shapes_classes_and_registry():
-    glyphs = DATASETS.build(dict(type='GlyphArrays', split='test', num_images=5))
+    glyphs = DATASETS.build(dict(type='mmcrrcd.GlyphArrays', split='test', num_images=5))
     assert isinstance(glyphs, ImageArrays)
     assert glyphs.images.shape == (5, 32, 32, 3) and glyphs.images.dtype == torch.uint8
     assert len(set(CLASSES)) == 40 and glyphs.metainfo['classes'] == tuple(CLASSES)
