@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from critic_forms import Prepared, about_this_run, conditions
+from mmengine.device import get_device
 from rich.progress import track
 
 from mmcrrcd.engine import seed_all
@@ -40,13 +41,14 @@ def run(args: argparse.Namespace) -> dict:
     for step in track(range(-6, STEPS + 1), 'critic'):        # six batches fill the queue
         batch = data.__getitems__(torch.randint(len(data), (96,)))
         views = [model.data_preprocessor(dict(batch), training=True) for _ in range(2)]
-        with torch.autocast('cpu', torch.bfloat16):
+        with torch.autocast(get_device(), torch.bfloat16):
             teacher, student = (model.teach(view['inputs'].high) for view in views)
         samples: Batch = views[0]['data_samples']
         for form, loss in losses.items():
             if form not in optimisers:
                 seed_all(args.seed)                           # every form starts from the same weights
                 loss.prepare(student, teacher)
+                loss.to(get_device())
                 optimisers[form] = torch.optim.SGD(loss.parameters(), 0.05, momentum=0.9)
             value = loss(student, teacher, samples)
             if step in SHOWN:

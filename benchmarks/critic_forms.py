@@ -14,6 +14,7 @@ import inspect
 import json
 import os
 import platform
+import re
 import shlex
 import sys
 import time
@@ -25,6 +26,7 @@ import mmengine
 import mmpretrain
 import torch
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.logging import MessageHub
 from mmengine.registry import DefaultScope
 
@@ -36,6 +38,7 @@ from mmcrrcd.registry import DATASETS, MODELS
 
 RESULTS = Path(__file__).parent / 'results' / 'critic_forms'
 BATCH, LR = 96, 0.05
+DROP = 21 / 35                                           # share of the epochs before the first drop of the rate
 DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(CRRCD.__init__).parameters.items()
             if isinstance(parameter.default, (int, float, str, type(None))) and name != 'objective'}
 FORMS = {
@@ -48,6 +51,8 @@ FORMS = {
     'softmax b1': dict(beta=1, normalizer='softmax', centre=None),
     'softmax b2': dict(beta=2, normalizer='softmax', centre=None),
     'softmax centred b0.2': dict(beta=0.2, normalizer='softmax', centre='anchor'),
+    'softmax centred b0.2 to the drop': dict(beta=[(0, 0.2), (DROP, 0.2), (DROP, 0)], normalizer='softmax',
+                                             centre='anchor'),
     'softmax centred b0.5': dict(beta=0.5, normalizer='softmax', centre='anchor'),
     'softmax b1 no kd': dict(alpha=0, beta=1, normalizer='softmax', centre=None),
     'softmax centred b0.2 no kd': dict(alpha=0, beta=0.2, normalizer='softmax', centre='anchor'),
@@ -63,7 +68,7 @@ class Prepared:
         self.cfg.model.data_preprocessor.resolution = resolution
         self.train_dataloader, self.val_dataloader = self.cfg.train_dataloader, self.cfg.val_dataloader
         model = MODELS.build(self.cfg.model)
-        model.load_teacher()
+        model.to(get_device()).load_teacher()
         self.teacher = model.teacher
 
     def settings(self, form: dict) -> dict:
@@ -73,24 +78,32 @@ class Prepared:
     def build(self, seed: int, **settings) -> CRRCD:
         """A model with ``settings``; its student starts from the same weights for the same ``seed``."""
         seed_all(seed)
-        return MODELS.build({**self.cfg.model, **settings, 'teacher': self.teacher})
+        return MODELS.build({**self.cfg.model, **settings, 'teacher': self.teacher}).to(get_device())
 
     def about_the_teacher(self, images: torch.Tensor, labels: torch.Tensor) -> dict:
         """Epochs and accuracy of the teacher, which sees the images as they are."""
         file = find_checkpoint(self.cfg.model.teacher_checkpoint)
-        preprocessor = MODELS.build({**self.cfg.model.data_preprocessor, 'resolution': None})
+        preprocessor = MODELS.build({**self.cfg.model.data_preprocessor, 'resolution': None}).to(get_device())
         return dict(epochs=safe_load(file)['meta']['epoch'], sha256=hashlib.sha256(file.read_bytes()).hexdigest()[:12],
                     accuracy=accuracy(lambda x: look(self.teacher, x).logits, preprocessor, images, labels))
 
 
 def about_this_run(args: argparse.Namespace) -> dict:
     """What a number needs beside it: command, versions, hardware."""
-    processor = next((line.split(': ')[1] for line in Path('/proc/cpuinfo').read_text().splitlines() if 'model name' in line),
-                     platform.processor()) if Path('/proc/cpuinfo').exists() else platform.processor()
+    info = Path('/proc/cpuinfo')
+    names = re.findall(r'model name\s*: (.*)', info.read_text()) if info.exists() else []
+    processor = names[0] if names else platform.processor()
+    hardware = torch.cuda.get_device_name() if torch.cuda.is_available() else processor
     return dict(command=shlex.join(['python', *sys.argv]), config=args.config, seed=args.seed,
                 versions=dict(python=platform.python_version(), torch=torch.__version__, mmengine=mmengine.__version__,
                               mmpretrain=mmpretrain.__version__),
-                hardware=processor, threads=torch.get_num_threads())
+                hardware=hardware, threads=torch.get_num_threads())
+
+
+def in_epochs(form: dict, epochs: int) -> dict:
+    """A form whose weights change after a share of the run, in epochs."""
+    return {name: [(round(share * epochs), weight) for share, weight in value] if isinstance(value, list) else value
+            for name, value in form.items()}
 
 
 def conditions(run: dict) -> str:
@@ -105,7 +118,7 @@ def accuracy(network, preprocessor, images: torch.Tensor, labels: torch.Tensor) 
     right = 0
     for some, answers in zip(images.split(500), labels.split(500)):
         seen = preprocessor(dict(inputs=some))['inputs'].low
-        right += (network(seen).argmax(1) == answers).sum().item()
+        right += (network(seen).argmax(1).cpu() == answers).sum().item()
     return 100 * right / len(images)
 
 
@@ -113,14 +126,16 @@ def run(args: argparse.Namespace) -> None:
     setting = Prepared(args.config, args.resolution)
     data = DATASETS.build(setting.train_dataloader.dataset)
     test = DATASETS.build(setting.val_dataloader.dataset).__getitems__(list(range(10_000)))
-    models = {form: setting.build(args.seed, **FORMS[form]).train() for form in args.forms}
+    forms = {form: in_epochs(FORMS[form], args.epochs) for form in args.forms}
+    models = {form: setting.build(args.seed, **settings).train() for form, settings in forms.items()}
     first = models[args.forms[0]]
     optimisers = {form: torch.optim.SGD(m.parameters(), LR, momentum=0.9, weight_decay=5e-4) for form, m in models.items()}
-    milestones = [round(args.epochs * share) for share in (21 / 35, 28 / 35, 32 / 35)]
+    milestones = [round(args.epochs * share) for share in (DROP, 28 / 35, 32 / 35)]
     result = dict(**about_this_run(args), purpose=args.purpose, resolution=args.resolution, epochs=args.epochs,
                   batch=BATCH, lr=LR, milestones=milestones, precision='bfloat16',
                   teacher=setting.about_the_teacher(test['inputs'], test['labels']),
-                  forms={form: dict(settings=setting.settings(FORMS[form]), seconds=0.0, epochs=[]) for form in models})
+                  forms={form: dict(settings=setting.settings(settings), seconds=0.0, epochs=[])
+                         for form, settings in forms.items()})
     RESULTS.mkdir(parents=True, exist_ok=True)
     file = RESULTS / f'{Path(args.config).stem}_{args.resolution or 32}px_{args.epochs}e_seed{args.seed}_{args.purpose}.json'
     if file.exists():
@@ -135,12 +150,12 @@ def run(args: argparse.Namespace) -> None:
         for step, index in enumerate(torch.randperm(len(data)).split(BATCH)):
             clock = time.time()
             batch = first.data_preprocessor(data.__getitems__(index), training=True)
-            with torch.autocast('cpu', torch.bfloat16):
+            with torch.autocast(get_device(), torch.bfloat16):
                 answer = first.teach(batch['inputs'].high)
             teacher_seconds += time.time() - clock
             for form, model in models.items():
                 clock = time.time()
-                with torch.autocast('cpu', torch.bfloat16):
+                with torch.autocast(get_device(), torch.bfloat16):
                     student = look(model.student, batch['inputs'].low)
                 parts = model.compare(student, answer, batch['data_samples'])
                 optimisers[form].zero_grad()

@@ -20,7 +20,8 @@ def method(settings: dict) -> str | None:
     """Which row of the table a form is, None for one with other settings than the package's defaults."""
     alpha, beta = DEFAULTS['alpha'], DEFAULTS['beta']
     rows = {(0, 0): 'student alone', (alpha, 0): 'KD', (0, beta): 'CRRCD without KD', (alpha, beta): 'CRRCD'}
-    if settings['beta'] and any(value != DEFAULTS[name] for name, value in settings.items() if name not in ('alpha', 'beta')):
+    other = any(value != DEFAULTS[name] for name, value in settings.items() if name not in ('alpha', 'beta'))
+    if isinstance(settings['beta'], list) or settings['beta'] and other:
         return None
     return rows.get((settings['alpha'], settings['beta']))
 
