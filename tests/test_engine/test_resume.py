@@ -55,6 +55,7 @@ BF16 = dict(type='mmcrrcd.BF16OptimWrapper', optimizer=dict(type='SGD', lr=0.05,
     ('fast', 0, 'softmax', {}),
     ('fast', 0, 'batch', {}),
     ('fast', 0, 'softmax', dict(optim_wrapper=BF16)),
+    ('fast', 0, 'softmax', dict(param_scheduler=dict(type='OneCycleLR', eta_max=0.05, total_steps=12, by_epoch=False))),
     ('stock', 0, 'softmax', {}),
     ('stock', 2, 'softmax', dict(optim_wrapper=BF16)),
 ])

@@ -12,6 +12,7 @@ class PlainCheckpointHook(Hook):
 
     mmengine 0.10.7 stores the history of each logged number as an object, which ``torch.load`` refuses since 2.6
     (``weights_only``), so its runs cannot be resumed. The log files keep those numbers; training does not need them.
+    ``OneCycleLR`` stores a function, which the resumed run has anyway.
     """
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
@@ -19,6 +20,8 @@ class PlainCheckpointHook(Hook):
         hub['log_scalars'] = {}
         values = {key: plain(value) for key, value in hub['runtime_info'].items()}
         hub['runtime_info'] = {key: value for key, value in values.items() if value is not None}
+        if 'param_schedulers' in checkpoint:
+            checkpoint['param_schedulers'] = without_functions(checkpoint['param_schedulers'])
 
 
 def plain(value):
@@ -27,3 +30,10 @@ def plain(value):
         value = value.item()
     numbers = isinstance(value, list) and all(isinstance(each, int) for each in value)
     return value if numbers or isinstance(value, (int, float, str, torch.Tensor)) else None
+
+
+def without_functions(value):
+    """States of schedulers, in lists and dicts, without the functions in them."""
+    if isinstance(value, dict):
+        return {key: without_functions(each) for key, each in value.items() if not callable(each)}
+    return [without_functions(each) for each in value] if isinstance(value, list) else value
