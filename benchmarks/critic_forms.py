@@ -123,6 +123,9 @@ def accuracy(network, preprocessor, images: torch.Tensor, labels: torch.Tensor) 
 
 
 def run(args: argparse.Namespace) -> None:
+    file = RESULTS / f'{Path(args.config).stem}_{args.resolution or 32}px_{args.epochs}e_seed{args.seed}_{args.purpose}.json'
+    if file.exists():
+        sys.exit(f'{file} exists: move it away, or choose another seed')
     setting = Prepared(args.config, args.resolution)
     data = DATASETS.build(setting.train_dataloader.dataset)
     test = DATASETS.build(setting.val_dataloader.dataset).__getitems__(list(range(10_000)))
@@ -137,9 +140,6 @@ def run(args: argparse.Namespace) -> None:
                   forms={form: dict(settings=setting.settings(settings), seconds=0.0, epochs=[])
                          for form, settings in forms.items()})
     RESULTS.mkdir(parents=True, exist_ok=True)
-    file = RESULTS / f'{Path(args.config).stem}_{args.resolution or 32}px_{args.epochs}e_seed{args.seed}_{args.purpose}.json'
-    if file.exists():
-        sys.exit(f'{file} exists: move it away, or choose another seed')
     start, teacher_seconds = time.time(), 0.0
     for epoch in range(args.epochs):
         seed_all(args.seed, epoch)

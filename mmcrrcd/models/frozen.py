@@ -11,7 +11,7 @@ from .networks import look
 
 @torch.no_grad()
 def fold(network: nn.Module, images: Tensor, tolerance: float = 1e-3) -> nn.Module:
-    """A copy of ``network`` (in eval mode) without batch norms that follow a convolution; about 1.5 times as fast.
+    """A copy of ``network`` (in eval mode) without the batch norms that follow a convolution.
 
     The folding goes by the order in which a module lists its children, so the copy is tried on ``images`` (N, 3, H, W), and
     ``network`` itself is returned where the logits differ by more than ``tolerance`` x their largest value.

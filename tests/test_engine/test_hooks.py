@@ -7,9 +7,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from mmengine.logging import HistoryBuffer
 from torch.utils.data import DataLoader, Dataset
 
-from mmcrrcd.engine import EpochSeedHook, FiniteHook, PlainCheckpointHook, seed_all, seed_worker
+from mmcrrcd.engine import (CheckInputHook, CriticWatchHook, EpochSeedHook, FiniteHook, PlainCheckpointHook, seed_all,
+                            seed_worker)
+from mmcrrcd.engine.launch import prepare_processes
+from mmcrrcd.errors import InputError
 
 
 def draw() -> tuple:
@@ -86,3 +90,27 @@ def test_only_plain_values_stay_in_a_checkpoint():
     PlainCheckpointHook().before_save_checkpoint(None, checkpoint)
     assert checkpoint['message_hub'] == dict(log_scalars={}, resumed_keys={}, runtime_info=kept)
     assert type(checkpoint['message_hub']['runtime_info']['best_score']) is float
+
+
+@pytest.mark.parametrize('epoch, positive, warned', [(0, 0.5, False), (1, 0.5, True), (1, 0.9, False)])
+def test_a_constant_critic_is_reported_once_the_queue_had_time_to_fill(epoch, positive, warned):
+    said, scalars = [], {f'train/score_{kind}': HistoryBuffer() for kind in ('positive', 'negative')}
+    for kind, value in (('positive', positive), ('negative', 0.495)):
+        scalars[f'train/score_{kind}'].update(value)
+    runner = SimpleNamespace(epoch=epoch, message_hub=SimpleNamespace(log_scalars=scalars),
+                             logger=SimpleNamespace(warning=said.append))
+    CriticWatchHook().after_train_epoch(runner)
+    assert [('positives score 0.500, negatives 0.495' in line) for line in said] == ([True] if warned else [])
+
+
+def test_a_schedule_over_epochs_needs_training_by_epochs():
+    model = SimpleNamespace(student=SimpleNamespace(head=None), weights=dict(kd=1.0, rcd=[(0, 0), (5, 1)]), losses={})
+    runner = SimpleNamespace(model=model, train_loop=object(), train_dataloader=SimpleNamespace(dataset=[], batch_size=4))
+    with pytest.raises(InputError, match='the weight of rcd is a schedule over epochs'):
+        CheckInputHook().before_train(runner)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='on a machine with GPUs every launcher works')
+def test_slurm_without_gpus_is_refused():
+    with pytest.raises(InputError, match='--launcher slurm needs GPUs'):
+        prepare_processes(SimpleNamespace(), 'slurm')
