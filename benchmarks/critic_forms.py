@@ -53,7 +53,11 @@ FORMS = {
     'softmax centred b0.2': dict(beta=0.2, normalizer='softmax', centre='anchor'),
     'softmax centred b0.2 to the drop': dict(beta=[(0, 0.2), (DROP, 0.2), (DROP, 0)], normalizer='softmax',
                                              centre='anchor'),
+    'softmax centred b0.05': dict(beta=0.05, normalizer='softmax', centre='anchor'),
     'softmax centred b0.5': dict(beta=0.5, normalizer='softmax', centre='anchor'),
+    'softmax centred b0.5 to the drop': dict(beta=[(0, 0.5), (DROP, 0.5), (DROP, 0)], normalizer='softmax',
+                                             centre='anchor'),
+    'softmax centred b0.5 fading to the drop': dict(beta=[(0, 0.5), (DROP, 0)], normalizer='softmax', centre='anchor'),
     'softmax b1 no kd': dict(alpha=0, beta=1, normalizer='softmax', centre=None),
     'softmax centred b0.2 no kd': dict(alpha=0, beta=0.2, normalizer='softmax', centre='anchor'),
 }

@@ -34,8 +34,12 @@ class Stream(NamedTuple):
     """What one network says of one batch.
 
     ``maps``: outputs of the stages, stem first where the network gives it, (N, C, H, W) each. ``embedding``: the paper's e,
-    the pooled feature before the classifier, (N, D). ``logits``: the paper's z, (N, classes).
+    the pooled feature before the classifier, (N, D). ``logits``: the paper's z, (N, classes). ``image_size``: height and
+    width of the images it saw, by which stages of two networks are paired; None where a network of your own does not tell.
+    ``raw``: outputs of the stages before their last activation, stem left out; only where asked for (:func:`ask_for_raw`).
     """
     maps: tuple[Tensor, ...]
     embedding: Tensor
     logits: Tensor
+    image_size: tuple[int, int] | None = None
+    raw: tuple[Tensor, ...] = ()

@@ -87,10 +87,12 @@ def config(work_dir: Path, model: dict, epochs: int = 4, **changes) -> Config:
         train_cfg=dict(by_epoch=True, max_epochs=epochs),
         optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.05, momentum=0.9, weight_decay=5e-4)),
         param_scheduler=dict(type='MultiStepLR', by_epoch=True, milestones=[3], gamma=0.1),
-        default_hooks=dict(checkpoint=dict(type='mmcrrcd.AtomicCheckpointHook', interval=1, max_keep_ckpts=1,
+        default_hooks=dict(runtime_info=dict(type='mmcrrcd.IntervalInfoHook'),
+                           checkpoint=dict(type='mmcrrcd.AtomicCheckpointHook', interval=1, max_keep_ckpts=1,
                                            save_best='accuracy/top1', rule='greater')),
         custom_hooks=[dict(type='mmcrrcd.EpochSeedHook'), dict(type='mmcrrcd.PlainCheckpointHook'),
                       dict(type='mmcrrcd.FiniteHook')],
+        log_processor=dict(type='LogProcessor', window_size=100, mean_pattern=r'^(time|data_time)$'),
         randomness=dict(seed=5), log_level='ERROR')
     return Config(cfg | changes)
 

@@ -1,6 +1,6 @@
-from .hooks import (AtomicCheckpointHook, CheckInputHook, CriticWatchHook, EpochSeedHook, FiniteHook, PlainCheckpointHook,
-                    seed_all, seed_worker)
+from .hooks import (AtomicCheckpointHook, CheckInputHook, CriticWatchHook, EpochSeedHook, FiniteHook, IntervalInfoHook,
+                    PlainCheckpointHook, seed_all, seed_worker)
 from .optim_wrapper import BF16OptimWrapper
 
 __all__ = ['AtomicCheckpointHook', 'BF16OptimWrapper', 'CheckInputHook', 'CriticWatchHook', 'EpochSeedHook', 'FiniteHook',
-           'PlainCheckpointHook', 'seed_all', 'seed_worker']
+           'IntervalInfoHook', 'PlainCheckpointHook', 'seed_all', 'seed_worker']

@@ -1,4 +1,5 @@
 """Top-k accuracy of whole batches."""
+import torch
 from mmengine.evaluator import BaseMetric
 
 from mmcrrcd.registry import METRICS
@@ -22,7 +23,11 @@ class BatchAccuracy(BaseMetric):
             logits, labels = batch['logits'], batch['labels']
             of_truth = logits.gather(1, labels[:, None])
             # Classes that did not score below the right one; NaN and ties count against the network.
-            self.results.extend((~(logits < of_truth)).sum(1).sub(1).tolist())
+            self.results.append((~(logits < of_truth)).sum(1).sub(1))
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        self.results = torch.cat(self.results).tolist() if self.results else []      # the one wait for the device
+        return super().evaluate(size)
 
     def compute_metrics(self, results: list[int]) -> dict[str, float]:
         return {f'top{k}': 100 * sum(rank < k for rank in results) / len(results) for k in self.topk}

@@ -16,12 +16,21 @@ def look(network: nn.Module, images: Tensor) -> Stream:
     if not isinstance(network, ImageClassifier):
         return network.stream(images)
     features = network.backbone(images)
-    maps = features[:-1] if isinstance(network.backbone, StageBackbone) else features
+    maps, raw = features, ()
+    if isinstance(network.backbone, StageBackbone):
+        number = len(network.backbone.stages) + 1
+        maps, raw = features[:number], features[number:-1]
     pooled = features[-1:]
     if network.with_neck:
         pooled = network.neck(pooled)
     embedding = network.head.pre_logits(pooled)
-    return Stream(maps, embedding.float(), network.head(pooled).float())
+    return Stream(maps, embedding.float(), network.head(pooled).float(), tuple(images.shape[2:]), raw)
+
+
+def ask_for_raw(network: nn.Module) -> None:
+    """From now on, the streams of ``network`` have ``raw``; where its backbone is none of this package's, they do not."""
+    if isinstance(network, ImageClassifier) and isinstance(network.backbone, StageBackbone):
+        network.backbone.gives_raw = True
 
 
 @MODELS.register_module()
@@ -49,4 +58,4 @@ class PlainNetwork(nn.Module):
             logits = self.network(images)
         finally:
             handle.remove()
-        return Stream((), caught[-1].float(), logits.float())
+        return Stream((), caught[-1].float(), logits.float(), tuple(images.shape[2:]))

@@ -3,10 +3,13 @@ import itertools
 
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.logging import MessageHub
 from mmengine.model import MMDistributedDataParallel
 from tiny import BATCH, crrcd, random_images, write_teacher
 from torch import distributed, multiprocessing
 
+from mmcrrcd.engine.launch import prepare_processes
 from mmcrrcd.registry import MODELS
 
 STEPS, WORLD, QUEUE = 5, 2, 12                           # a queue that no number of batches fills exactly
@@ -119,3 +122,36 @@ def test_no_sample_is_its_own_anchor_on_any_rank(of_two, case):
                                  for anchor in range(anchors)])
         for step in left:
             assert torch.equal(step['valid'], expected)
+
+
+def staged(rank: int, folder, teacher) -> None:
+    """One step in an epoch without the relational loss, one in an epoch with it."""
+    torch.set_num_threads(1)
+    distributed.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=WORLD)
+    torch.manual_seed(0)
+    model = MODELS.build(crrcd(teacher, beta=[(0, 0), (1, 0), (1, 1)], num_negatives=BATCH))
+    model.init_weights()
+    cfg = Config(dict(model=dict(beta=[(0, 0), (1, 1)])))
+    prepare_processes(cfg, 'none')
+    forward = MMDistributedDataParallel(model.train(), broadcast_buffers=False,
+                                        find_unused_parameters=cfg.find_unused_parameters)
+    images, labels = (torch.from_numpy(x) for x in random_images(seed=0, n=BATCH))
+    share, left = slice(rank * BATCH // WORLD, (rank + 1) * BATCH // WORLD), []
+    for epoch in (0, 1, 1):
+        MessageHub.get_current_instance().update_info('epoch', epoch)
+        data = dict(inputs=images.permute(0, 3, 1, 2)[share], labels=labels[share], index=torch.arange(BATCH)[share])
+        data = model.data_preprocessor(data, training=True)
+        model.zero_grad()
+        sum(value for key, value in forward(**data, mode='loss').items() if key.startswith('loss')).backward()
+        left.append({key: value.grad for key, value in model.named_parameters()})
+    torch.save(left, folder / f'{rank}.pt')
+    distributed.destroy_process_group()
+
+
+def test_a_loss_that_is_off_for_some_epochs_works_in_several_processes(tmp_path, teacher):
+    multiprocessing.spawn(staged, (tmp_path, teacher), nprocs=WORLD)
+    first, second = (torch.load(tmp_path / f'{rank}.pt') for rank in range(WORLD))
+    assert all((value is None) == key.startswith('losses.') for key, value in first[0].items())
+    for a, b in zip(first, second, strict=True):
+        assert all(value is None or torch.equal(value, b[key]) for key, value in a.items())
+    assert first[2]['losses.rcd.critic.h1.weight'].abs().max() > 0

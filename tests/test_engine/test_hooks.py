@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from torch.utils.data import DataLoader, Dataset
 
@@ -58,29 +59,28 @@ def test_workers_draw_other_numbers_in_every_worker_and_epoch_and_the_same_again
     assert len(torch.cat([first, second]).unique()) == 2 * 4 * 3
 
 
-def runner_at(tmp_path, value: float = 0.0):
+def runner_at(tmp_path, weight: float = 0.0, loss: float | None = None):
     model = nn.Linear(2, 1)
-    model.bias.data.fill_(value)
-    return SimpleNamespace(iter=9, epoch=0, model=model, work_dir=str(tmp_path))
+    model.bias.data.fill_(weight)
+    scalars = {} if loss is None else {'train/loss': HistoryBuffer([loss], [1])}
+    return SimpleNamespace(iter=9, epoch=0, model=model, work_dir=str(tmp_path), message_hub=SimpleNamespace(log_scalars=scalars))
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
 def test_a_lost_loss_or_weight_stops_the_run_and_names_the_place_and_what_is_kept(tmp_path, value):
-    hook = FiniteHook(interval=10)
+    hook = FiniteHook()
     with pytest.raises(FloatingPointError, match=r'the loss is (nan|inf) at iteration 10 \(epoch 1\); there is no checkpoint'):
-        hook.after_train_iter(runner_at(tmp_path), 9, outputs=dict(loss=torch.tensor(value)))
+        hook.after_train_iter(runner_at(tmp_path, loss=value), 9)
     (tmp_path / 'epoch_1.pth').touch()
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_1.pth'))
     with pytest.raises(FloatingPointError, match=r'bias is not finite at iteration 10 .* good checkpoint is .*epoch_1.pth'):
         hook.after_train_epoch(runner_at(tmp_path, value))
 
 
-def test_a_sound_run_goes_on_and_the_loss_is_looked_at_only_now_and_then(tmp_path):
-    runner, hook = runner_at(tmp_path), FiniteHook(interval=10)
-    hook.after_train_iter(runner, 9, outputs=dict(loss=torch.tensor(1.0)))
-    hook.after_train_epoch(runner)
-    runner.iter = 8
-    hook.after_train_iter(runner, 8, outputs=dict(loss=torch.tensor(float('nan'))))
+def test_a_sound_run_goes_on(tmp_path):
+    FiniteHook().after_train_iter(runner_at(tmp_path), 0)
+    FiniteHook().after_train_iter(runner_at(tmp_path, loss=1.0), 9)
+    FiniteHook().after_train_epoch(runner_at(tmp_path))
 
 
 def test_only_plain_values_stay_in_a_checkpoint():
@@ -113,4 +113,16 @@ def test_a_schedule_over_epochs_needs_training_by_epochs():
 @pytest.mark.skipif(torch.cuda.is_available(), reason='on a machine with GPUs every launcher works')
 def test_slurm_without_gpus_is_refused():
     with pytest.raises(InputError, match='--launcher slurm needs GPUs'):
-        prepare_processes(SimpleNamespace(), 'slurm')
+        prepare_processes(Config(dict(model={})), 'slurm')
+
+
+@pytest.mark.parametrize('model, expected', [
+    (dict(alpha=0.5, beta=0.2), False),
+    (dict(alpha=0.5, beta=[(0, 1), (9, 0)]), True),
+    (dict(cls_weight=[(0, 0), (9, 1)]), True),
+    (dict(objective=dict(kd=dict(weight=1.0), ab=dict(weight=[(0, 1), (30, 0)]))), True),
+    (dict(objective=None), False)])
+def test_ddp_looks_for_parameters_without_gradients_where_a_weight_changes(model, expected):
+    cfg = Config(dict(model=model))
+    prepare_processes(cfg, 'none')
+    assert cfg.find_unused_parameters is expected

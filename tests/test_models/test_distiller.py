@@ -135,6 +135,28 @@ def test_a_schedule_weighs_by_the_epoch():
     torch.testing.assert_close(whole, 2 * half, rtol=1e-3, atol=1e-4)
 
 
+def test_what_a_loss_of_weight_zero_trains_is_not_touched():
+    model = build(alpha=0, beta=[(0, 1), (5, 1), (5, 0)], cls_weight=[(0, 0), (5, 0), (5, 1)], num_negatives=6).train()
+    hub = MessageHub.get_current_instance()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=0.1)
+    try:
+        for epoch, computed in ((0, {'loss_rcd'}), (5, {'loss_cls'})):
+            hub.update_info('epoch', epoch)
+            losses(model)                                # fills the queue
+            before = {name: p.clone() for name, p in model.named_parameters()}
+            parts = {name: value for name, value in losses(model).items() if name.startswith('loss')}
+            assert parts.keys() == computed
+            optimizer.zero_grad()
+            sum(parts.values()).backward()
+            optimizer.step()
+            moved = {name.split('.')[0] for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+            assert ('losses' in moved) == (epoch == 0)
+            assert not torch.equal(model.student.backbone.stem[0].weight, before['student.backbone.stem.0.weight'])
+            assert torch.equal(model.student.head.fc.weight, before['student.head.fc.weight']) == (epoch == 0)
+    finally:
+        hub.update_info('epoch', 0)
+
+
 def test_any_two_losses_together_with_the_method():
     model = build(objective=dict(more=dict(type=KDLoss, weight=2.0, temperature=1.0)))
     assert {'loss_cls', 'loss_kd', 'loss_rcd', 'loss_more'} <= set(losses(model))

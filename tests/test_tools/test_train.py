@@ -15,7 +15,7 @@ from mmengine.optim import MultiStepLR, OptimWrapper
 from mmengine.config import read_base
 from torch.optim import SGD
 from mmpretrain.models import GlobalAveragePooling, ImageClassifier, LinearClsHead
-from mmengine.hooks import CheckpointHook, IterTimerHook, LoggerHook, ParamSchedulerHook, RuntimeInfoHook
+from mmengine.hooks import CheckpointHook, IterTimerHook, LoggerHook, ParamSchedulerHook
 from mmcrrcd.datasets import GlyphArrays, whole_batch
 from mmcrrcd.engine import CheckInputHook, CriticWatchHook, EpochSeedHook, FiniteHook, PlainCheckpointHook
 from mmcrrcd.evaluation import BatchAccuracy
@@ -107,8 +107,8 @@ def test_two_processes_on_a_cpu(folder):
     (['no_such.py'], 'there is no config no_such.py'),
     (['teacher.py', '--cfg-options', 'train_dataloader.dataset.num_images=0'], 'the split is empty'),
     (['teacher.py', '--cfg-options', 'model.student.head.num_classes=9'], 'the training data have 40 classes, the student 9'),
-    (['teacher.py', '--cfg-options', 'optim_wrapper.optimizer.lr=1e30', 'train_cfg.max_epochs=3',
-      'custom_hooks.2.interval=1'], 'the loss is nan at iteration'),
+    (['teacher.py', '--cfg-options', 'optim_wrapper.optimizer.lr=1e30', 'train_cfg.max_epochs=3'],
+     'the loss is nan at iteration'),
     (['student.py', '--cfg-options', 'model.teacher_checkpoint=None', 'model.num_negatives=8'],
      'the queue holds num_negatives=8 samples, fewer than the batch of 16'),
 ])

@@ -19,7 +19,7 @@ class CriticWatchHook(Hook):
         scalars = runner.message_hub.log_scalars
         if runner.epoch == 0 or 'train/score_positive' not in scalars:
             return
-        positive, negative = (scalars[f'train/score_{kind}'].mean(100) for kind in ('positive', 'negative'))
+        positive, negative = (scalars[f'train/score_{kind}'].current() for kind in ('positive', 'negative'))
         if abs(positive - negative) < self.gap:
             runner.logger.warning(
                 f'the critic is a constant: positives score {positive:.3f}, negatives {negative:.3f}, so the relational loss '

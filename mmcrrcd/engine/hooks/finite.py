@@ -1,4 +1,6 @@
 """Stops a training that has lost its numbers, before it overwrites anything good."""
+import math
+
 import torch
 from mmengine.hooks import Hook
 
@@ -10,22 +12,22 @@ from mmcrrcd.registry import HOOKS
 class FiniteHook(Hook):
     """Raises ``FloatingPointError`` when the loss, or a weight about to be saved, is not finite.
 
-    The loss is looked at every ``interval`` iterations (a look waits for the device), the weights before each checkpoint.
+    The loss is the one that the log shows: with :class:`IntervalInfoHook` the mean since the last look, which a single NaN
+    makes NaN. The weights are looked at before each checkpoint.
     """
 
-    priority = 'HIGH'                                    # before the checkpoint hook
-
-    def __init__(self, interval: int = 50):
-        self.interval = interval
+    priority = 'HIGH'                                    # after the numbers are there, before the checkpoint hook
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        if self.every_n_train_iters(runner, self.interval) and not torch.isfinite(outputs['loss']).all():
-            self._stop(runner, f'the loss is {float(outputs["loss"])}')
+        scalars = runner.message_hub.log_scalars
+        if 'train/loss' in scalars and not math.isfinite(loss := scalars['train/loss'].current()):
+            self._stop(runner, f'the loss is {loss}')
 
     def after_train_epoch(self, runner) -> None:
-        for name, value in runner.model.named_parameters():
-            if not torch.isfinite(value).all():
-                self._stop(runner, f'{name} is not finite')
+        weights = dict(runner.model.named_parameters())
+        finite = torch.stack([torch.isfinite(weight).all() for weight in weights.values()]).tolist()
+        if not all(finite):
+            self._stop(runner, f'{list(weights)[finite.index(False)]} is not finite')
 
     @staticmethod
     def _stop(runner, what: str) -> None:

@@ -48,7 +48,7 @@ class CRRCD(Distiller):
     def compare(self, student: Stream, teacher: Stream, batch: Batch) -> dict[str, Tensor]:
         parts = super().compare(student, teacher, batch)
         self._calls += 1
-        if ('loss_rcd' in parts and student.maps and student.maps[-1].requires_grad
+        if ({'loss_rcd', 'loss_cls'} <= parts.keys() and student.maps and student.maps[-1].requires_grad
                 and self._calls % self.RATIO_INTERVAL == 0):
             rcd, cls = (torch.autograd.grad(parts[name], student.maps[-1], retain_graph=True)[0].float().norm()
                         for name in ('loss_rcd', 'loss_cls'))

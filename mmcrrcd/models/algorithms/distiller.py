@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mmcrrcd.checkpoint import load_network
 from mmcrrcd.errors import InputError
 from mmcrrcd.models.frozen import fold
-from mmcrrcd.models.networks import look
+from mmcrrcd.models.networks import ask_for_raw, look
 from mmcrrcd.registry import ALGORITHMS, LOSSES, MODELS
 from mmcrrcd.structures import Batch, Pair, Stream
 
@@ -67,6 +67,9 @@ class Distiller(BaseModel):
             self.weights[name] = settings.pop('weight', 1.0)
             check_schedule(self.weights[name], name)
             self.losses[name] = LOSSES.build(settings)
+        if any(getattr(loss, 'needs_raw', False) for loss in self.losses.values()):
+            ask_for_raw(self.student)
+            ask_for_raw(self.teacher)
         if self.teacher is not None:
             self._try_networks()
 
@@ -154,13 +157,17 @@ class Distiller(BaseModel):
         return [dict(logits=look(self.student, pair.low).logits, labels=data_samples.labels)]
 
     def compare(self, student: Stream, teacher: Stream | None, batch: Batch) -> dict[str, Tensor]:
-        """The weighted parts of the total, each named ``loss_*``, and what else the log should show."""
+        """The weighted parts of the total, each named ``loss_*``, and what else the log should show.
+
+        A part whose weight is zero in this epoch is not computed: what it alone trains stays as it is, weight decay included.
+        """
         epoch = MessageHub.get_current_instance().get_info('epoch', 0)
-        loss_cls = self.student.head.loss_module(student.logits, batch.labels)
-        parts = dict(loss_cls=value_at(self.cls_weight, epoch) * loss_cls)
+        parts = {}
+        if weight := value_at(self.cls_weight, epoch):
+            parts['loss_cls'] = weight * self.student.head.loss_module(student.logits, batch.labels)
         for name, loss in self.losses.items():
-            weight = value_at(self.weights[name], epoch)
-            parts[f'loss_{name}'] = weight * loss(student, teacher, batch)
-            parts.update(getattr(loss, 'shown', {}))
+            if weight := value_at(self.weights[name], epoch):
+                parts[f'loss_{name}'] = weight * loss(student, teacher, batch)
+                parts.update(getattr(loss, 'shown', {}))
         parts['accuracy'] = 100 * (student.logits.argmax(1) == batch.labels).float().mean()
         return parts

@@ -1,0 +1,132 @@
+"""Does anything in a training step make the host wait for the device?
+
+    python benchmarks/sync_audit.py configs/crrcd/resnet56_resnet20_cifar100.py --amp
+
+Runs the first iterations of a config with all its hooks and prints, for those between two lines of the log, every operation
+that waits. On a GPU PyTorch itself watches (``torch.cuda.set_sync_debug_mode``). On a CPU, where nothing waits, it lists the
+operations that would: reading a number, an index made of booleans, anything whose shape depends on values.
+"""
+import argparse
+import sys
+import traceback
+import warnings
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.hooks import Hook, LoggerHook
+from mmengine.runner import Runner
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mmcrrcd.engine.launch import one_line_errors, prepare_processes
+
+WAITING = ('_local_scalar_dense', 'is_nonzero', 'nonzero', 'masked_select', 'equal', '_unique', '_unique2', 'unique_dim',
+           'unique_consecutive')
+PACKAGE = str(Path(__file__).resolve().parents[1])
+
+
+def place() -> str:
+    """The line of this package, or else of any other, that called the operation at hand."""
+    frames = [frame for frame in traceback.extract_stack() if frame.filename != __file__]
+    ours = [frame for frame in frames if frame.filename.startswith(PACKAGE) and 'site-packages' not in frame.filename]
+    frame = (ours or [frame for frame in frames if 'torch/' not in frame.filename] or frames)[-1]
+    return f'{frame.filename}:{frame.lineno}'
+
+
+class WaitingOperations(TorchDispatchMode):
+    """Collects in ``found`` the operations that wait for a GPU when their tensors are on one, with their places."""
+
+    def __init__(self):
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.name().removeprefix('aten::').split('.')[0]
+        by_booleans = name in ('index', 'index_put', 'index_put_') and any(
+            index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1])
+        if name in WAITING or by_booleans:
+            self.found.append(f'{name}{" by booleans" * by_booleans} at {place()}')
+        return func(*args, **(kwargs or {}))
+
+
+class AuditHook(Hook):
+    """Watches the iterations that end without a line in the log, data and hooks included, and stops after ``iterations``."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, iterations: int):
+        self.iterations, self.watched, self.waits = iterations, 0, []
+        self.mode = None
+
+    def start(self) -> None:
+        if torch.cuda.is_available():
+            self.mode = warnings.catch_warnings(record=True)
+            self.caught = self.mode.__enter__()
+            warnings.simplefilter('always')
+            torch.cuda.set_sync_debug_mode('warn')
+        else:
+            self.mode = WaitingOperations()
+            self.mode.__enter__()
+
+    def stop(self) -> None:
+        if self.mode is None:
+            return
+        if torch.cuda.is_available():
+            torch.cuda.set_sync_debug_mode('default')
+            self.waits += [f'{w.message} at {w.filename}:{w.lineno}' for w in self.caught if 'synchroniz' in str(w.message)]
+        else:
+            self.waits += self.mode.found
+        self.mode.__exit__(None, None, None)
+        self.mode = None
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        interval = next(h.interval for h in runner.hooks if isinstance(h, LoggerHook))
+        last = batch_idx + 1 == len(runner.train_dataloader)
+        if (batch_idx + 1) % interval == 0 or last:
+            self.stop()
+        elif self.mode is None:
+            self.start()
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        self.watched += self.mode is not None
+        if batch_idx + 1 >= self.iterations:
+            self.stop()
+            raise StopIteration
+
+
+def audit(cfg: Config, iterations: int) -> AuditHook:
+    """Runs ``iterations`` of ``cfg`` and returns what was seen."""
+    hook = AuditHook(iterations)
+    runner = Runner.from_cfg(cfg)
+    runner.register_hook(hook)
+    try:
+        runner.train()
+    except StopIteration:
+        pass
+    return hook
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config')
+    parser.add_argument('--iterations', type=int, default=20)
+    parser.add_argument('--amp', action='store_true')
+    parser.add_argument('--work-dir', default='work_dirs/sync_audit')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
+    args = parser.parse_args()
+    with one_line_errors():
+        cfg = Config.fromfile(args.config)
+        cfg.work_dir = args.work_dir
+        if args.amp:
+            cfg.optim_wrapper.type = 'mmcrrcd.BF16OptimWrapper'
+        cfg.merge_from_dict(args.cfg_options or {})
+        prepare_processes(cfg, 'none')
+        hook = audit(cfg, args.iterations)
+    for wait in sorted(set(hook.waits)):
+        print(f'{hook.waits.count(wait)} x {wait}')
+    print(f'{len(hook.waits)} waits in {hook.watched} iterations')
+    sys.exit(bool(hook.waits))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,47 @@
+"""What the log shows, without waiting for the device in every iteration."""
+from collections import defaultdict
+
+import torch
+from mmengine.hooks import LoggerHook, RuntimeInfoHook
+from mmengine.logging import HistoryBuffer
+
+from mmcrrcd.registry import HOOKS
+
+
+@HOOKS.register_module()
+class IntervalInfoHook(RuntimeInfoHook):
+    """mmengine's hook, with means over the logger's interval in place of the values of each iteration.
+
+    mmengine's hook takes each number of each iteration off the device, which makes the host wait, and appends it to an array
+    of the whole training, which is copied for it. This one keeps the tensors where they are and fetches their means at once,
+    when the logger wants them and at the end of an epoch.
+
+    The log processor must not average them again: ``mean_pattern=r'^(time|data_time)$'``.
+    """
+
+    def before_train(self, runner) -> None:
+        super().before_train(runner)
+        self.interval = next((hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)), 100)
+        self.values = defaultdict(list)
+        for name in ('time', 'data_time'):               # IterTimerHook adds to them in every iteration
+            runner.message_hub.log_scalars[f'train/{name}'] = HistoryBuffer(max_length=self.interval)
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        runner.message_hub.update_info('iter', runner.iter)
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
+        for name, value in (outputs or {}).items():
+            self.values[name].append(value.detach())
+        if self.every_n_inner_iters(batch_idx, self.interval) or self.end_of_epoch(runner.train_dataloader, batch_idx):
+            self.publish(runner)
+
+    def publish(self, runner) -> None:
+        """Hand the means since the last time to the message hub: one wait for the device."""
+        hub = runner.message_hub
+        for name, rates in runner.optim_wrapper.get_lr().items():
+            hub.update_scalar(f'train/{name}', rates[0])
+        if self.values:
+            means = torch.stack([torch.stack(values).float().mean() for values in self.values.values()]).tolist()
+            for name, mean in zip(self.values, means):
+                hub.update_scalar(f'train/{name}', mean)
+        self.values.clear()

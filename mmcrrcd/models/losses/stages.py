@@ -1,0 +1,50 @@
+"""Which stage of the student goes with which of the teacher."""
+import math
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmcrrcd.errors import InputError
+from mmcrrcd.structures import Stream
+
+
+def reductions(stream: Stream, image_height: int) -> list[int]:
+    """How often each map, the stem's left out, has been halved since the image."""
+    return [round(math.log2(image_height / stage.shape[2])) for stage in stream.maps[1:]]
+
+
+def pair_stages(student: Stream, teacher: Stream) -> list[tuple[int, int]]:
+    """Positions in ``student.maps`` and ``teacher.maps`` of the stages that have reduced their image equally.
+
+    The stem's map is left out. Where both networks have as many stages at one reduction these go one by one, otherwise the
+    last of each. So networks of one family are paired stage by stage, as in the published code; others by what their maps
+    show of the image, which also holds where the student's image is smaller than the teacher's.
+
+    Raises:
+        InputError: no two stages fit, for instance where a network gives no maps.
+    """
+    heights = [stream.image_size[0] if stream.image_size else None for stream in (student, teacher)]
+    if None in heights:                                  # equal images, then
+        heights = [max((m.shape[2] for s in (student, teacher) for m in s.maps), default=1)] * 2
+    of_student, of_teacher = reductions(student, heights[0]), reductions(teacher, heights[1])
+    pairs = []
+    for reduction in sorted(set(of_student) & set(of_teacher)):
+        ours = [i for i, r in enumerate(of_student, 1) if r == reduction]
+        theirs = [i for i, r in enumerate(of_teacher, 1) if r == reduction]
+        pairs += zip(ours, theirs, strict=True) if len(ours) == len(theirs) else [(ours[-1], theirs[-1])]
+    if not pairs:
+        raise InputError(f'no stages to compare: the maps of the student are {[tuple(m.shape[1:]) for m in student.maps]}, '
+                         f'of the teacher {[tuple(m.shape[1:]) for m in teacher.maps]}')
+    return pairs
+
+
+def same_size(student_map: Tensor, teacher_map: Tensor) -> tuple[Tensor, Tensor]:
+    """Both maps at the size of the smaller, the larger averaged over areas."""
+    height, width = (min(a, b) for a, b in zip(student_map.shape[2:], teacher_map.shape[2:]))
+    return tuple(x if x.shape[2:] == (height, width) else F.adaptive_avg_pool2d(x, (height, width))
+                 for x in (student_map, teacher_map))
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Maps come in bfloat16 under autocast; losses need float32."""
+    return x.float() if x.element_size() < 4 else x
