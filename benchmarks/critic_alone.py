@@ -11,7 +11,8 @@ import json
 from pathlib import Path
 
 import torch
-from critic_forms import Prepared, about_this_run, conditions
+from critic_forms import Prepared
+from environment import about_this_run, conditions
 from mmengine.device import get_device
 from rich.progress import track
 
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> dict:
             optimisers[form].zero_grad()
             value.backward()
             optimisers[form].step()
-    return dict(**about_this_run(args), steps=STEPS, forms=rows)
+    return dict(**about_this_run(), config=args.config, seed=args.seed, steps=STEPS, forms=rows)
 
 
 def table(result: dict) -> str:

@@ -13,18 +13,14 @@ import hashlib
 import inspect
 import json
 import os
-import platform
-import re
-import shlex
 import sys
 import time
 from collections import defaultdict
 from pathlib import Path
 from statistics import mean, stdev
 
-import mmengine
-import mmpretrain
 import torch
+from environment import about_this_run, conditions
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import MessageHub
@@ -92,28 +88,10 @@ class Prepared:
                     accuracy=accuracy(lambda x: look(self.teacher, x).logits, preprocessor, images, labels))
 
 
-def about_this_run(args: argparse.Namespace) -> dict:
-    """What a number needs beside it: command, versions, hardware."""
-    info = Path('/proc/cpuinfo')
-    names = re.findall(r'model name\s*: (.*)', info.read_text()) if info.exists() else []
-    processor = names[0] if names else platform.processor()
-    hardware = torch.cuda.get_device_name() if torch.cuda.is_available() else processor
-    return dict(command=shlex.join(['python', *sys.argv]), config=args.config, seed=args.seed,
-                versions=dict(python=platform.python_version(), torch=torch.__version__, mmengine=mmengine.__version__,
-                              mmpretrain=mmpretrain.__version__),
-                hardware=hardware, threads=torch.get_num_threads())
-
-
 def in_epochs(form: dict, epochs: int) -> dict:
     """A form whose weights change after a share of the run, in epochs."""
     return {name: [(round(share * epochs), weight) for share, weight in value] if isinstance(value, list) else value
             for name, value in form.items()}
-
-
-def conditions(run: dict) -> str:
-    """One sentence: where, with what, by which command."""
-    versions = ', '.join(f'{package} {version}' for package, version in run['versions'].items())
-    return f'{run["hardware"]}, {run["threads"]} thread(s); {versions}. `{run["command"]}`'
 
 
 @torch.no_grad()
@@ -138,8 +116,8 @@ def run(args: argparse.Namespace) -> None:
     first = models[args.forms[0]]
     optimisers = {form: torch.optim.SGD(m.parameters(), LR, momentum=0.9, weight_decay=5e-4) for form, m in models.items()}
     milestones = [round(args.epochs * share) for share in (DROP, 28 / 35, 32 / 35)]
-    result = dict(**about_this_run(args), purpose=args.purpose, resolution=args.resolution, epochs=args.epochs,
-                  batch=BATCH, lr=LR, milestones=milestones, precision='bfloat16',
+    result = dict(**about_this_run(), config=args.config, seed=args.seed, purpose=args.purpose,
+                  resolution=args.resolution, epochs=args.epochs, batch=BATCH, lr=LR, milestones=milestones, precision='bfloat16',
                   teacher=setting.about_the_teacher(test['inputs'], test['labels']),
                   forms={form: dict(settings=setting.settings(settings), seconds=0.0, epochs=[])
                          for form, settings in forms.items()})

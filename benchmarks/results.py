@@ -7,7 +7,8 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import mean, stdev
 
-from critic_forms import DEFAULTS, RESULTS, conditions
+from critic_forms import DEFAULTS, RESULTS
+from environment import conditions
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
