@@ -117,7 +117,8 @@ def run(args: argparse.Namespace) -> None:
     optimisers = {form: torch.optim.SGD(m.parameters(), LR, momentum=0.9, weight_decay=5e-4) for form, m in models.items()}
     milestones = [round(args.epochs * share) for share in (DROP, 28 / 35, 32 / 35)]
     result = dict(**about_this_run(), config=args.config, seed=args.seed, purpose=args.purpose,
-                  resolution=args.resolution, epochs=args.epochs, batch=BATCH, lr=LR, milestones=milestones, precision='bfloat16',
+                  resolution=args.resolution, epochs=args.epochs, batch=BATCH, lr=LR, milestones=milestones,
+                  precision='bfloat16',
                   teacher=setting.about_the_teacher(test['inputs'], test['labels']),
                   forms={form: dict(settings=setting.settings(settings), seconds=0.0, epochs=[])
                          for form, settings in forms.items()})

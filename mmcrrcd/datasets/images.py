@@ -1,6 +1,7 @@
 """Image data sets as arrays: everything in memory as uint8, whole batches at once."""
 import pickle
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import torch
@@ -119,7 +120,11 @@ class _CIFAR(ImageArrays):
         if missing and not download:
             raise FileNotFoundError(f'{missing[0]} is missing; set download=True, or unpack {official.url} into {root}')
         if missing and is_main_process():
-            download_and_extract_archive(official.url, str(root), filename=official.filename, md5=official.tgz_md5)
+            try:
+                download_and_extract_archive(official.url, str(root), filename=official.filename, md5=official.tgz_md5)
+            except URLError as error:
+                raise FileNotFoundError(f'{missing[0]} is missing, and {official.url} cannot be reached ({error.reason}); '
+                                        f'unpack it into {root}') from error
         barrier()
         parts = [read_pickle(path, 'data', self.label_key) for path in files]
         for path, (data, _) in zip(files, parts):

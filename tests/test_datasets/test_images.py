@@ -5,6 +5,7 @@ import pickle
 import runpy
 import struct
 from pathlib import Path
+from urllib.error import URLError
 
 import mmcrrcd.datasets.images as images_module
 import numpy as np
@@ -181,6 +182,16 @@ def test_missing_files_without_download(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         CIFAR100Arrays(tmp_path, split='test', download=False)
     assert one_line(error).startswith(f'{folder / "meta"} is missing')
+
+
+def test_missing_files_without_a_network(tmp_path, monkeypatch):
+    def unreachable(*_, **__):
+        raise URLError('no route')
+
+    monkeypatch.setattr(images_module, 'download_and_extract_archive', unreachable)
+    with pytest.raises(FileNotFoundError) as error:
+        CIFAR100Arrays(tmp_path)
+    assert 'cannot be reached (no route); unpack it into' in one_line(error)
 
 
 def test_missing_files_are_downloaded(tmp_path, monkeypatch, cifar100):

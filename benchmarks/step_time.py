@@ -1,0 +1,275 @@
+"""Images per second of a whole training, beside the bare networks and beside RepDistiller.
+
+    python benchmarks/step_time.py --peer ../RepDistiller
+
+Everything takes turns in one run, several rounds of some iterations each, so that a machine's moods fall on all alike:
+
+- ``fast`` and ``stock``: the Runner of a config with its data path, hooks and log, for each of ``--methods``;
+- ``bare``: on one fixed batch the teacher's forward pass and the student's step with cross-entropy, nothing else: the floor;
+- ``peer``: RepDistiller's own data loader and loop (``--peer``, a checkout of HobbitLong/RepDistiller), in float32 as it is, KD
+  and CRD. Patched from outside, for today's packages: torchvision's check of the files, the names of its arrays, calls of
+  ``.cuda()`` where there is none, ``.view`` of a strided tensor.
+
+Networks have random weights; times do not depend on them.
+"""
+import argparse
+import contextlib
+import io
+import json
+import sys
+import time
+import types
+import uuid
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+from unittest import mock
+
+import torch
+from environment import about_this_run, conditions
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from rich.progress import track
+from torch.nn import functional as F
+
+from mmcrrcd.models.networks import look
+from mmcrrcd.registry import MODELS
+
+RESULT = Path(__file__).parent / 'results' / 'step_time.json'
+BATCH, LR = 96, 0.05
+METHODS = {
+    'kd': dict(beta=0),
+    'crrcd': dict(),
+    'crrcd, all anchors': dict(num_anchors=None),
+    'crd': dict(beta=0, objective=dict(crd=dict(type='mmcrrcd.CRDLoss', num_samples=50_000, weight=0.8))),
+}
+
+
+class Done(Exception):
+    pass
+
+
+class Clock(Hook):
+    """Times ``iterations`` after ``warmup``; waits for the device at both ends only."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, warmup: int, iterations: int):
+        self.warmup, self.iterations, self.seconds = warmup, iterations, 0.0
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        if batch_idx + 1 == self.warmup:
+            self.start = now()
+        if batch_idx + 1 == self.warmup + self.iterations:
+            self.seconds = now() - self.start
+            raise Done
+
+
+def now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def config_of(args: argparse.Namespace, path: str, method: str) -> Config:
+    """The config with ``method``, on a data path, without checkpoints and validation."""
+    cfg = Config.fromfile(args.config)
+    cfg.model.update(METHODS[method])
+    cfg.model.teacher_checkpoint = None
+    cfg.model.data_preprocessor.update(resolution=args.resolution)
+    if path == 'stock':
+        stock = Config.fromfile('configs/_base_/datasets/cifar100_stock.py')
+        cfg.train_dataloader = stock.train_dataloader
+    cfg.train_dataloader.batch_size = BATCH
+    cfg.train_dataloader.dataset.data_root = args.data_root
+    cfg.val_dataloader = cfg.val_evaluator = cfg.val_cfg = cfg.test_dataloader = cfg.test_evaluator = cfg.test_cfg = None
+    if not args.float32:
+        cfg.optim_wrapper.type = 'mmcrrcd.BF16OptimWrapper'
+    cfg.work_dir, cfg.experiment_name, cfg.log_level = str(args.work_dir), uuid.uuid4().hex, 'ERROR'
+    cfg.default_hooks.checkpoint = None
+    return cfg
+
+
+def of_runner(args: argparse.Namespace, path: str, method: str) -> float:
+    """Seconds of ``args.iterations`` iterations of a training."""
+    clock = Clock(args.warmup, args.iterations)
+    runner = Runner.from_cfg(config_of(args, path, method))
+    runner.register_hook(clock)
+    with contextlib.suppress(Done):
+        runner.train()
+    return clock.seconds
+
+
+def of_bare_networks(args: argparse.Namespace) -> float:
+    """Seconds of the same number of steps that only run the two networks, on one batch."""
+    model = MODELS.build(config_of(args, 'fast', 'kd').model).to(get_device()).train()
+    model.load_teacher()
+    optimizer = torch.optim.SGD(model.student.parameters(), LR, momentum=0.9, weight_decay=5e-4)
+    high = torch.randn(BATCH, 3, 32, 32, device=get_device()).to(memory_format=torch.channels_last)
+    low = high if args.resolution is None else F.interpolate(high, (args.resolution,) * 2)
+    labels = torch.randint(100, (BATCH,), device=get_device())
+    for step in range(args.warmup + args.iterations):
+        if step == args.warmup:
+            start = now()
+        with torch.autocast(get_device(), torch.bfloat16, enabled=not args.float32):
+            model.teach(high)
+            logits = look(model.student, low).logits
+        loss = F.cross_entropy(logits, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return now() - start
+
+
+class Peer:
+    """RepDistiller's training loop on its own data loader, resnet56 to resnet20."""
+
+    def __init__(self, folder: Path, data_root: str):
+        sys.path.insert(0, str(folder))
+        sys.modules.setdefault('tensorboard_logger', types.ModuleType('tensorboard_logger'))
+        import torchvision
+        original = torchvision.datasets.CIFAR100
+        names = {'train_data': property(lambda self: self.data), 'train_labels': property(lambda self: self.targets)}
+        torchvision.datasets.CIFAR100 = type('CIFAR100', (original,), names)
+        from crd.criterion import CRDLoss
+        from dataset import cifar100
+        from distiller_zoo import DistillKL
+        from helper import loops, util
+        from models import model_dict
+        torchvision.datasets.CIFAR100 = original
+        cifar100.get_data_folder = lambda: data_root
+        loops.accuracy = self.accuracy
+        self.loaders, self.loops, self.util = cifar100, loops, util
+        self.CRDLoss, self.DistillKL, self.networks = CRDLoss, DistillKL, model_dict
+        self.ready = {}
+
+    @staticmethod
+    def accuracy(output, target, topk):
+        """Its ``accuracy`` with ``reshape`` for ``view``."""
+        right = output.topk(max(topk), 1)[1].t().eq(target.view(1, -1).expand(max(topk), -1))
+        return [right[:k].reshape(-1).float().sum(0, keepdim=True).mul_(100.0 / len(target)) for k in topk]
+
+    def build(self, method: str, workers: int) -> tuple:
+        """What its ``train_student.py`` builds for a method, with the weights of its ``run_cifar_distill.sh``."""
+        opt = types.SimpleNamespace(distill=method, gamma=1, alpha=1.0, beta=0.8, print_freq=10**9, s_dim=64, t_dim=64,
+                                    feat_dim=128, nce_k=16384, nce_t=0.07, nce_m=0.5)
+        with mock.patch('torchvision.datasets.cifar.check_integrity', lambda *_: True):
+            if method == 'crd':
+                loader, _, opt.n_data = self.loaders.get_cifar100_dataloaders_sample(BATCH, workers, k=opt.nce_k)
+            else:
+                loader, _, opt.n_data = self.loaders.get_cifar100_dataloaders(BATCH, workers, is_instance=True)
+        student, teacher = (self.networks[name](num_classes=100) for name in ('resnet20', 'resnet56'))
+        modules, trained = torch.nn.ModuleList([student]), torch.nn.ModuleList([student])
+        criteria = [torch.nn.CrossEntropyLoss(), self.DistillKL(4), self.DistillKL(4)]
+        if method == 'crd':
+            where_there_is_no_gpu = mock.patch('crd.memory.AliasMethod.cuda', lambda self: None)
+            with contextlib.nullcontext() if torch.cuda.is_available() else where_there_is_no_gpu:
+                criteria[2] = self.CRDLoss(opt)
+            for embed in (criteria[2].embed_s, criteria[2].embed_t):
+                modules.append(embed)
+                trained.append(embed)
+        optimizer = torch.optim.SGD(trained.parameters(), LR, momentum=0.9, weight_decay=5e-4)
+        modules.append(teacher)
+        criteria = torch.nn.ModuleList(criteria)
+        if torch.cuda.is_available():
+            modules.cuda()
+            criteria.cuda()
+        return opt, loader, modules, criteria, optimizer
+
+    def seconds(self, args: argparse.Namespace, method: str) -> float:
+        if method not in self.ready:
+            self.ready[method] = self.build(method, args.workers)
+        opt, loader, modules, criteria, optimizer = self.ready[method]
+        clock = {}
+
+        def some_batches():
+            for step, batch in enumerate(loader):
+                if step == args.warmup:
+                    clock['start'] = now()
+                if step == args.warmup + args.iterations:
+                    clock['end'] = now()
+                    return
+                yield batch
+
+        some = some_batches()
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.loops.train_distill(1, Sized(some, args.warmup + args.iterations), modules, criteria, optimizer, opt)
+        return clock['end'] - clock['start']
+
+
+class Sized:
+    def __init__(self, batches, length: int):
+        self.batches, self.length = batches, length
+
+    def __iter__(self):
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return self.length
+
+
+def measure(args: argparse.Namespace) -> dict:
+    turns = {f'{path} {method}': lambda p=path, m=method: of_runner(args, p, m)
+             for path in args.paths for method in args.methods}
+    turns['bare networks'] = lambda: of_bare_networks(args)
+    if args.peer:
+        peer = Peer(args.peer, args.data_root)
+        turns |= {f'peer {method}': lambda m=method: peer.seconds(args, m) for method in ('kd', 'crd')}
+    rates = defaultdict(list)
+    for _ in track(range(args.rounds), 'rounds'):
+        for name, turn in turns.items():
+            rates[name].append(BATCH * args.iterations / turn())
+    return dict(**about_this_run(), config=args.config, resolution=args.resolution, batch=BATCH, iterations=args.iterations,
+                workers=args.workers, precision='float32' if args.float32 else 'bfloat16', rates=rates)
+
+
+def ratio(result: dict, one: str, other: str) -> str:
+    """Median, and range, over the rounds of the ratio of two rates."""
+    if other not in result['rates'] or one not in result['rates']:
+        return '–'
+    ratios = sorted(a / b for a, b in zip(result['rates'][one], result['rates'][other]))
+    return f'{median(ratios):.2f} ({ratios[0]:.2f} – {ratios[-1]:.2f})'
+
+
+def table(result: dict) -> str:
+    """Markdown: images per second, and how often the peer's and how much of the bare networks' this is."""
+    lines = ['| | images/s, median | range | over the bare networks | over RepDistiller, KD | over RepDistiller, CRD |',
+             '|---|---|---|---|---|---|']
+    for name, rates in result['rates'].items():
+        lines.append(f'| {name} | {median(rates):.0f} | {min(rates):.0f} – {max(rates):.0f} '
+                     f'| {ratio(result, name, "bare networks")} | {ratio(result, name, "peer kd")} '
+                     f'| {ratio(result, name, "peer crd")} |')
+    return '\n'.join([*lines, '', f'{Path(result["config"]).stem}, the student sees {result["resolution"] or 32} pixels, batch '
+                      f'{result["batch"]}, {result["precision"]} (the peer in float32); n = {len(rates)} rounds of '
+                      f'{result["iterations"]} iterations; workers of the peer: {result["workers"]}. {conditions(result)}'])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--config', default='configs/crrcd/resnet56_resnet20_cifar100.py')
+    parser.add_argument('--resolution', type=int, help='pixels the student sees; all 32 by default (the peer always)')
+    parser.add_argument('--methods', nargs='+', default=list(METHODS), choices=list(METHODS), metavar='METHOD')
+    parser.add_argument('--paths', nargs='+', default=['fast', 'stock'], choices=['fast', 'stock'])
+    parser.add_argument('--peer', type=Path, help='a checkout of HobbitLong/RepDistiller')
+    parser.add_argument('--workers', type=int, default=2, help="worker processes of the peer's data loader")
+    parser.add_argument('--data-root', default='data/cifar100')
+    parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument('--iterations', type=int, default=20)
+    parser.add_argument('--warmup', type=int, default=6, help='iterations before the clock runs; the queue takes six to fill')
+    parser.add_argument('--float32', action='store_true', help='this package in float32, too')
+    parser.add_argument('--threads', type=int)
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/step_time'))
+    parser.add_argument('--json', type=Path, default=RESULT)
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    result = measure(args)
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    args.json.write_text(json.dumps(result, indent=1) + '\n')
+    print(table(result))
+
+
+if __name__ == '__main__':
+    main()
