@@ -1,6 +1,6 @@
-from .hooks import (AtomicCheckpointHook, CheckInputHook, CriticWatchHook, EpochSeedHook, FiniteHook, IntervalInfoHook,
-                    PlainCheckpointHook, seed_all, seed_worker)
+from .hooks import (AtomicCheckpointHook, CheckInputHook, CompileHook, CriticWatchHook, EpochSeedHook, FiniteHook,
+                    IntervalInfoHook, PlainCheckpointHook, seed_all, seed_worker)
 from .optim_wrapper import BF16OptimWrapper
 
-__all__ = ['AtomicCheckpointHook', 'BF16OptimWrapper', 'CheckInputHook', 'CriticWatchHook', 'EpochSeedHook', 'FiniteHook',
-           'IntervalInfoHook', 'PlainCheckpointHook', 'seed_all', 'seed_worker']
+__all__ = ['AtomicCheckpointHook', 'BF16OptimWrapper', 'CheckInputHook', 'CompileHook', 'CriticWatchHook', 'EpochSeedHook',
+           'FiniteHook', 'IntervalInfoHook', 'PlainCheckpointHook', 'seed_all', 'seed_worker']

@@ -63,7 +63,8 @@ def runner_at(tmp_path, weight: float = 0.0, loss: float | None = None):
     model = nn.Linear(2, 1)
     model.bias.data.fill_(weight)
     scalars = {} if loss is None else {'train/loss': HistoryBuffer([loss], [1])}
-    return SimpleNamespace(iter=9, epoch=0, model=model, work_dir=str(tmp_path), message_hub=SimpleNamespace(log_scalars=scalars))
+    return SimpleNamespace(iter=9, epoch=0, model=model, work_dir=str(tmp_path),
+                           message_hub=SimpleNamespace(log_scalars=scalars))
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])

@@ -90,6 +90,12 @@ class RelationContrastLoss(nn.Module):
         self.cross_relation = FeatureRelation(width_t, width_s, self.dim)
         self.queue = EmbeddingQueue(self.num_negatives, width_t)
 
+    def compile(self, **options) -> None:
+        """Compiles the scores and their loss. Not the queue: torch.compile (2.14) keeps it for the backward pass as it is
+        after the batch went in, and so returns wrong gradients once the size of the batch has changed.
+        """
+        self._part = torch.compile(self._part, **options)
+
     def check_batch(self, size: int) -> None:
         """Raises InputError where a batch of ``size`` samples, of all processes together, does not fit the queue."""
         if size > self.num_negatives:

@@ -1,0 +1,67 @@
+"""Compiled networks and losses: one graph each, none again after the first epoch, the same names and numbers."""
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from mmengine.hooks import Hook
+from torch._dynamo.utils import counters
+
+from mmcrrcd.engine import CompileHook
+from mmcrrcd.engine.hooks.compile import heavy_parts
+from mmcrrcd.models import CRRCD
+from tiny import config, crrcd, train, write_teacher
+
+
+class Graphs(Hook):
+    """Graphs and graph breaks up to the end of each epoch, validation included."""
+
+    def __init__(self):
+        self.seen = []
+
+    def before_train_epoch(self, runner):
+        self.seen.append((counters['stats']['unique_graphs'], sum(counters['graph_break'].values())))
+
+
+@pytest.fixture
+def fresh(monkeypatch):
+    monkeypatch.setattr(CRRCD, 'RATIO_INTERVAL', 2)      # this takes the losses' gradients twice
+    torch._dynamo.reset()
+    counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
+def run(tmp_path, *hooks, epochs):
+    cfg = config(tmp_path / str(len(hooks)), crrcd(write_teacher(tmp_path / 'teacher.pth')), epochs=epochs)
+    cfg.train_dataloader.batch_size = 9                  # the last batch of an epoch is smaller
+    return train(cfg, *hooks)
+
+
+def test_each_part_is_one_graph_and_nothing_is_compiled_after_the_first_epoch(tmp_path, fresh):
+    graphs = Graphs()
+    runner = run(tmp_path, CompileHook(backend='eager'), graphs, epochs=4)
+    parts = heavy_parts(runner.model)
+    assert len(parts) == 4
+    first, *later = graphs.seen[1:]
+    assert first[0] >= len(parts) and first[1] == 0
+    assert later == [first] * len(later)
+
+
+def test_names_and_weights_are_those_of_the_run_that_was_not_compiled(tmp_path, fresh):
+    compiled = run(tmp_path, CompileHook(backend='aot_eager'), Graphs(), epochs=2).model.state_dict()
+    assert counters['stats']['unique_graphs'] >= 4
+    plain = run(tmp_path, Graphs(), epochs=2).model.state_dict()
+    assert list(compiled) == list(plain)
+    for name, value in plain.items():
+        torch.testing.assert_close(compiled[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_a_loss_with_a_memory_and_no_compile_of_its_own_is_left_as_it_is():
+    class Bank(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer('bank', torch.zeros(3))
+
+    model = SimpleNamespace(student=nn.Linear(1, 1), teacher=None, losses=nn.ModuleDict(dict(bank=Bank(), plain=nn.Identity())))
+    assert heavy_parts(model) == [model.student, model.losses['plain']]
