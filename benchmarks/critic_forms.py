@@ -100,7 +100,7 @@ def accuracy(network, preprocessor, images: torch.Tensor, labels: torch.Tensor) 
     right = 0
     for some, answers in zip(images.split(500), labels.split(500)):
         seen = preprocessor(dict(inputs=some))['inputs'].low
-        right += (network(seen).argmax(1).cpu() == answers).sum().item()
+        right += (network(seen).argmax(1).cpu() == answers.cpu()).sum().item()
     return 100 * right / len(images)
 
 

@@ -11,6 +11,7 @@ import mmcrrcd.datasets.images as images_module
 import numpy as np
 import pytest
 import torch
+from mmengine.device import get_device
 from mmcrrcd.datasets import CIFAR10Arrays, CIFAR100Arrays, ImageArrays, whole_batch
 from mmcrrcd.datasets.images import read_pickle
 from mmcrrcd.errors import InputError
@@ -273,3 +274,20 @@ def test_a_pickle_cannot_run_code(tmp_path, function, protocol):
     assert not made.exists()
     pickle.loads(path.read_bytes())                      # it would have run
     assert made.exists()
+
+
+@pytest.mark.skipif(not Path('/proc/self/maps').exists(), reason='looks at the maps of the process')
+def test_memory_mapped_images_are_read_batch_by_batch(tmp_path):
+    images = np.random.default_rng(0).integers(256, size=(20, 4, 4, 3), dtype=np.uint8)
+    np.save(tmp_path / 'images.npy', images)
+    dataset = ImageArrays(np.load(tmp_path / 'images.npy', mmap_mode='c'), np.arange(20), CLASSES, 'mapped')
+    np.testing.assert_array_equal(dataset.__getitems__([3, 7])['inputs'].permute(0, 2, 3, 1), images[[3, 7]])
+    with open('/proc/self/maps') as maps:
+        assert str(tmp_path / 'images.npy') in maps.read()       # still the file, no copy in memory
+
+
+def test_images_live_where_they_are_told_to():
+    images, labels = np.zeros((2, 4, 4, 3), np.uint8), np.arange(2)
+    for device, expected in (('cpu', 'cpu'), ('auto', get_device()), ('meta', 'meta')):
+        batch = ImageArrays(images, labels, CLASSES, 'here', device).__getitems__([1, 0])
+        assert {value.device.type for value in batch.values()} == {expected}

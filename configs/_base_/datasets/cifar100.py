@@ -14,13 +14,13 @@ data_preprocessor = dict(
 train_dataloader = dict(
     batch_size=96,
     num_workers=0,
-    dataset=dict(type=CIFAR100Arrays, data_root='data/cifar100', split='train'),
+    dataset=dict(type=CIFAR100Arrays, data_root='data/cifar100', split='train', device='auto'),
     sampler=dict(type=DefaultSampler, shuffle=True),
     collate_fn=dict(type=whole_batch))
 val_dataloader = dict(
     batch_size=500,
     num_workers=0,
-    dataset=dict(type=CIFAR100Arrays, data_root='data/cifar100', split='test'),
+    dataset=dict(type=CIFAR100Arrays, data_root='data/cifar100', split='test', device='auto'),
     sampler=dict(type=DefaultSampler, shuffle=False),
     collate_fn=dict(type=whole_batch))
 test_dataloader = val_dataloader

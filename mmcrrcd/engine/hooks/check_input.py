@@ -11,7 +11,7 @@ from mmcrrcd.registry import HOOKS
 @HOOKS.register_module()
 class CheckInputHook(Hook):
     """Compares, before training, the data's classes with the student's, the batch with what the losses can hold, the weights'
-    schedules with the loop.
+    schedules with the loop, the place of the images with the loader's workers.
 
     Raises:
         InputError: they do not fit.
@@ -27,6 +27,9 @@ class CheckInputHook(Hook):
         scheduled = [name for name, weight in model.weights.items() if isinstance(weight, (list, tuple))]
         if scheduled and not isinstance(runner.train_loop, EpochBasedTrainLoop):
             raise InputError(f'the weight of {scheduled[0]} is a schedule over epochs, but training is by iterations')
+        images = getattr(loader.dataset, 'images', None)
+        if loader.num_workers and getattr(images, 'is_cuda', False):
+            raise InputError(f"images kept on the GPU need num_workers=0, got {loader.num_workers}; or say device='cpu'")
         for loss in model.losses.values():
             if hasattr(loss, 'check_batch'):
                 loss.check_batch(loader.batch_size * get_world_size())
