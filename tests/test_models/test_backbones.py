@@ -1,4 +1,4 @@
-"""The CIFAR backbones: their sizes against published networks, every input size, and folding of their batch norms."""
+"""The CIFAR backbones: sizes against published networks, every input size, maps before activation, folding of batch norms."""
 import json
 from collections import Counter
 
@@ -11,7 +11,7 @@ import mmcrrcd.models  # noqa: F401
 from mmcrrcd.models.backbones import VGGCIFAR, WRNCIFAR, MobileNetV2CIFAR, ResNetCIFAR, ShuffleNetV1CIFAR, ShuffleNetV2CIFAR
 from mmcrrcd.models.backbones.base import StageBackbone
 from mmcrrcd.models.frozen import fold
-from mmcrrcd.models.networks import look
+from mmcrrcd.models.networks import ask_for_raw, look
 from mmcrrcd.registry import MODELS
 from utils import shared_file
 
@@ -143,6 +143,81 @@ def test_mobilenet_maps_are_without_relu():
         stem, *maps, feature = build(KINDS['mobilenet_v2'])(torch.randn(2, 3, 32, 32))
     assert stem.min() >= 0 and feature.min() >= 0
     assert all(x.min() < 0 for x in maps)
+
+
+def with_raw(kind: str, training: bool = True, size: int = 16) -> tuple[nn.Module, list, list, list]:
+    """The backbone, and of one batch the tuple without raw maps, the same with them, and the raw maps."""
+    plain, giving = (randomise_norms(build(KINDS[kind])).train(training) for _ in range(2))
+    giving.load_state_dict(plain.state_dict())
+    giving.gives_raw = True
+    images = torch.randn(2, 3, size, size)
+    with torch.no_grad():
+        before, after = plain(images), giving(images)
+    assert all(torch.equal(a, b) for a, b in zip(plain.state_dict().values(), giving.state_dict().values(), strict=True))
+    number = len(giving.stages)
+    assert len(after) == len(before) + number
+    return giving, before, (*after[:number + 1], after[-1]), after[number + 1:-1]
+
+
+@pytest.mark.parametrize('training', (True, False))
+@pytest.mark.parametrize('kind', KINDS)
+def test_raw_maps_change_nothing_else(kind, training):
+    """Neither maps nor feature nor, in training, the statistics of the norms."""
+    _, before, after, raws = with_raw(kind, training)
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert [x.shape for x in raws] == [x.shape for x in before[1:-1]]
+
+
+@pytest.mark.parametrize('kind', AFTER_RELU)
+def test_relu_of_a_raw_map_is_the_map(kind):
+    _, _, (_, *maps, _), raws = with_raw(kind)
+    assert all(raw.min() < 0 and torch.equal(torch.relu(raw), x) for raw, x in zip(raws, maps, strict=True))
+
+
+def test_raw_maps_of_shufflenet_v2_have_half_their_channels_before_relu():
+    *_, raws = with_raw('shufflenet_v2')
+    for raw in raws:                                      # shuffled: even channels are those that the last unit has kept
+        assert raw[:, 0::2].min() >= 0 and raw[:, 1::2].amin((0, 2, 3)).lt(0).float().mean() > 0.5
+
+
+def test_raw_maps_of_wrn_are_after_the_norm_that_follows():
+    backbone, _, (_, *maps, _), raws = with_raw('wrn', training=False)
+    norms = [backbone.stages[1][0].bn1, backbone.stages[2][0].bn1, backbone.last[0]]
+    with torch.no_grad():
+        assert all(torch.equal(raw, norm(x)) for raw, norm, x in zip(raws, norms, maps, strict=True))
+
+
+def test_raw_maps_of_mobilenet_are_its_maps():
+    _, _, (_, *maps, _), raws = with_raw('mobilenet_v2')
+    assert all(torch.equal(raw, x) for raw, x in zip(raws, maps, strict=True))
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_gradients_through_raw_maps(kind):
+    backbone = build(KINDS[kind])
+    backbone.gives_raw = True
+    *_, feature = out = backbone(torch.randn(2, 3, 8, 8))
+    sum(x.square().mean() for x in out).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in backbone.parameters())
+    assert feature.shape[1] == backbone.out_channels
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_a_stream_has_raw_maps_once_asked_for(kind):
+    """Also where the backbone has been compiled before."""
+    torch._dynamo.reset()                                 # the limit of recompilations counts over all backbones
+    channels = build(KINDS[kind]).out_channels
+    network = ImageClassifier(backbone=KINDS[kind], neck=dict(type=GlobalAveragePooling),
+                              head=dict(type=LinearClsHead, num_classes=10, in_channels=channels)).eval()
+    network.backbone.compile(backend='eager', fullgraph=True)
+    images = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        before = look(network, images)
+        ask_for_raw(network)
+        after = look(network, images)
+    assert before.raw == () and [x.shape for x in after.raw] == [x.shape for x in after.maps[1:]]
+    assert torch.equal(before.logits, after.logits)
+    assert all(torch.equal(a, b) for a, b in zip(before.maps, after.maps, strict=True))
 
 
 @pytest.mark.parametrize('width, channels', ((1.0, 1280), (1.4, 1792)))

@@ -1,4 +1,6 @@
 from .crrcd import CRRCD
 from .distiller import Distiller
+from .ekd import EKD
+from .sskd import SSKD
 
-__all__ = ['CRRCD', 'Distiller']
+__all__ = ['CRRCD', 'Distiller', 'EKD', 'SSKD']

@@ -1,6 +1,7 @@
 """What every backbone of this package has in common: it returns its maps, stem first, and then its feature."""
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class StageBackbone(BaseModule):
@@ -12,9 +13,13 @@ class StageBackbone(BaseModule):
 
     Subclasses set ``self.stem``, ``self.stages`` (an ``nn.ModuleList``) and, where something follows the last stage,
     ``self.last``; ``self.out_channels`` is the width of the feature.
+
+    With ``gives_raw`` on, ``forward`` returns ``(*maps, *raws, feature)``: for each stage also its output before its last
+    activation.
     """
 
     out_channels: int
+    gives_raw = False
 
     def __init__(self, init_cfg: dict | list | None = None):
         super().__init__(init_cfg)
@@ -22,11 +27,30 @@ class StageBackbone(BaseModule):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         x = self.stem(images)
+        if self.gives_raw:
+            return self.forward_with_raw(x)
         maps = [x]
         for stage in self.stages:
             x = stage(x)
             maps.append(x)
         return (*maps, self.last(x))
+
+    def forward_with_raw(self, x: Tensor) -> tuple[Tensor, ...]:
+        """``(*maps, *raws, feature)`` from the stem's map on."""
+        maps, raws = [x], []
+        for stage in self.stages:
+            x, raw = self.map_and_raw(stage, x)
+            maps.append(x)
+            raws.append(raw)
+        return (*maps, *raws, self.last(x))
+
+    def map_and_raw(self, stage: nn.Sequential, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The output of a stage, and what it is before its last ReLU. Here the last block tells, by its method ``raw``."""
+        *blocks, last = stage
+        for block in blocks:
+            x = block(x)
+        raw = last.raw(x)
+        return F.relu(raw), raw
 
 
 def kaiming_init(module: nn.Module) -> None:

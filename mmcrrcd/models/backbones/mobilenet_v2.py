@@ -64,3 +64,7 @@ class MobileNetV2CIFAR(StageBackbone):
         self.out_channels = int(1280 * max(width, 1))
         self.last = nn.Sequential(*conv_bn(in_channels, self.out_channels), nn.ReLU(inplace=True))
         kaiming_init(self)
+
+    def map_and_raw(self, stage: nn.Sequential, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = stage(x)
+        return x, x

@@ -22,10 +22,14 @@ class BasicBlock(nn.Module):
             self.downsample = nn.Sequential(nn.Conv2d(in_channels, channels, 1, stride, bias=False),
                                             nn.BatchNorm2d(channels))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def raw(self, x: Tensor) -> Tensor:
+        """The output before its ReLU."""
         shortcut = x if self.downsample is None else self.downsample(x)
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        return F.relu(self.bn2(self.conv2(x)).add_(shortcut), inplace=True)
+        return self.bn2(self.conv2(x)).add_(shortcut)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.raw(x), inplace=True)
 
 
 @MODELS.register_module()

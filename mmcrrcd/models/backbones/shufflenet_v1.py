@@ -25,12 +25,15 @@ class ShuffleUnit(nn.Module):
         self.conv3 = nn.Conv2d(hidden, channels, 1, groups=groups, bias=False)
         self.bn3 = nn.BatchNorm2d(channels)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def raw(self, x: Tensor) -> Tensor:
+        """The output before its ReLU."""
         out = channel_shuffle(F.relu(self.bn1(self.conv1(x)), inplace=True), self.in_groups)
         out = F.relu(self.bn2(self.conv2(out)), inplace=True)
         out = self.bn3(self.conv3(out))
-        out = torch.cat((out, F.avg_pool2d(x, 3, 2, 1)), dim=1) if self.stride == 2 else out + x
-        return F.relu(out, inplace=True)
+        return torch.cat((out, F.avg_pool2d(x, 3, 2, 1)), dim=1) if self.stride == 2 else out + x
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.raw(x), inplace=True)
 
 
 @MODELS.register_module()

@@ -26,6 +26,11 @@ class SplitUnit(nn.Module):
         half = channels // 2
         self.branch = nn.Sequential(*pointwise(half, half), *depthwise(half, 1), *pointwise(half, half))
 
+    def raw(self, x: Tensor) -> Tensor:
+        """The output before the branch's last ReLU; the other half comes from a ReLU."""
+        kept, rest = x.chunk(2, dim=1)
+        return channel_shuffle(torch.cat((kept, self.branch[:-1](rest)), dim=1), 2)
+
     def forward(self, x: Tensor) -> Tensor:
         kept, rest = x.chunk(2, dim=1)
         return channel_shuffle(torch.cat((kept, self.branch(rest)), dim=1), 2)

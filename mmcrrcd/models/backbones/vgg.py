@@ -51,3 +51,7 @@ class VGGCIFAR(StageBackbone):
         self.stages = nn.ModuleList(nn.Sequential(pool, *layers) for pool, layers in zip(pools, groups[1:]))
         self.out_channels = in_channels
         kaiming_init(self)
+
+    def map_and_raw(self, stage: nn.Sequential, x: Tensor) -> tuple[Tensor, Tensor]:
+        raw = stage[:-1](x)
+        return F.relu(raw), raw

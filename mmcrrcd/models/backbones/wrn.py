@@ -24,7 +24,10 @@ class PreActivationBlock(nn.Module):
             self.shortcut = nn.Conv2d(in_channels, channels, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        active = F.relu(self.bn1(x), inplace=True)
+        return self.convolve(x, F.relu(self.bn1(x), inplace=True))
+
+    def convolve(self, x: Tensor, active: Tensor) -> Tensor:
+        """The output, from the input and what BN and ReLU make of it."""
         out = self.conv2(F.relu(self.bn2(self.conv1(active)), inplace=True))
         return out + (x if self.shortcut is None else self.shortcut(active))
 
@@ -61,3 +64,17 @@ class WRNCIFAR(StageBackbone):
         self.last = nn.Sequential(nn.BatchNorm2d(in_channels), nn.ReLU(inplace=True))
         self.out_channels = in_channels
         kaiming_init(self)
+
+    def forward_with_raw(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The BN after a map is the first layer of the next stage, and of ``last``; it is computed once."""
+        maps, raws = [x], []
+        for stage in self.stages:
+            first, *others = stage
+            raws.append(first.bn1(x))
+            x = first.convolve(x, F.relu(raws[-1]))
+            for block in others:
+                x = block(x)
+            maps.append(x)
+        norm, _ = self.last
+        raws.append(norm(x))
+        return (*maps, *raws[1:], F.relu(raws[-1]))              # the first is the stem's

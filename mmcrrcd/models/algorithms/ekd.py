@@ -1,0 +1,80 @@
+"""Evolutionary knowledge distillation (EKD): the teacher is no finished network, it learns while it teaches."""
+from mmpretrain.models import ImageClassifier
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils._pytree import tree_map_only
+
+from mmcrrcd.errors import InputError
+from mmcrrcd.models.losses.stages import at_least_float32, pair_stages, same_size
+from mmcrrcd.models.networks import look
+from mmcrrcd.registry import ALGORITHMS
+from mmcrrcd.structures import Batch, Stream
+
+from .distiller import Distiller
+from .schedule import Schedule
+
+
+class GuidedLoss(nn.Module):
+    """Mean squared error between the teacher's maps and the student's through a guided module, summed over the stages.
+
+    A guided module is a 1x1 convolution to the teacher's channels and a batch norm. The larger of two maps is averaged to
+    the size of the smaller.
+    """
+
+    def prepare(self, student: Stream, teacher: Stream) -> None:
+        self.pairs = pair_stages(student, teacher)
+        self.guided = nn.ModuleList()
+        for i, j in self.pairs:
+            here, there = student.maps[i].shape[1], teacher.maps[j].shape[1]
+            self.guided.append(nn.Sequential(nn.Conv2d(here, there, 1, bias=False), nn.BatchNorm2d(there)))
+
+    def forward(self, student: Stream, teacher: Stream, batch: Batch) -> Tensor:
+        total = 0
+        for (i, j), module in zip(self.pairs, self.guided, strict=True):
+            total = total + F.mse_loss(*same_size(module(at_least_float32(student.maps[i])), at_least_float32(teacher.maps[j])))
+        return total
+
+
+@ALGORITHMS.register_module()
+class EKD(Distiller):
+    """After Zhang et al., Student Network Learning via Evolutionary Knowledge Distillation, TCSVT 2022
+    (https://arxiv.org/abs/2103.13811).
+
+    From the paper's abstract: the teacher is not pretrained and fixed, it learns online; it supervises the student with
+    intermediate knowledge all along; between corresponding blocks of the two stand several simple guided modules. The
+    paper's equations were not at hand, so these are choices of this package: what a guided module is and the distance
+    (:class:`GuidedLoss`), their weight, that the teacher learns from its own classification loss alone (knowledge flows to
+    the student only), and that the student learns nothing from the teacher's logits unless ``objective`` says so.
+
+    The total is the student's and the teacher's classification losses + beta x the guided loss. The teacher is trained and
+    saved with the student (``teacher.*`` in checkpoints), on the high-resolution images; the exported student is without it.
+
+    Args:
+        beta: weight of the guided loss, a number or a schedule.
+        objective: further losses, ``dict(kd=dict(type='mmcrrcd.KDLoss', weight=1.0))`` for the teacher's logits.
+        teacher: config of an mmpretrain classifier whose maps are seen. There is no ``teacher_checkpoint``.
+        student, ...: see :class:`Distiller`.
+
+    Shown in the log: ``accuracy_teacher``, in percent.
+    """
+
+    def __init__(self, student: dict, teacher: dict, beta: Schedule = 1.0, objective: dict[str, dict] | None = None, **kwargs):
+        if kwargs.get('teacher_checkpoint') is not None:
+            raise InputError('the teacher of EKD learns along with the student, from the start: leave teacher_checkpoint out')
+        guided = dict(type=GuidedLoss, weight=beta)
+        super().__init__(student, teacher, objective={'guided': guided, **(objective or {})}, **kwargs)
+        if not isinstance(self.teacher, ImageClassifier):
+            raise InputError(f'the teacher of EKD is an ImageClassifier of mmpretrain, got a {type(self.teacher).__name__}')
+        # From here on a module like the student, so it is trained, saved and reduced over processes.
+        self.teacher = self.teacher.requires_grad_().train()
+        self._teacher_is_ready = True
+
+    def teach(self, images: Tensor) -> Stream:
+        """What the teacher says of the high-resolution images (N, 3, H, W), with gradients."""
+        return look(self.teacher, images)
+
+    def compare(self, student: Stream, teacher: Stream, batch: Batch) -> dict[str, Tensor]:
+        parts = super().compare(student, tree_map_only(Tensor, Tensor.detach, teacher), batch)
+        parts['loss_teacher'] = self.teacher.head.loss_module(teacher.logits, batch.labels)
+        parts['accuracy_teacher'] = 100 * (teacher.logits.argmax(1) == batch.labels).float().mean()
+        return parts

@@ -1,0 +1,59 @@
+"""Activation boundaries (Heo et al., AAAI 2019, https://arxiv.org/abs/1811.03233)."""
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmcrrcd.errors import InputError
+from mmcrrcd.registry import LOSSES
+from mmcrrcd.structures import Batch, Stream
+
+from .stages import at_least_float32, pair_stages
+
+
+def ab_loss(student_raw: Tensor, teacher_map: Tensor, margin: float) -> Tensor:
+    """3 / (1000 N) x the sum of max(m - s, 0)^2 where the teacher's neuron is on and of max(m + s, 0)^2 where it is off.
+
+    m is ``margin``, s is ``student_raw`` (N, C, H, W), before its activation. Of ``teacher_map``, of the same shape, only the
+    signs count, so it may be after its ReLU. The factor 3 / 1000 is that of the published code. -> scalar.
+    """
+    return F.relu(margin + torch.where(teacher_map > 0, -student_raw, student_raw)).square().sum() * 3 / 1000 / len(student_raw)
+
+
+@LOSSES.register_module()
+class ABLoss(nn.Module):
+    """:func:`ab_loss`, summed over the n stages of :func:`pair_stages`, the i-th weighted by 2^(i - n + 1).
+
+    A 1x1 convolution and BN bring the student's map to the teacher's channels where they differ, then it is brought to the
+    teacher's size: averages over the teacher's map would have boundaries of their own. Published as a stage of its own before
+    the classification loss: a weight of ``[(0, 1), (30, 1), (30, 0)]`` and ``cls_weight=[(0, 0), (30, 0), (30, 1)]``.
+
+    Args:
+        margin: how far from zero a neuron shall be.
+    """
+
+    needs_raw = True
+
+    def __init__(self, margin: float = 1.0):
+        super().__init__()
+        self.margin = margin
+
+    def prepare(self, student: Stream, teacher: Stream) -> None:
+        """Make the connectors."""
+        if not student.raw:
+            raise InputError("ABLoss needs the student's maps before their activation, which only mmcrrcd's backbones give")
+        self.pairs = pair_stages(student, teacher)
+        self.connectors = nn.ModuleList()
+        for i, j in self.pairs:
+            width, width_t = student.maps[i].shape[1], teacher.maps[j].shape[1]
+            self.connectors.append(nn.Identity() if width == width_t else nn.Sequential(
+                nn.Conv2d(width, width_t, 1, bias=False), nn.BatchNorm2d(width_t)))
+
+    def forward(self, student: Stream, teacher: Stream, batch: Batch) -> Tensor:
+        total = 0
+        for n, ((i, j), connector) in enumerate(zip(self.pairs, self.connectors), 1 - len(self.pairs)):
+            raw = connector(at_least_float32(student.raw[i - 1]))          # raw leaves the stem out
+            target = teacher.raw[j - 1] if teacher.raw else teacher.maps[j]
+            if raw.shape[2:] != target.shape[2:]:
+                raw = F.adaptive_avg_pool2d(raw, target.shape[2:])        # a smaller one is enlarged by repetition
+            total = total + 2.0**n * ab_loss(raw, target, self.margin)
+        return total

@@ -1,0 +1,33 @@
+"""Attention transfer (Zagoruyko and Komodakis, ICLR 2017, https://arxiv.org/abs/1612.03928): look where the teacher looks."""
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmcrrcd.registry import LOSSES
+from mmcrrcd.structures import Batch, Stream
+
+from .stages import at_least_float32, pair_stages, same_size
+
+
+def attention_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
+    """Eq. 2 for one pair of stages, (N, C_s, H, W) and (N, C_t, H, W) -> scalar.
+
+    Attention is the mean over channels of the squared map, flattened and l2-normalised; like the authors' code this is the
+    mean squared difference over images and positions, where the paper writes a norm.
+    """
+    def attention(x: Tensor) -> Tensor:
+        return F.normalize(x.square().mean(1).flatten(1))
+
+    return F.mse_loss(attention(student_map), attention(teacher_map))
+
+
+@LOSSES.register_module()
+class ATLoss(nn.Module):
+    """:func:`attention_loss` summed over the stages that go together; maps of different sizes at the smaller's size."""
+
+    def prepare(self, student: Stream, teacher: Stream) -> None:
+        """Pair the stages."""
+        self.pairs = pair_stages(student, teacher)
+
+    def forward(self, student: Stream, teacher: Stream, batch: Batch) -> Tensor:
+        return sum(attention_loss(*same_size(at_least_float32(student.maps[i]), at_least_float32(teacher.maps[j])))
+                   for i, j in self.pairs)

@@ -1,0 +1,34 @@
+"""FitNet's hint (Romero et al., ICLR 2015, https://arxiv.org/abs/1412.6550): a stage follows one of the teacher's."""
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmcrrcd.registry import LOSSES
+from mmcrrcd.structures import Batch, Stream
+
+from .stages import at_least_float32, pair_stages, same_size
+
+
+def hint_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
+    """Eq. 3 as the field's tables compute it, the mean of the squared differences. Two tensors of one shape -> scalar."""
+    return F.mse_loss(student_map, teacher_map)
+
+
+@LOSSES.register_module()
+class FitNetLoss(nn.Module):
+    """:func:`hint_loss` of a middle stage, the student's after a learned 1x1 convolution, batch norm and ReLU.
+
+    The stage is the student's second after the stem, where it has a counterpart of the teacher's, otherwise the middle one
+    of those that do. No first stage of training with hints alone.
+    """
+
+    def prepare(self, student: Stream, teacher: Stream) -> None:
+        """Choose the stage and make the regressor."""
+        pairs = pair_stages(student, teacher)
+        self.stages = next((pair for pair in pairs if pair[0] == 2), pairs[len(pairs) // 2])
+        width_s, width_t = (stream.maps[i].shape[1] for stream, i in zip((student, teacher), self.stages))
+        self.regressor = nn.Sequential(nn.Conv2d(width_s, width_t, 1, bias=False), nn.BatchNorm2d(width_t), nn.ReLU())
+
+    def forward(self, student: Stream, teacher: Stream, batch: Batch) -> Tensor:
+        i, j = self.stages
+        student_map, teacher_map = same_size(at_least_float32(student.maps[i]), at_least_float32(teacher.maps[j]))
+        return hint_loss(self.regressor(student_map), teacher_map)

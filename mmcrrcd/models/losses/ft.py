@@ -1,0 +1,68 @@
+"""Factor transfer (Kim et al., NeurIPS 2018, https://arxiv.org/abs/1802.04977)."""
+import torch
+from mmengine.logging import MessageHub
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmcrrcd.errors import InputError
+from mmcrrcd.registry import LOSSES
+from mmcrrcd.structures import Batch, Stream
+
+from .stages import at_least_float32, same_size
+
+
+def factor_loss(student_factor: Tensor, teacher_factor: Tensor) -> Tensor:
+    """Mean absolute difference of the factors' mean squares over the channels, each of unit length over the pixels.
+
+    As in RepDistiller, whose weight of 200 belongs to it; the paper normalises the whole factor, without the mean of squares.
+    The larger factor is averaged to the size of the smaller. (N, C, H, W), (N, C', h, w) -> scalar.
+    """
+    student, teacher = (F.normalize(x.square().mean(1).flatten(1)) for x in same_size(student_factor, teacher_factor))
+    return (student - teacher).abs().mean()
+
+
+def layers(kind: type[nn.Module], widths: list[int], norm: bool) -> nn.Sequential:
+    """3x3 (transposed) convolutions from width to width, each with BN where wanted, and a leaky ReLU."""
+    modules = []
+    for before, after in zip(widths, widths[1:]):
+        modules += [kind(before, after, 3, 1, 1), *[nn.BatchNorm2d(after)] * norm, nn.LeakyReLU(0.1, inplace=True)]
+    return nn.Sequential(*modules)
+
+
+@LOSSES.register_module()
+class FTLoss(nn.Module):
+    """First the paraphraser learns to reconstruct the teacher's last map from a factor; then the student's factor follows.
+
+    For ``paraphraser_epochs`` epochs this is the mean squared error of the reconstruction, which trains no student; from then
+    on the paraphraser is frozen and this is :func:`factor_loss` of the translator's and the paraphraser's factors. As
+    published: a weight of ``[(0, 1), (30, 1), (30, 200)]`` and ``cls_weight=[(0, 0), (30, 0), (30, 1)]``.
+
+    Args:
+        paraphraser_epochs: length of the first stage.
+        rate: channels of the factors over those of the teacher's last map, k in the paper.
+    """
+
+    def __init__(self, paraphraser_epochs: int = 30, rate: float = 0.5):
+        super().__init__()
+        self.paraphraser_epochs, self.rate = paraphraser_epochs, rate
+
+    def prepare(self, student: Stream, teacher: Stream) -> None:
+        """Make paraphraser and translator."""
+        if not student.maps or not teacher.maps:
+            raise InputError('FTLoss compares the last maps, and teacher or student gives none')
+        (width, *pixels), (width_t, *pixels_t) = student.maps[-1].shape[1:], teacher.maps[-1].shape[1:]
+        if [1, 1] in (pixels, pixels_t):
+            raise InputError('FTLoss compares how factors spread over pixels: the last maps need more than one, '
+                             f'got {pixels} for the student, {pixels_t} for the teacher')
+        factor = int(width_t * self.rate)
+        self.encoder = layers(nn.Conv2d, [width_t, width_t, factor, factor], norm=False)
+        self.decoder = layers(nn.ConvTranspose2d, [factor, factor, width_t, width_t], norm=False)
+        self.translator = layers(nn.Conv2d, [width, width, factor, factor], norm=True)
+
+    def forward(self, student: Stream, teacher: Stream, batch: Batch) -> Tensor:
+        map_t = at_least_float32(teacher.maps[-1])
+        if MessageHub.get_current_instance().get_info('epoch', 0) < self.paraphraser_epochs:
+            return F.mse_loss(self.decoder(self.encoder(map_t)), map_t)
+        with torch.no_grad():
+            factor_t = self.encoder(map_t)
+        return factor_loss(self.translator(at_least_float32(student.maps[-1])), factor_t)

@@ -1,0 +1,43 @@
+"""Neuron selectivity transfer (Huang and Wang, 2017, https://arxiv.org/abs/1707.01219)."""
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmcrrcd.registry import LOSSES
+from mmcrrcd.structures import Batch, Stream
+
+from .stages import at_least_float32, pair_stages, same_size
+
+
+def kernel_mean(a: Tensor, b: Tensor) -> Tensor:
+    """Mean of (a_i . b_j)^2 over samples and pairs of channels: (N, Ca, P), (N, Cb, P) -> scalar.
+
+    The sum over pairs is the squared norm of a b^T, and also the dot product of a^T a and b^T b; the smaller is computed.
+    """
+    (number, channels_a, pixels), channels_b = a.shape, b.shape[1]
+    if pixels**2 < channels_a * channels_b:
+        total = ((a.mT @ a) * (b.mT @ b)).sum()
+    else:
+        total = (a @ b.mT).square().sum()
+    return total / (number * channels_a * channels_b)
+
+
+def nst_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
+    """Squared maximum mean discrepancy of the channels: mean k(t, t') + mean k(s, s') - 2 mean k(s, t), k(x, y) = (x . y)^2.
+
+    A channel is its map as a unit vector over the pixels. (N, Cs, H, W), (N, Ct, H, W) -> scalar, averaged over the batch.
+    """
+    student, teacher = (F.normalize(x.flatten(2), dim=2) for x in (student_map, teacher_map))
+    return kernel_mean(teacher, teacher) + kernel_mean(student, student) - 2 * kernel_mean(student, teacher)
+
+
+@LOSSES.register_module()
+class NSTLoss(nn.Module):
+    """:func:`nst_loss` summed over the stages that go together; maps of different sizes at the smaller's size."""
+
+    def prepare(self, student: Stream, teacher: Stream) -> None:
+        """Pair the stages."""
+        self.pairs = pair_stages(student, teacher)
+
+    def forward(self, student: Stream, teacher: Stream, batch: Batch) -> Tensor:
+        return sum(nst_loss(*same_size(at_least_float32(student.maps[i]), at_least_float32(teacher.maps[j])))
+                   for i, j in self.pairs)

@@ -1,0 +1,177 @@
+"""Activation boundaries against loops and the published values, and the raw maps that they need."""
+import numpy as np
+import pytest
+import torch
+from distil_step import build, network_without_maps, random, step, streams
+from mmcrrcd.errors import InputError
+from mmcrrcd.models import ABLoss, Distiller, PairPreprocessor, ab_loss
+from mmengine.logging import MessageHub
+from mmpretrain.models import ResNet_CIFAR
+from tiny import CLASSES, MEAN, SIZE, STD, STUDENT, TEACHER
+from torch import nn
+from utils import shared_file
+
+
+def slow(student, teacher, margin=1.0):
+    """Element by element."""
+    total = 0
+    for s, t in zip(student.flatten().tolist(), teacher.flatten().tolist()):
+        if t > 0 and s <= margin:
+            total += (s - margin)**2
+        if t <= 0 and s > -margin:
+            total += (s + margin)**2
+    return 3 * total / 1000 / len(student)
+
+
+def repeat(x, times):
+    return x.repeat_interleave(times, 2).repeat_interleave(times, 3)
+
+
+@pytest.mark.parametrize('margin', [1.0, 0.3])
+def test_equals_loops(margin):
+    student, teacher = 2 * random(3, 4, 2, 3), random(3, 4, 2, 3, seed=1)
+    expected = pytest.approx(slow(student, teacher, margin), rel=1e-10)
+    assert ab_loss(student, teacher, margin).item() == expected
+    assert ab_loss(student, teacher.relu(), margin).item() == expected            # after its ReLU: the same signs
+
+
+def test_equals_the_published_values():
+    data = np.load(shared_file('golden', 'peers.npz'))
+    ours = []
+    for i in range(3):                                    # of the first 8 channels, as many as the narrowest map has
+        student, teacher = (torch.from_numpy(data[f'map_{kind}{i}'])[:, :8] for kind in 'st')
+        ours.append(2.0**(i - 2) * ab_loss(student, teacher, margin=1.0))
+    np.testing.assert_allclose(ours, data['out_ab_per_stage'], rtol=0, atol=1e-9)
+
+
+def test_gradients():
+    student, teacher = random(2, 3, 2, 2).requires_grad_(), random(2, 3, 2, 2, seed=1)
+    assert torch.autograd.gradcheck(lambda s: ab_loss(s, teacher, 1.0), student)
+
+
+def call(raw_s, maps_t, raw_t=(), loss=None):
+    """Three stages, of which the last two have one size; the stem's maps come from nowhere."""
+    stem = torch.zeros(2, 1, *raw_s[0].shape[2:])
+    student, teacher, batch = streams([stem, *(x.relu() for x in raw_s)], [torch.zeros(2, 1, *maps_t[0].shape[2:]), *maps_t])
+    student, teacher = student._replace(raw=tuple(raw_s)), teacher._replace(raw=tuple(raw_t))
+    sizes = [tuple(s.maps[0].shape[2:]) for s in (student, teacher)]
+    student, teacher = student._replace(image_size=sizes[0]), teacher._replace(image_size=sizes[1])
+    if loss is None:
+        loss = ABLoss()
+        loss.prepare(student, teacher)
+    return loss.double(), loss.double()(student, teacher, batch)
+
+
+def stage_maps(channels, size, seed=0):
+    return [random(2, channels, size // 2**min(i, 1), size // 2**min(i, 1), seed=seed + i) for i in range(3)]
+
+
+def test_later_stages_weigh_more():
+    raw_s, maps_t = stage_maps(3, 4), stage_maps(3, 4, seed=5)
+    loss, value = call(raw_s, maps_t)
+    assert all(isinstance(connector, nn.Identity) for connector in loss.connectors)
+    expected = sum(w * slow(s, t) for w, s, t in zip((0.25, 0.5, 1), raw_s, maps_t))
+    assert value.item() == pytest.approx(expected, rel=1e-10)
+
+
+def test_raw_maps_of_the_teacher_come_first():
+    """A WRN's maps are before a norm, so their signs are not those of its neurons."""
+    raw_s, raw_t = stage_maps(3, 4), stage_maps(3, 4, seed=5)
+    _, value = call(raw_s, [-x for x in raw_t], raw_t)
+    assert value.item() == pytest.approx(sum(w * slow(s, t) for w, s, t in zip((0.25, 0.5, 1), raw_s, raw_t)), rel=1e-10)
+
+
+def test_the_student_comes_to_the_teachers_size():
+    raw_s, maps_t = stage_maps(3, 4), stage_maps(3, 8, seed=5)
+    expected = sum(w * slow(repeat(s, 2), t) for w, s, t in zip((0.25, 0.5, 1), raw_s, maps_t))
+    assert call(raw_s, maps_t)[1].item() == pytest.approx(expected, rel=1e-10)
+    low = [x[:, :, ::2, ::2] for x in maps_t]
+    low_s = [nn.functional.avg_pool2d(repeat(x, 2) + random(2, 3, *(2 * n for n in x.shape[2:])), 2) for x in raw_s]
+    large = [repeat(x, 2) + random(2, 3, *(2 * n for n in x.shape[2:])) for x in raw_s]
+    expected = sum(w * slow(s, t) for w, s, t in zip((0.25, 0.5, 1), low_s, low))
+    assert call(large, low)[1].item() == pytest.approx(expected, rel=1e-10)
+
+
+def test_connectors_are_a_1x1_convolution_and_a_norm():
+    raw_s, maps_t = stage_maps(3, 4), stage_maps(5, 4, seed=5)
+    loss, value = call(raw_s, maps_t)
+    connected = []
+    for raw, (convolution, norm) in zip(raw_s, loss.connectors, strict=True):
+        x = torch.einsum('nchw,dc->ndhw', raw, convolution.weight[:, :, 0, 0])
+        x = (x - x.mean((0, 2, 3), keepdim=True)) / (x.var((0, 2, 3), keepdim=True, unbiased=False) + norm.eps).sqrt()
+        connected.append(x.detach())
+    expected = sum(w * slow(s, t) for w, s, t in zip((0.25, 0.5, 1), connected, maps_t))
+    assert value.item() == pytest.approx(expected, rel=1e-8)
+
+
+@pytest.mark.parametrize('amp', [False, True])
+def test_a_step(amp):
+    model, _ = step(dict(type='mmcrrcd.ABLoss'), amp=amp)
+    assert model.student.backbone.gives_raw and model.teacher.backbone.gives_raw
+    assert model.student.head.fc.weight.grad is None
+
+
+def test_the_folded_teacher_gives_raw_maps():
+    model = build(dict(type='mmcrrcd.ABLoss'), teacher=TEACHER)
+    model.load_teacher()
+    stream = model.teach(torch.rand(2, 3, SIZE, SIZE))
+    for raw, x in zip(stream.raw, stream.maps[1:], strict=True):
+        assert raw.min() < 0 and torch.equal(raw.relu(), x)
+
+
+@pytest.mark.parametrize('teacher', [
+    dict(type='mmcrrcd.WRNCIFAR', depth=10),
+    dict(type=ResNet_CIFAR, depth=18, base_channels=8, out_indices=(0, 1, 2, 3))], ids=['wrn', 'mmpretrain'])
+def test_other_teachers(teacher):
+    teacher = dict(TEACHER, backbone=teacher, head=dict(TEACHER['head'], in_channels=64))
+    model = build(dict(type='mmcrrcd.ABLoss'), teacher=teacher).train()
+    data = dict(inputs=torch.randint(0, 256, (4, 3, SIZE, SIZE), dtype=torch.uint8), labels=torch.arange(4) % CLASSES,
+                index=torch.arange(4))
+    value = model(**model.data_preprocessor(data, training=True), mode='loss')['loss_method']
+    value.backward()
+    assert value > 0 and all(p.grad.abs().sum() > 0 for p in model.student.backbone.stages[0].parameters())
+
+
+def test_nobody_pays_for_raw_maps_without_need():
+    model = build(dict(type='mmcrrcd.NSTLoss'))
+    assert not model.student.backbone.gives_raw and not model.teacher.backbone.gives_raw
+    assert model.teach(torch.rand(2, 3, SIZE, SIZE)).raw == ()
+
+
+def test_a_stage_of_its_own():
+    """AB alone, then the classification alone: connectors keep their values from then on, weight decay or not."""
+    hub = MessageHub.get_current_instance()
+    epoch = hub.get_info('epoch', 0)
+    torch.manual_seed(0)
+    model = Distiller(student=STUDENT, teacher=TEACHER, input_size=SIZE, cls_weight=[(0, 0), (2, 0), (2, 1)],
+                      objective=dict(ab=dict(type='mmcrrcd.ABLoss', weight=[(0, 1), (2, 1), (2, 0)])),
+                      data_preprocessor=PairPreprocessor(mean=MEAN, std=STD, resolution=8)).train()
+    data = model.data_preprocessor(dict(
+        inputs=torch.randint(0, 256, (8, 3, SIZE, SIZE), dtype=torch.uint8), labels=torch.arange(8) % CLASSES,
+        index=torch.arange(8)), training=True)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=0.1)
+    try:
+        for now, name in ((0, 'loss_ab'), (1, 'loss_ab'), (2, 'loss_cls'), (3, 'loss_cls')):
+            hub.update_info('epoch', now)
+            before = [{k: v.clone() for k, v in part.state_dict().items()} for part in (model.losses, model.student.head)]
+            optimiser.zero_grad()
+            parts = model(**data, mode='loss')
+            assert [key for key in parts if key.startswith('loss')] == [name]
+            parts[name].backward()
+            optimiser.step()
+            same = [all(torch.equal(v, old[k]) for k, v in part.state_dict().items())
+                    for old, part in zip(before, (model.losses, model.student.head))]
+            assert same == [now >= 2, now < 2]
+    finally:
+        hub.update_info('epoch', epoch)
+
+
+def test_what_has_no_raw_maps_is_refused():
+    backbone = dict(type=ResNet_CIFAR, depth=18, base_channels=8)
+    student = dict(STUDENT, backbone=backbone, head=dict(STUDENT['head'], in_channels=64))
+    with pytest.raises(InputError, match="only mmcrrcd's backbones") as error:
+        Distiller(student=student, teacher=TEACHER, objective=dict(ab=dict(type='mmcrrcd.ABLoss')), input_size=SIZE,
+                  data_preprocessor=PairPreprocessor(mean=MEAN, std=STD, resolution=8))
+    assert '\n' not in str(error.value)
+    with pytest.raises(InputError, match='no stages to compare'):
+        build(dict(type='mmcrrcd.ABLoss'), teacher=network_without_maps())
