@@ -5,17 +5,33 @@ A page marks the place of a table with ``<!-- begin NAME -->`` and ``<!-- end NA
 import json
 import re
 from pathlib import Path
+from types import ModuleType
 
 import critic_alone
 import critic_forms
+import data_time
+import loss_cost
+import precision
 import results
+import step_time
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def of_one_run(benchmark: ModuleType) -> str:
+    """The table of a benchmark that keeps the result of its last run."""
+    return benchmark.table(json.loads(benchmark.RESULT.read_text())) if benchmark.RESULT.exists() else 'Not measured yet.'
+
+
 TABLES = {
-    'critic_alone': lambda: critic_alone.table(json.loads(critic_alone.RESULT.read_text())),
+    'critic_alone': lambda: of_one_run(critic_alone),
     'critic_forms': critic_forms.table,
+    'data_time': lambda: of_one_run(data_time),
     'headline': results.headline,
+    'loss_cost': lambda: of_one_run(loss_cost),
+    'precision': lambda: of_one_run(precision),
     'results': results.table,
+    'step_time': lambda: of_one_run(step_time),
 }
 
 
@@ -36,6 +52,8 @@ def main() -> None:
     for page in pages():
         page.write_text(rendered(page.read_text(encoding='utf-8')), encoding='utf-8')
     results.plot().savefig(ROOT / 'docs' / 'results.png', dpi=120)
+    if loss_cost.RESULT.exists():
+        loss_cost.plot(json.loads(loss_cost.RESULT.read_text())).savefig(ROOT / 'docs' / 'speed_scale.png', dpi=120)
 
 
 if __name__ == '__main__':

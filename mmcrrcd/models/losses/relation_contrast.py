@@ -16,7 +16,7 @@ from mmcrrcd.structures import Batch, Stream
 from .critic import RelationCritic
 from .relation import FeatureRelation
 
-CHUNK = 16          # anchors at once; peak memory is CHUNK x ((batch + negatives) x dim + batch x negatives)
+CHUNK = 8          # anchors at once; peak memory is CHUNK x ((batch + negatives) x dim + batch x negatives)
 
 
 def contrast(positive: Tensor, negative: Tensor, use: Tensor, tau: float, log_offset: Tensor | float | None) -> Tensor:
@@ -125,7 +125,8 @@ class RelationContrastLoss(nn.Module):
         pieces = [(a, v) for a, v in zip(anchors.split(CHUNK), valid.split(CHUNK), strict=True)]
         for some, their_valid in pieces:
             inputs = (some, their_valid, samples, use)
-            part, scores = checkpoint(self._part, *inputs, use_reentrant=False) if len(pieces) > 1 else self._part(*inputs)
+            part, scores = (checkpoint(self._part, *inputs, use_reentrant=False, preserve_rng_state=False) if len(pieces) > 1
+                            else self._part(*inputs))
             total, shown = total + part, shown + scores
         self.shown = dict(score_positive=shown[0] / shown[1].clamp(min=1), score_negative=shown[2] / shown[3].clamp(min=1))
 
@@ -149,8 +150,10 @@ class RelationContrastLoss(nn.Module):
         positive, negative = self.scores(anchors, *samples)
         loss = contrast(positive, negative, use, self.tau, self._log_offset())
         with torch.no_grad():
-            counted = valid[..., None] & use
-            shown = torch.stack([(positive * valid).sum(), valid.sum(), (negative * counted).sum(), counted.sum()])
+            counts, used = valid.to(negative), use.to(negative)
+            negatives = torch.einsum('abn,bn->ab', negative, used)
+            shown = torch.stack([(positive * counts).sum(), counts.sum(), (negatives * counts).sum(),
+                                 (counts * used.sum(-1)).sum()])
         return (loss * valid).sum(), shown
 
     def _log_offset(self) -> Tensor | float | None:

@@ -1,0 +1,115 @@
+"""Images per second of each way from CIFAR-100's files to batches that a network can take, and nothing else.
+
+    python benchmarks/data_time.py --peer ../RepDistiller
+
+Batches of 96 as in training, shuffled, cropped, flipped and normalised:
+
+- ``fast``: ``configs/_base_/datasets/cifar100.py``, everything in the preprocessor; and with the student's images at 8 pixels;
+- ``stock``: ``configs/_base_/datasets/cifar100_stock.py``, mmpretrain's pipeline and then the preprocessor;
+- ``peer``: RepDistiller's loader (``--peer``, a checkout of HobbitLong/RepDistiller) as for KD, and as for CRD with its 16,384
+  negatives an image. Patched from outside: torchvision's check of the files and the names of its arrays.
+
+All take turns, several rounds of some batches each. The clock starts after the worker processes have filled their queues, and
+on a GPU batches go there in the first two. mmpretrain's check of the files is off, too.
+"""
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import torch
+from environment import about_this_run, conditions
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+from rich.progress import track
+from step_time import BATCH, AnyCIFAR100, Peer, now, ratio
+
+from mmcrrcd.registry import MODELS
+
+RESULT = Path(__file__).parent / 'results' / 'data_time.json'
+SPLIT = 'train'
+
+
+def ours(path: str, data_root: str, workers: int, resolution: int | None = None) -> Callable:
+    """One pass over the batches of a config of this package, as the networks get them."""
+    cfg = Config.fromfile(f'configs/_base_/datasets/{path}.py')
+    cfg.data_preprocessor.resolution = resolution
+    preprocessor = MODELS.build(cfg.data_preprocessor).to(get_device())
+    loader_cfg = cfg.train_dataloader
+    loader_cfg.update(batch_size=BATCH, num_workers=workers)
+    loader_cfg.dataset.update(data_root=data_root, split=SPLIT)
+    if path == 'cifar100_stock':
+        loader_cfg.dataset.type = AnyCIFAR100
+    loader = Runner.build_dataloader(loader_cfg)
+    return lambda: (preprocessor(batch, training=True) for batch in loader)
+
+
+def seconds(batches: Callable, warmup: int, number: int) -> float:
+    """Of ``number`` batches, after ``warmup`` others."""
+    passing = iter(batches())
+    for _ in range(warmup):
+        next(passing)
+    start = now()
+    for _ in range(number):
+        next(passing)
+    return now() - start
+
+
+def measure(args: argparse.Namespace) -> dict:
+    DefaultScope.get_instance('data_time', scope_name='mmpretrain')
+    paths = {'fast, 32 pixels': ours('cifar100', args.data_root, 0),
+             'fast, 8 pixels': ours('cifar100', args.data_root, 0, resolution=8)}
+    for workers in args.workers:
+        paths[f'stock, {workers} workers'] = ours('cifar100_stock', args.data_root, workers)
+    if args.peer:
+        peer = Peer(args.peer, args.data_root)
+        for method in ('kd', 'crd'):
+            for workers in args.workers:
+                _, loader, *_ = peer.build(method, workers)
+                paths[f'peer {method}, {workers} workers'] = lambda loader=loader: loader
+    rates = defaultdict(list)
+    for _ in track(range(args.rounds), 'rounds'):
+        for name, batches in paths.items():
+            rates[name].append(BATCH * args.batches / seconds(batches, args.warmup, args.batches))
+    return dict(**about_this_run(), batch=BATCH, batches=args.batches, rates=rates)
+
+
+def table(result: dict) -> str:
+    """Markdown: images per second, and how often those of the best of the peer's loaders for KD."""
+    peers = {name: median(rates) for name, rates in result['rates'].items() if name.startswith('peer kd')}
+    best = max(peers, key=peers.get, default='')
+    lines = [f'| | images/s, median | range | over {best or "the peer"} |', '|---|---|---|---|']
+    for name, rates in result['rates'].items():
+        lines.append(f'| {name} | {median(rates):,.0f} | {min(rates):,.0f} – {max(rates):,.0f} | {ratio(result, name, best)} |')
+    return '\n'.join([*lines, '', f'Batch {result["batch"]}; n = {len(rates)} rounds of {result["batches"]} batches. '
+                      f'{conditions(result)}'])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--peer', type=Path, help='a checkout of HobbitLong/RepDistiller')
+    parser.add_argument('--data-root', default='data/cifar100')
+    parser.add_argument('--workers', type=int, nargs='+', default=[0, 2], help='worker processes of the paths that have any')
+    parser.add_argument('--rounds', type=int, default=7)
+    parser.add_argument('--batches', type=int, default=40)
+    parser.add_argument('--warmup', type=int, default=6, help='batches before the clock runs')
+    parser.add_argument('--quick', action='store_true', help='three rounds of few batches')
+    parser.add_argument('--threads', type=int)
+    parser.add_argument('--json', type=Path, default=RESULT)
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if args.quick:
+        args.rounds, args.batches = 3, 10
+    result = measure(args)
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    args.json.write_text(json.dumps(result, indent=1) + '\n')
+    print(table(result))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,150 @@
+"""The benchmarks on tiny settings: they run, their numbers are plausible, their tables and pictures can be made."""
+import json
+import math
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.checkpoint import checkpoint
+
+ROOT = Path(__file__).parents[1]
+NO_PEERS = dict(rcd=None, crd=None, crcd=None)
+
+
+@pytest.fixture
+def loss_cost(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / 'benchmarks')
+    import loss_cost
+    return loss_cost
+
+
+def saved(loss_cost, **changes) -> int:
+    """Bytes saved for the backward pass, by the loss of a few numbers."""
+    torch.manual_seed(0)
+    return loss_cost.saved_bytes(loss_cost.build(loss_cost.point(**changes), None).forward)
+
+
+def test_saved_bytes_are_those_of_the_definition(loss_cost):
+    x, weight = torch.randn(10, 20, requires_grad=True), torch.randn(20, 30, requires_grad=True)
+
+    def forward():
+        y = (x @ weight).exp()                           # the product itself is not needed, the exponential is
+        return (y * y.detach().clone()).sum()            # the copy is, too
+
+    assert loss_cost.saved_bytes(forward) == pytest.approx(2 * 4 * 300, abs=8)
+
+    def recomputed():
+        return checkpoint(lambda z: z.exp().exp(), x * 2, use_reentrant=False, preserve_rng_state=False).sum()
+
+    assert loss_cost.saved_bytes(recomputed) == pytest.approx(4 * 200, abs=8)    # the input only
+
+
+def test_saved_bytes_grow_with_negatives_and_not_with_pairs(loss_cost):
+    by_n = [saved(loss_cost, batch=32, negatives=n) for n in (256, 512, 1024)]
+    assert by_n[2] - by_n[1] == pytest.approx(2 * (by_n[1] - by_n[0]), rel=0.01)
+    a_line = by_n[1] - by_n[0]                           # 256 more negatives: relations of 8 anchors to each, and their scores
+    assert 8 * 256 * 128 * 4 < a_line < 10 * 8 * 256 * (128 + 32) * 4
+
+    # The relations of all pairs to all negatives, each a vector, would be 32 x 32 x 1024 x 128 numbers: 537 MB.
+    assert by_n[2] < 0.1 * 32 * 32 * 1024 * 128 * 4
+    by_batch = [saved(loss_cost, batch=batch, negatives=256) for batch in (32, 64, 128)]
+    assert by_batch[2] / by_batch[0] < 128 / 32
+
+
+def test_with_all_anchors_little_is_saved_because_parts_are_recomputed(loss_cost):
+    by_batch = [saved(loss_cost, batch=batch, negatives=256, anchors=None) for batch in (32, 64, 128)]
+    assert by_batch[2] / by_batch[0] < 128 / 32
+    assert by_batch[1] < saved(loss_cost, batch=64, negatives=256, anchors=8)
+
+
+def test_classes_and_images_cost_nothing(loss_cost):
+    one = saved(loss_cost, batch=16, negatives=32, classes=10, images=100)
+    assert one == saved(loss_cost, batch=16, negatives=32, classes=10_575, images=500_000)
+
+
+def test_what_a_process_reports(loss_cost):
+    case = loss_cost.point(batch=16, negatives=64)
+    row = loss_cost.cost(case, None, 3, 1)
+    assert len(row['forward']) == len(row['backward']) == 3 and min(row['forward'] + row['backward']) > 0
+    assert row['state'] == pytest.approx(64 * (64 * 4 + 8), rel=0.01)            # embeddings and keys of the queue
+    banks = loss_cost.cost(loss_cost.CRD | dict(images=1000, negatives=32, batch=8), None, 1, 1)['state']
+    assert banks == pytest.approx(1000 * (2 * 128 * 4 + 8), rel=0.01)            # two vectors and a label for each image
+
+
+@pytest.mark.skipif(not Path('/proc/self/clear_refs').exists(), reason='the peak of a process is known on Linux only')
+def test_peak_of_a_process(loss_cost):
+    held = torch.ones(5_000_000)                                                 # 20 MB that are there before
+    if torch.cuda.is_available():
+        pytest.skip('counts memory of the GPU')
+    peak = loss_cost.PeakMemory()
+    if peak.start is None:
+        pytest.skip('the kernel does not let the peak be reset')
+    for _ in range(2):
+        torch.ones(10_000_000)                                                   # 40 MB, one after the other
+    assert 35e6 < peak.read() < 60e6
+    assert held.sum() == 5_000_000
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_a_row_of_its_own(loss_cost, monkeypatch):
+    """Whatever the system does where memory ends; here the process ends itself."""
+    monkeypatch.setattr(loss_cost, 'cost', kill)
+    result = loss_cost.measure({'classes': [loss_cost.point()]}, NO_PEERS, 1, 1)
+    assert 'out of memory' in loss_cost.table(result)
+    loss_cost.plot(result)
+
+
+def kill(*_):
+    os._exit(1)
+
+
+@pytest.mark.slow
+def test_loss_cost_in_a_few_points(loss_cost, monkeypatch, tmp_path, capsys):
+    tiny = dict(batch=16, negatives=32, images=200)
+    for name in ('DEFAULT', 'CRD', 'CRCD'):
+        monkeypatch.setattr(loss_cost, name, getattr(loss_cost, name) | tiny)
+    monkeypatch.setattr(sys, 'argv', ['loss_cost.py', '--quick', '--repetitions', '2', '--threads', '1',
+                                      '--json', str(tmp_path / 'loss_cost.json')])
+    loss_cost.main()
+    result = json.loads((tmp_path / 'loss_cost.json').read_text())
+    rows = {row['loss']: row for row in result['lines']['comparison']}
+    assert set(rows) == {'rcd', 'crd', 'crcd'}                                   # the peers are left out
+    table = loss_cost.table(result)
+    assert table in capsys.readouterr().out
+    assert table.count('\n| relational contrast') == 6 and 'all anchors' in table and 'n = 2 repetitions' in table
+    assert 'CRCD' not in loss_cost.table(result, 'negatives, 8 anchors')
+    assert loss_cost.plot(result).axes
+
+
+def test_lines_change_one_size_at_a_time(loss_cost):
+    for name, points in loss_cost.lines().items():
+        axis = name.split(',')[0]
+        others = {json.dumps({key: value for key, value in case.items() if key not in (axis, 'batch')}) for case in points}
+        assert len(others) == 1, name
+        assert all(case['batch'] <= case['negatives'] for case in points)
+    assert loss_cost.lines()['images'][-1] == loss_cost.point(classes=10_575, images=500_000)
+    published = loss_cost.comparison(dict(crd=Path('peer'), crcd=None))[-1]
+    assert published == loss_cost.CRD | dict(loss='crd published')
+
+
+@pytest.mark.slow
+def test_data_time_without_a_peer(monkeypatch, tmp_path, capsys):
+    monkeypatch.syspath_prepend(ROOT / 'benchmarks')
+    monkeypatch.chdir(ROOT)
+    import data_time
+    from test_datasets.test_images import write_cifar100
+    generator = torch.Generator().manual_seed(0)
+    write_cifar100(tmp_path, torch.randint(256, (10_000, 3072), generator=generator, dtype=torch.uint8).numpy(),
+                   [i % 100 for i in range(10_000)])
+    (tmp_path / 'cifar-100-python' / 'train').touch()    # mmpretrain wants to see both splits, and reads one
+    monkeypatch.setattr(data_time, 'SPLIT', 'test')
+    monkeypatch.setattr(sys, 'argv', ['data_time.py', '--rounds', '2', '--batches', '2', '--warmup', '1', '--workers', '0', '1',
+                                      '--data-root', str(tmp_path), '--json', str(tmp_path / 'data_time.json')])
+    data_time.main()
+    result = json.loads((tmp_path / 'data_time.json').read_text())
+    assert set(result['rates']) == {'fast, 32 pixels', 'fast, 8 pixels', 'stock, 0 workers', 'stock, 1 workers'}
+    for rates in result['rates'].values():
+        assert len(rates) == 2 and all(math.isfinite(rate) and rate > 0 for rate in rates)
+    assert data_time.table(result) in capsys.readouterr().out
