@@ -1,4 +1,4 @@
-"""The networks of the paper's tables, for 100 classes."""
+"""The networks of the paper's tables, for 100 classes. All give the maps of their stages."""
 from mmpretrain.models import GlobalAveragePooling, ImageClassifier, LinearClsHead, ResNet_CIFAR
 
 from mmcrrcd.models import ResNetCIFAR, ShuffleNetV1CIFAR, ShuffleNetV2CIFAR, VGGCIFAR, WRNCIFAR
@@ -63,9 +63,10 @@ shufflenetv2 = dict(
     head=dict(type=LinearClsHead, num_classes=100, in_channels=1024, init_cfg=None))
 resnet18 = dict(
     type=ImageClassifier, neck=pool,
-    backbone=dict(type=ResNet_CIFAR, depth=18, zero_init_residual=False),
+    backbone=dict(type=ResNet_CIFAR, depth=18, zero_init_residual=False, out_indices=(0, 1, 2, 3)),
     head=dict(type=LinearClsHead, num_classes=100, in_channels=512, init_cfg=None))
 wrn50 = dict(
     type=ImageClassifier, neck=pool,
-    backbone=dict(type=ResNet_CIFAR, depth=50, base_channels=128, expansion=2, zero_init_residual=False),
+    backbone=dict(type=ResNet_CIFAR, depth=50, base_channels=128, expansion=2, zero_init_residual=False,
+                  out_indices=(0, 1, 2, 3)),
     head=dict(type=LinearClsHead, num_classes=100, in_channels=2048, init_cfg=None))

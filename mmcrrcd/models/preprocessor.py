@@ -1,10 +1,14 @@
 """uint8 batch -> crop, flip, reduce, normalise -> (high, low): one place for both data paths."""
+import random
+from collections.abc import Sequence
+
 import torch
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 from torch.nn import functional as F
 
 from mmcrrcd.datasets.transforms.resolution_pair import check_resolution, reduce_resolution
+from mmcrrcd.errors import InputError
 from mmcrrcd.registry import MODELS
 from mmcrrcd.structures import Batch, Pair
 
@@ -45,17 +49,24 @@ class PairPreprocessor(BaseDataPreprocessor):
         interpolation, antialias, restore: see :func:`reduce_resolution`.
         padding: random crops after zero-padding by so many pixels, fast path and training only; None for no crop.
         flip: probability of mirroring, fast path and training only.
+        train_resolutions: several, of which one is drawn for each batch in training, for a student that works at any of
+            them; validation and test stay at ``resolution``. docs/data.md says what this costs.
     """
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], to_rgb: bool = False,
                  resolution: int | tuple[int, int] | None = None, interpolation: str = 'bilinear', antialias: bool = True,
-                 restore: bool = False, padding: int | None = None, flip: float = 0.0):
+                 restore: bool = False, padding: int | None = None, flip: float = 0.0,
+                 train_resolutions: Sequence[int | tuple[int, int]] | None = None):
         super().__init__(non_blocking=True)
-        check_resolution(resolution, interpolation)
+        if train_resolutions is not None and (not isinstance(train_resolutions, (list, tuple)) or not train_resolutions):
+            raise InputError(f'train_resolutions is a list of resolutions, got {train_resolutions!r}')
+        for each in (resolution, *(train_resolutions or ())):
+            check_resolution(each, interpolation)
         self.register_buffer('mean', torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), persistent=False)
         self.register_buffer('std', torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), persistent=False)
         self.to_rgb = to_rgb
         self.resolution = resolution
+        self.train_resolutions = train_resolutions
         self.reduction = dict(interpolation=interpolation, antialias=antialias, restore=restore)
         self.padding = padding
         self.flip = flip
@@ -72,13 +83,23 @@ class PairPreprocessor(BaseDataPreprocessor):
             samples = data.get('data_samples')
             if samples and 'img_low' in samples[0]:
                 low = torch.stack([sample.img_low for sample in samples])
+        several = training and self.train_resolutions
         if low is None:
-            low = images if self.resolution is None else reduce_resolution(images, self.resolution, **self.reduction)
+            # Python's generator: drawn without waiting for the device, seeded by EpochSeedHook, and apart from crops and flips.
+            resolution = random.choice(self.train_resolutions) if several else self.resolution
+            low = self.reduce(images, resolution)
+        elif several:
+            raise InputError('train_resolutions draws the resolution of the batch, but the samples carry img_low already: take '
+                             'ResolutionPair out of the pipeline')
         high = None
         if training:
             high = self.normalise(images)
         same = training and low is images
         return dict(inputs=Pair(high, high if same else self.normalise(low)), data_samples=samples)
+
+    def reduce(self, images: Tensor, resolution: int | tuple[int, int] | None) -> Tensor:
+        """What the student sees of images (N, 3, H, W) uint8 at ``resolution``; None for the images themselves."""
+        return images if resolution is None else reduce_resolution(images, resolution, **self.reduction)
 
     def augment(self, images: Tensor) -> Tensor:
         """Random crops and flips of a batch, (N, C, H, W)."""

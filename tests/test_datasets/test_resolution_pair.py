@@ -105,7 +105,7 @@ def test_values_are_rounded_and_stay_in_range():
 def test_transform_is_the_same_function_one_image_at_a_time():
     images = random_images()
     batched = reduce_resolution(images, 8)
-    transform = TRANSFORMS.build(dict(type='ResolutionPair', resolution=8))
+    transform = TRANSFORMS.build(dict(type='mmcrrcd.ResolutionPair', resolution=8))
     for image, expected in zip(images, batched):
         img = image.permute(1, 2, 0).numpy()
         results = transform(dict(img=img, gt_label=1))

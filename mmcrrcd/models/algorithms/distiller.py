@@ -41,6 +41,8 @@ class Distiller(BaseModel):
     Modes of ``forward``, as in mmpretrain: 'loss' needs both; 'tensor' (logits) and 'predict' run the student alone.
     """
 
+    staged = False                  # are some parameters left out in some epochs, whatever the weights say? DDP has to know
+
     def __init__(self, student: dict | nn.Module, teacher: dict | nn.Module | None = None,
                  teacher_checkpoint: str | None = None, objective: dict[str, dict] | None = None,
                  cls_weight: Schedule = 1.0, input_size: int = 32, data_preprocessor: dict | nn.Module | None = None,
@@ -76,15 +78,18 @@ class Distiller(BaseModel):
     def _try_networks(self) -> None:
         """One pass of zeros: checks that the networks fit the images and each other, and tells the losses the widths."""
         size = (2, 3, self.input_size, self.input_size)
-        data = self.data_preprocessor(dict(inputs=torch.zeros(size, dtype=torch.uint8),
-                                           labels=torch.zeros(2, dtype=torch.long),
-                                           index=torch.zeros(2, dtype=torch.long)), training=True)
-        pair, training = data['inputs'], self.student.training
-        if not isinstance(pair, Pair):
-            pair = Pair(torch.zeros(size), torch.zeros(size))
+        zeros = torch.zeros(size, dtype=torch.uint8)
+        data = dict(inputs=zeros, labels=torch.zeros(2, dtype=torch.long), index=torch.zeros(2, dtype=torch.long))
+        pair, training = self.data_preprocessor(data, training=True)['inputs'], self.student.training
+        if isinstance(pair, Pair):                       # at the resolution of the tests, where several are drawn in training
+            pair = pair._replace(low=self.data_preprocessor(data)['inputs'].low)
+        else:
+            pair = Pair(zeros.float(), zeros.float())
         with torch.no_grad():
             teacher = self._try(self.teacher, pair.high, 'teacher')
             student = self._try(self.student.eval(), pair.low, 'student')
+            for each in getattr(self.data_preprocessor, 'train_resolutions', None) or ():
+                self._try(self.student, self.data_preprocessor.reduce(zeros, each).float(), 'student')
         self.student.train(training)
         if teacher.logits.shape != student.logits.shape:
             raise InputError(f'the teacher knows {teacher.logits.shape[1]} classes, the student {student.logits.shape[1]}')

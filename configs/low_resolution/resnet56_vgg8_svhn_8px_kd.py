@@ -1,0 +1,7 @@
+# python tools/train.py configs/low_resolution/resnet56_vgg8_svhn_8px_kd.py
+from mmengine.config import read_base
+
+with read_base():
+    from .resnet56_vgg8_svhn_8px import *
+
+model.update(beta=0)

@@ -1,0 +1,38 @@
+"""Published files and archives, fetched when they are missing."""
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from mmengine.dist import barrier, is_main_process
+from torchvision.datasets.utils import download_url, extract_archive
+
+
+def fetch(target: Path, url: str, md5: str, download: bool) -> None:
+    """Make sure that ``target`` is there, whole or not at all; with several processes the first one fetches for all.
+
+    Args:
+        target: the file that ``url`` publishes, or the folder that the archive there holds.
+        md5: of the published file.
+        download: may it be fetched? An archive that already lies beside ``target`` is unpacked without a network.
+
+    Raises:
+        FileNotFoundError: it is missing and cannot be had; one line.
+    """
+    root, name = target.parent, url.rsplit('/', 1)[1]
+    where = f'put {url} into {root}' if name == target.name else f'unpack {url} into {root}'
+    if not target.exists() and not download:
+        raise FileNotFoundError(f'{target} is missing; set download=True, or {where}')
+    if not target.exists() and is_main_process():
+        try:
+            if name == target.name:
+                download_url(url, root, f'{name}.part', md5)
+                os.replace(root / f'{name}.part', target)
+            else:
+                download_url(url, root, name, md5)
+                with TemporaryDirectory(dir=root) as folder:
+                    extract_archive(root / name, folder)
+                    os.replace(Path(folder) / target.name, target)
+        except (OSError, RuntimeError) as error:         # no network, no room, another checksum
+            reason = str(getattr(error, 'reason', error)).splitlines()[0]
+            raise FileNotFoundError(f'{target} is missing, and {url} cannot be downloaded ({reason}); {where}') from error
+    barrier()

@@ -1,0 +1,59 @@
+"""Street View House Numbers (Netzer et al., 2011, http://ufldl.stanford.edu/housenumbers) as arrays."""
+from pathlib import Path
+
+import numpy as np
+from scipy.io import loadmat
+from torchvision.datasets import SVHN
+
+from mmcrrcd.errors import InputError
+from mmcrrcd.registry import DATASETS
+
+from .download import fetch
+from .images import ImageArrays
+
+SPLITS = {'train': ['train'], 'extra': ['extra'], 'test': ['test'], 'train+extra': ['train', 'extra']}
+COUNTS = {'train': 73_257, 'extra': 531_131, 'test': 26_032}
+
+
+def read_digits(path: Path, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images (N, 32, 32, 3) uint8, a view, and digits (N,) of a file of cropped digits; ``number`` says what N has to be."""
+    try:
+        content = loadmat(path, variable_names=('X', 'y'))
+        images, labels = content['X'], content['y'].ravel()
+    except Exception as error:                           # a damaged file can raise nearly anything
+        raise InputError(f'{path} is not a readable SVHN file ({error!r}); delete it to download it again') from error
+    if images.shape != (32, 32, 3, number) or images.dtype != np.uint8:
+        raise InputError(f'{path}: expected X (32, 32, 3, {number}) uint8, got {images.shape} {images.dtype}')
+    if len(labels) != number or not np.isin(labels, np.arange(1, 11)).all():
+        raise InputError(f'{path}: expected {number} labels from 1 to 10, got {len(labels)}, from {min(labels, default=0)} to '
+                         f'{max(labels, default=0)}')
+    return images.transpose(3, 0, 1, 2), labels.astype(np.int64) % 10
+
+
+@DATASETS.register_module()
+class SVHNArrays(ImageArrays):
+    """The cropped digits of SVHN, 32 x 32, from the official ``train_32x32.mat`` and so on in ``data_root``.
+
+    Classes are the digits; the files say 10 for a 0. Missing files are downloaded; those with another checksum than the
+    official ones are taken when their shapes, counts and labels are right.
+
+    Args:
+        split: 'train' (73,257), 'extra' (531,131 easier ones), 'train+extra', 'test' (26,032). The extra images take 1.6 GB
+            of memory, twice that while they are read.
+        download, device: see :class:`CIFAR100Arrays`.
+    """
+
+    def __init__(self, data_root: str, split: str = 'train', download: bool = True, device: str = 'cpu'):
+        if split not in SPLITS:
+            raise InputError(f'split is one of {", ".join(map(repr, SPLITS))}, got {split!r}')
+        parts = SPLITS[split]
+        total = sum(COUNTS[part] for part in parts)
+        images, labels, at = np.empty((total, 32, 32, 3), np.uint8), np.empty(total, np.int64), 0
+        for part in parts:
+            url, name, md5 = SVHN.split_list[part]
+            path = Path(data_root) / name
+            fetch(path, url, md5, download)
+            number = COUNTS[part]
+            images[at:at + number], labels[at:at + number] = read_digits(path, number)
+            at += number
+        super().__init__(images, labels, [str(digit) for digit in range(10)], f'{data_root} ({split})', device)

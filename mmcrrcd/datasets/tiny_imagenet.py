@@ -1,0 +1,187 @@
+"""Tiny ImageNet (200 classes of ImageNet at 64 x 64, http://cs231n.stanford.edu) as arrays, decoded once."""
+import hashlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from mmengine.dist import barrier, is_main_process
+from mmengine.logging import print_log
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+
+from mmcrrcd.errors import InputError
+from mmcrrcd.registry import DATASETS
+
+from .download import fetch
+from .images import ImageArrays
+
+URL, MD5 = 'http://cs231n.stanford.edu/tiny-imagenet-200.zip', '90528d7ca1a48142e341f4ef8d21d0de'
+FOLDER, SIDE = 'tiny-imagenet-200', 64
+COUNTS = {'train': 100_000, 'val': 10_000}
+BLOCK = 500                                              # images decoded in one piece
+WORTH_PROCESSES = 5_000                                  # images; 13 s for 100,000 on one core
+
+
+def read_lines(path: Path) -> list[str]:
+    if not path.is_file():
+        raise FileNotFoundError(f'{path} is missing; delete the folder {FOLDER} to download it again')
+    try:
+        return path.read_text().splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f'{path} is not a text file') from error
+
+
+def read_classes(folder: Path) -> dict[str, str]:
+    """From WordNet's number to a name, the first of the synonyms; in the order of the numbers."""
+    names = dict(line.split('\t', 1) for line in read_lines(folder / 'words.txt') if '\t' in line)
+    numbers = sorted(line.strip() for line in read_lines(folder / 'wnids.txt') if line.strip())
+    if len(set(numbers)) != 200:
+        raise InputError(f'{folder / "wnids.txt"}: expected 200 classes, got {len(set(numbers))}')
+    return {number: names.get(number, number).split(',')[0].strip() for number in numbers}
+
+
+def list_train(folder: Path, classes: dict[str, str]) -> tuple[list[Path], list[int]]:
+    """Files and labels of ``train/<class>/images``, sorted by name within a class."""
+    files, labels = [], []
+    for label, number in enumerate(classes):
+        images = folder / 'train' / number / 'images'
+        found = sorted(images.glob('*.JPEG'))
+        if not found:
+            raise FileNotFoundError(f'there is no image in {images}')
+        files += found
+        labels += [label] * len(found)
+    return files, labels
+
+
+def list_val(folder: Path, classes: dict[str, str]) -> tuple[list[Path], list[int]]:
+    """Files and labels of ``val/images``, in the order of ``val_annotations.txt``."""
+    order = {number: label for label, number in enumerate(classes)}
+    path, files, labels = folder / 'val' / 'val_annotations.txt', [], []
+    for i, line in enumerate(read_lines(path), 1):
+        name, number, *_ = line.split('\t') + ['']
+        if number not in order:
+            raise InputError(f'{path}, line {i}: expected a file, a class of wnids.txt and a box, got {line[:60]!r}')
+        files.append(folder / 'val' / 'images' / name)
+        labels.append(order[number])
+    return files, labels
+
+
+def decode(files: list[Path]) -> np.ndarray:
+    """(N, 64, 64, 3) uint8 RGB; grey images get three equal channels."""
+    images = np.empty((len(files), SIDE, SIDE, 3), np.uint8)
+    for image, path in zip(images, files):
+        try:
+            with Image.open(path) as opened:
+                pixels = np.asarray(opened.convert('RGB'))
+        except Exception as error:                       # Pillow raises many kinds for damaged files
+            raise InputError(f'{path} cannot be read as an image ({error!r})'.replace('\n', ' ')) from error
+        if pixels.shape != image.shape:
+            raise InputError(f'{path}: expected {SIDE} x {SIDE} pixels, got {pixels.shape[1]} x {pixels.shape[0]}')
+        image[:] = pixels
+    return images
+
+
+def decode_all(files: list[Path], name: str) -> Iterator[np.ndarray]:
+    """The images of all files, in blocks; in several processes where that pays. Shows the progress on stderr."""
+    blocks = [files[i:i + BLOCK] for i in range(0, len(files), BLOCK)]
+    several = len(files) >= WORTH_PROCESSES and sys.platform == 'linux' and len(os.sched_getaffinity(0)) > 1
+    # Forked, as a data loader's workers are: a new interpreter would take longer to start than its part of the work.
+    with get_context('fork').Pool(min(8, len(os.sched_getaffinity(0)))) if several else nullcontext() as pool:
+        decoded = pool.imap(decode, blocks) if pool else map(decode, blocks)
+        yield from track(decoded, f'Decoding {name}', total=len(blocks), console=Console(stderr=True))
+
+
+def fingerprint(files: list[Path], folder: Path) -> str:
+    """Of the names and sizes of the files, in their order."""
+    digest = hashlib.sha256()
+    for path in files:
+        try:
+            digest.update(f'{path.relative_to(folder)} {path.stat().st_size}\n'.encode())
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f'{path} is missing; delete {folder} to download it again') from error
+    return digest.hexdigest()[:12]
+
+
+def open_cache(path: Path, number: int) -> np.ndarray | None:
+    """The array in the file, memory-mapped; None where there is none, or a damaged one."""
+    try:
+        images = np.lib.format.open_memmap(path, mode='c')              # writable, as torch wants it; the file stays as it is
+        if images.shape == (number, SIDE, SIDE, 3) and images.dtype == np.uint8 and images.flags.c_contiguous:
+            return images
+        reason = f'it holds {images.shape} {images.dtype}'
+    except FileNotFoundError:
+        return None
+    except (ValueError, OSError) as error:
+        reason = error
+    print_log(f'{path} is damaged ({reason}); the images are decoded anew', 'current', logging.WARNING)
+    return None
+
+
+def write_cache(path: Path, files: list[Path], name: str) -> None:
+    """Decode the files into a ``.npy`` that is there whole or not at all; earlier ones of the split are deleted."""
+    part = path.with_suffix(f'.part{os.getpid()}')
+    try:
+        with open(part, 'wb') as file:
+            np.lib.format.write_array_header_1_0(
+                file, dict(descr='|u1', fortran_order=False, shape=(len(files), SIDE, SIDE, 3)))
+            for block in decode_all(files, name):
+                file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    for earlier in set(path.parent.glob(f'{path.stem.rsplit("-", 1)[0]}-*.npy')) - {path}:
+        earlier.unlink()
+
+
+def load_images(files: list[Path], folder: Path, split: str) -> np.ndarray:
+    """The images of a split, (N, 64, 64, 3) uint8: the cache file in ``folder``, made first where there is none that fits."""
+    if not files:
+        return np.empty((0, SIDE, SIDE, 3), np.uint8)
+    path, name = folder / f'mmcrrcd-{split}-{fingerprint(files, folder)}.npy', f'{folder} ({split})'
+    images = open_cache(path, len(files))
+    if images is None and is_main_process():
+        try:
+            write_cache(path, files, name)
+        except OSError as error:                         # a folder of somebody else's, or a full disk
+            print_log(f'{path} cannot be written ({error.strerror}); the images are decoded in each run', 'current',
+                      logging.WARNING)
+    barrier()
+    images = open_cache(path, len(files)) if images is None else images
+    return np.concatenate(list(decode_all(files, name))) if images is None else images
+
+
+@DATASETS.register_module()
+class TinyImageNetArrays(ImageArrays):
+    """Tiny ImageNet, 200 classes, 64 x 64, from the official folder ``tiny-imagenet-200`` in ``data_root``; its archive is
+    downloaded where that is missing.
+
+    The first use decodes all images into a file beside them, ``mmcrrcd-<split>-<fingerprint>.npy`` (1.2 GB for 'train'), which
+    is memory-mapped from then on. The fingerprint is that of the names and sizes of the image files: where these change, a new
+    file takes the place of the old one. A folder with fewer images than the official one is taken, with a warning.
+
+    Args:
+        split: 'train' (100,000) or 'val' (10,000); 'test' is 'val', too, as the official test images have no labels.
+        download, device: see :class:`CIFAR100Arrays`.
+    """
+
+    def __init__(self, data_root: str, split: str = 'train', download: bool = True, device: str = 'cpu'):
+        if split not in ('train', 'val', 'test'):
+            raise InputError(f"split is 'train', 'val' or 'test', got {split!r}")
+        split = 'train' if split == 'train' else 'val'
+        folder = Path(data_root) / FOLDER
+        fetch(folder, URL, MD5, download)
+        classes = read_classes(folder)
+        files, labels = (list_train if split == 'train' else list_val)(folder, classes)
+        images = load_images(files, folder, split)
+        super().__init__(images, np.array(labels), list(classes.values()), f'{folder} ({split})', device)
+        if len(files) != COUNTS[split]:
+            print_log(f'{folder} ({split}) holds {len(files):,} of the official {COUNTS[split]:,} images', 'current',
+                      logging.WARNING)

@@ -1,0 +1,199 @@
+"""What the network of a checkpoint says of a data set: a teacher, a student, or an exported student, frozen."""
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.registry import DefaultScope
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
+
+from mmcrrcd.checkpoint import load_network
+from mmcrrcd.datasets import ImageArrays, reduce_resolution
+from mmcrrcd.errors import InputError
+from mmcrrcd.models import PairPreprocessor
+from mmcrrcd.models.networks import look
+from mmcrrcd.registry import DATASETS, MODELS
+from mmcrrcd.structures import Stream
+
+NAMED = dict(cifar10='CIFAR10Arrays', cifar100='CIFAR100Arrays', stl10='STL10Arrays', svhn='SVHNArrays',
+             tinyimagenet='TinyImageNetArrays')
+SIDES = dict(STL10Arrays=96, TinyImageNetArrays=64)       # of the data sets whose images have not 32 pixels
+REDUCTION = ('resolution', 'interpolation', 'antialias', 'restore')
+
+
+Size = int | tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A network in eval mode, batch norms included, and what its config does to an image before the network sees it.
+
+    Images of another size are first brought to ``side`` x ``side`` pixels, the size of the training's images (bilinear,
+    antialiased, rounded to uint8), then reduced as in training.
+
+    Args:
+        network: for :func:`look`.
+        normalisation: mean, std and to_rgb of a :class:`PairPreprocessor` for RGB images.
+        reduction: arguments of :func:`reduce_resolution`; without a ``resolution`` the network sees the images as they are.
+        scale_to: size to which the reduced images are scaled, in the same way as to ``side``; None for their own.
+    """
+    network: nn.Module
+    normalisation: dict
+    side: int
+    reduction: dict
+    scale_to: Size | None = None
+
+    @property
+    def input_size(self) -> Size:
+        """What the network sees."""
+        reduced = None if self.reduction.get('restore') else self.reduction.get('resolution')
+        return self.scale_to or reduced or self.side
+
+    def at(self, resolution: Size, scale_to: Size | None = None, **reduction) -> 'Classifier':
+        """The same network on images reduced to another resolution, or in another way."""
+        return replace(self, reduction=self.reduction | dict(resolution=resolution, **reduction), scale_to=scale_to)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Stream:
+        """Of RGB images (N, 3, H, W) uint8."""
+        if images.shape[2:] != (self.side, self.side):
+            images = reduce_resolution(images, self.side)
+        if self.reduction.get('resolution'):
+            images = reduce_resolution(images, **self.reduction)
+        if self.scale_to:
+            images = reduce_resolution(images, self.scale_to)
+        seen = PairPreprocessor(**self.normalisation).to(images.device)(dict(inputs=images))['inputs'].low
+        try:
+            return look(self.network, seen)
+        except (RuntimeError, ValueError) as error:
+            height, width = seen.shape[2:]
+            reason = str(error).splitlines()[0]
+            raise InputError(f'the network cannot take images of {height} x {width} pixels: {reason}') from error
+
+    def path_of(self, images: Tensor) -> str:
+        """The sizes that images (N, H, W, 3) go through, in words."""
+        sizes = [tuple(images.shape[1:3]), self.side, self.reduction.get('resolution') or self.side, self.input_size]
+        texts = [f'{size} x {size}' if isinstance(size, int) else f'{size[0]} x {size[1]}' for size in sizes]
+        return ' -> '.join(text for text, before in zip(texts, ['', *texts]) if text != before)
+
+
+def load_classifier(config: str, checkpoint: str, teacher: bool = False, side: int | None = None) -> Classifier:
+    """The student of ``config``, its teacher, or its only network, with the weights of ``checkpoint``.
+
+    Args:
+        config: of a training of this package, or of an exported student.
+        checkpoint: file or work directory. A training's checkpoint holds its student; the teacher's is a file of its own,
+            with an empty ``checkpoint`` the one that ``config`` names.
+        teacher: the teacher of ``config``, which sees the images as they are.
+        side: see :class:`Classifier`; by default ``input_size`` of the config's model, the size to which its pipeline crops
+            or scales, that of its data set where they are arrays, or 32.
+
+    Raises:
+        InputError, FileNotFoundError: no such config, checkpoint or teacher, or they do not fit.
+    """
+    cfg = read_config(config)
+    name = 'teacher' if teacher else 'student'
+    if teacher and cfg.model.get('teacher') is None:
+        raise InputError(f'the model of {config} has no teacher')
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        network = MODELS.build(cfg.model.teacher if teacher else cfg.model.get('student', cfg.model))
+    load_network(getattr(network, 'network', network), checkpoint or cfg.model.teacher_checkpoint, name)
+    network.requires_grad_(False).eval().to(get_device(), memory_format=torch.channels_last)
+
+    settings = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+    normalisation = dict(mean=settings.get('mean') or (0., 0., 0.), std=settings.get('std') or (1., 1., 1.),
+                         to_rgb=settings.get('to_rgb', False) != reads_bgr(cfg))
+    pair = next((step for step in steps_of(cfg) if kind(step) == 'ResolutionPair'), settings)
+    reduction = {} if teacher else {key: pair[key] for key in REDUCTION if pair.get(key) is not None}
+    return Classifier(network, normalisation, side or training_side(cfg), reduction)
+
+
+def load_runs(runs: list[tuple[str, str, str]], teacher: str | None) -> dict[str, Classifier]:
+    """From (config, checkpoint, label) to the networks by label; then 'teacher', that of the first config, unless None."""
+    labels = [label for _, _, label in runs] + ['teacher'] * (teacher is not None)
+    double = [label for label in labels if labels.count(label) > 1]
+    if double:
+        raise InputError(f'two networks are called {double[0]!r}')
+    networks = {label: load_classifier(config, checkpoint) for config, checkpoint, label in runs}
+    return networks if teacher is None else networks | dict(teacher=load_classifier(runs[0][0], teacher, teacher=True))
+
+
+def read_config(path: str) -> Config:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'there is no config {path}')
+    return Config.fromfile(path)
+
+
+def test_data(cfg: Config) -> dict:
+    """The data set of the config's test, or of its validation where it has no test."""
+    return (cfg.get('test_dataloader') or cfg.val_dataloader).dataset
+
+
+def steps_of(cfg: Config) -> list[dict]:
+    """The pipeline of the test data, empty where they are arrays."""
+    return test_data(cfg).get('pipeline', [])
+
+
+def kind(settings: dict) -> str:
+    """The bare name of a type, which is a class or a path."""
+    found = settings['type']
+    return (found if isinstance(found, str) else found.__name__).split('.')[-1]
+
+
+def reads_bgr(cfg: Config) -> bool:
+    """Are the test images BGR, as OpenCV reads files, or RGB, as arrays are?"""
+    return any(kind(step) == 'LoadImageFromFile' for step in steps_of(cfg))
+
+
+def training_side(cfg: Config) -> int:
+    """Side in pixels of the images that a config's data give to the teacher."""
+    if cfg.model.get('input_size'):
+        return cfg.model.input_size
+    sizes = [step.get('crop_size') or step.get('scale') for step in steps_of(cfg)]
+    sizes = [size if isinstance(size, int) else size[0] for size in sizes if size]
+    settings = test_data(cfg)
+    return sizes[-1] if sizes else SIDES.get(kind(settings.get('arrays', settings)), 32)
+
+
+def named_images(name: str, split: str, data_root: str | None = None) -> ImageArrays:
+    """A public data set, 'train' or 'test', from ``data_root``, by default ``data/<name>``."""
+    return DATASETS.build(dict(type=f'mmcrrcd.{NAMED[name]}', data_root=data_root or f'data/{name}', split=split))
+
+
+def own_images(config: str) -> ImageArrays:
+    """The test images of a config at full resolution, as RGB arrays."""
+    cfg = read_config(config)
+    settings = test_data(cfg)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        if 'pipeline' not in settings:
+            return DATASETS.build(settings)
+        steps = [step for step in steps_of(cfg) if kind(step) not in ('ResolutionPair', 'PackInputs')]
+        dataset = DATASETS.build({**settings, 'pipeline': [*steps, dict(type='mmpretrain.PackInputs')]})
+        samples = [dataset[i] for i in range(len(dataset))]
+    images = torch.stack([sample['inputs'] for sample in samples]).permute(0, 2, 3, 1).numpy()
+    labels = np.array([int(sample['data_samples'].gt_label) for sample in samples])
+    return ImageArrays(images[..., ::-1] if reads_bgr(cfg) else images, labels, list(dataset.metainfo['classes']), config)
+
+
+def embed(classifier: Classifier, data: ImageArrays, name: str, batch: int = 500) -> tuple[Tensor, Tensor]:
+    """Embeddings (N, D) and logits (N, classes) of all images, on the device; shows the progress of ``name`` on stderr."""
+    device, embeddings, logits = get_device(), [], []
+    index = torch.arange(len(data))
+    for part in track(index.split(batch), name, console=Console(stderr=True)):
+        stream = classifier(data.__getitems__(part)['inputs'].to(device))
+        embeddings.append(stream.embedding)
+        logits.append(stream.logits)
+    return torch.cat(embeddings), torch.cat(logits)
+
+
+def accuracy(classifier: Classifier, data: ImageArrays, name: str) -> float:
+    """Percent of the images whose class has the largest logit."""
+    _, logits = embed(classifier, data, name)
+    classes = len(data.metainfo['classes'])
+    if logits.shape[1] != classes:
+        raise InputError(f'{name} knows {logits.shape[1]} classes, the data have {classes}')
+    return 100 * (logits.argmax(1) == data.labels.to(logits.device)).float().mean().item()
