@@ -1,0 +1,30 @@
+# python tools/train.py configs/crrcd/resnet56_resnet20_cifar100_8px.py --work-dir work_dirs/ablations/tau_0.02 \
+#     --cfg-options model.tau=0.02
+"""Settings of CRRCD's model, each a change of the default, for any config of configs/crrcd.
+
+Sec. IV-C and Figure 3 of the paper: number of negatives, temperature, sampling, width. The rest: what the paper leaves open.
+"""
+ablations = {
+    'default': {},                                       # n 512, tau 0.1, dim 128, supervised, 8 anchors, softmax, centred
+    'student_alone': dict(alpha=0, beta=0),
+    'kd': dict(beta=0),
+    'negatives_64': dict(num_negatives=64),              # not fewer than the batch
+    'negatives_128': dict(num_negatives=128),
+    'negatives_256': dict(num_negatives=256),
+    'negatives_1024': dict(num_negatives=1024),
+    'tau_0.02': dict(tau=0.02),
+    'tau_0.05': dict(tau=0.05),
+    'tau_0.07': dict(tau=0.07),
+    'tau_0.2': dict(tau=0.2),
+    'tau_0.3': dict(tau=0.3),
+    'dim_64': dict(dim=64),
+    'dim_256': dict(dim=256),
+    'unsupervised': dict(sampling='unsupervised'),
+    'anchors_1': dict(num_anchors=1),
+    'anchors_32': dict(num_anchors=32),
+    'anchors_all': dict(num_anchors=None),
+    'softmax_not_centred': dict(centre=None),
+    'batch': dict(normalizer='batch'),                   # Z of the first batch, as in CRD
+    'batch_not_centred': dict(normalizer='batch', centre=None),
+    'as_printed': dict(normalizer='none', centre=None, num_samples=50_000, beta=2),       # Eq. 10 and the paper's beta
+}

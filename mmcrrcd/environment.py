@@ -1,0 +1,23 @@
+"""What a number needs beside it: command, versions, hardware."""
+import os
+import platform
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import mmengine
+import mmpretrain
+import torch
+
+
+def about_this_run() -> dict:
+    """Of this process: command, versions, processor or GPU, threads."""
+    info = Path('/proc/cpuinfo')
+    names = re.findall(r'model name\s*: (.*)', info.read_text()) if info.exists() else []
+    processor = f'{names[0] if names else platform.processor()}, {os.cpu_count()} cores'
+    return dict(command=shlex.join(['python', *sys.argv]),
+                versions=dict(python=platform.python_version(), torch=torch.__version__, mmengine=mmengine.__version__,
+                              mmpretrain=mmpretrain.__version__),
+                hardware=torch.cuda.get_device_name() if torch.cuda.is_available() else processor,
+                threads=torch.get_num_threads())

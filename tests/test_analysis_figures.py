@@ -1,0 +1,53 @@
+"""Figures of embeddings and of accuracy over resolution."""
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+
+from mmcrrcd.visualization.resolution import draw_resolution
+from mmcrrcd.visualization.tsne import draw_points
+
+
+def on_page(figure) -> None:
+    """Titles lie side by side over their panels, legends beside them, and all of it on the page."""
+    figure.draw_without_rendering()
+    panels = [axes.get_window_extent() for axes in figure.axes]
+    titles = [axes.title.get_window_extent() for axes in figure.axes]
+    edges = [figure.bbox.x0, *(edge for title in titles for edge in (title.x0, title.x1)), figure.bbox.x1]
+    assert edges == sorted(edges)
+    assert all(panel.y1 <= title.y0 and title.y1 <= figure.bbox.y1 for panel, title in zip(panels, titles, strict=True))
+    for legend in figure.legends:
+        box, texts = legend.get_window_extent(), [text.get_window_extent() for text in legend.get_texts()]
+        assert box.x1 <= figure.bbox.x1 and figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1
+        assert all(panel.x1 < text.x0 for panel in panels for text in texts)
+
+
+@pytest.mark.parametrize('number', [3, 12, 40])
+def test_every_sample_is_where_its_network_puts_it_in_the_colour_of_its_class(number):
+    rng = np.random.default_rng(0)
+    labels, classes = np.arange(4 * number) % number, [f'a long name {k}' for k in range(number)]
+    panels = {f'{name}\nsilhouette 0.123, 5 nearest neighbours 12.3 %': rng.normal(0, 1, (len(labels), 2)) for name in 'ab'}
+    figure = draw_points(panels, labels, classes)
+    assert [axes.get_title() for axes in figure.axes] == list(panels)
+    colours = []
+    for axes, points in zip(figure.axes, panels.values(), strict=True):
+        clouds = axes.collections
+        assert [cloud.get_label() for cloud in clouds] == classes
+        for k, cloud in enumerate(clouds):
+            assert np.array_equal(cloud.get_offsets(), points[labels == k])
+        colours.append([to_rgb(cloud.get_facecolor()[0]) for cloud in clouds])
+    assert colours[0] == colours[1] and len(set(colours[0])) == number
+    legend, = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == classes
+    on_page(figure)
+
+
+def test_a_line_for_each_network():
+    curves = {'teacher': [10.0, 30.0, 70.0], 'student, CRRCD': [40.0, 41.0, 42.0]}
+    figure = draw_resolution([8, 12, 32], curves, '10,000 test images, reduced by bilinear interpolation, not antialiased,\n'
+                             "seen scaled to each network's size in training")
+    axes, = figure.axes
+    assert {line.get_label(): list(line.get_ydata()) for line in axes.lines} == curves
+    assert all(list(line.get_xdata()) == [8, 12, 32] for line in axes.lines)
+    assert list(axes.get_xticks()) == [8, 12, 32] and axes.get_ylim()[0] == 0
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == list(curves)
+    on_page(figure)

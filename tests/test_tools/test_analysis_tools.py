@@ -1,0 +1,135 @@
+"""tools/linear_probe.py, plot_tsne.py and plot_resolution.py as a user calls them, on a student that sees 8 of 16 pixels."""
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+from tiny import CLASSES, IMAGES, TinyImages, config, crrcd, random_images, train, write_teacher
+
+from mmcrrcd.datasets import ImageArrays
+from mmcrrcd.evaluation.embeddings import NAMED, accuracy, load_classifier
+from mmcrrcd.evaluation.linear_probe import PROTOCOL
+from mmcrrcd.registry import DATASETS
+
+ROOT = Path(__file__).parents[2]
+
+
+@DATASETS.register_module()
+class TinyDigits(ImageArrays):
+    """Stands in for a public data set: other classes, other images, twice the size."""
+
+    def __init__(self, data_root: str, split: str):
+        images, labels = random_images(seed=2 if split == 'train' else 3, n=48 if split == 'train' else 32)
+        super().__init__(images.repeat(2, 1).repeat(2, 2), labels // 2, ['even', 'odd'], data_root)
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('run')
+    teacher = write_teacher(folder / 'teacher.pth')
+    cfg = config(folder / 'student', crrcd(teacher, resolution=8), epochs=2)
+    cfg.dump(folder / 'student.py')
+    train(cfg)
+    return folder
+
+
+@pytest.fixture
+def tool(run, monkeypatch, capsys):
+    """Runs a tool in the folder of the training, returns its output."""
+    monkeypatch.chdir(run)
+    monkeypatch.setitem(NAMED, 'svhn', 'TinyDigits')
+
+    def call(name: str, *args) -> str:
+        monkeypatch.setattr(sys, 'argv', [name, *map(str, args)])
+        runpy.run_path(str(ROOT / 'tools' / name), run_name='__main__')
+        return capsys.readouterr().out
+    return call
+
+
+def test_linear_probe(tool):
+    out = tool('linear_probe.py', 'student.py', 'student', '--dataset', 'svhn', '--seeds', 2, '--json', 'deep/probe.json')
+    result = json.loads(Path('deep/probe.json').read_text())
+    assert out.splitlines()[0] == '48 training and 32 test images; pixels: 32 x 32 -> 16 x 16 -> 8 x 8'
+    assert result['protocol'] == PROTOCOL | dict(milestones=list(PROTOCOL['milestones']))
+    assert (result['images'], result['classes'], result['width']) == (dict(train=48, test=32), 2, 16)
+    assert result['seeds'] == [0, 1] and len(result['last_epoch']) == 2
+    assert result['mean'] == sum(result['last_epoch']) / 2 and result['mean'] > 70    # brightness tells the class
+    assert all(last <= best for last, best in zip(result['last_epoch'], result['best_epoch'], strict=True))
+    assert {'command', 'versions', 'hardware'} <= set(result)
+    assert out.splitlines()[-1] == f'svhn: {result["mean"]:.2f} ± {result["std"]:.2f} %'
+
+
+def test_linear_probe_of_the_teacher_at_another_resolution(tool):
+    out = tool('linear_probe.py', 'student.py', 'teacher.pth', '--teacher', '--dataset', 'svhn', '--seeds', 1,
+               '--resolution', 12, '--image-size', 20, '--json', 'teacher.json')
+    assert 'pixels: 32 x 32 -> 20 x 20 -> 12 x 12' in out
+    result = json.loads(Path('teacher.json').read_text())
+    assert (result['network'], result['width'], result['std']) == ('teacher', 32, None)
+
+
+def test_tsne(tool):
+    pytest.importorskip('sklearn')
+    out = tool('plot_tsne.py', '--run', 'student.py', 'student', 'CRRCD', '--run', 'student.py', 'student/epoch_2.pth', 'again',
+               '--teacher', '--classes', 'class3', 'class1', '--per-class', 5, '--perplexity', 4, '--out', 'pictures/map.png')
+    assert Path('pictures/map.png').stat().st_size > 10_000
+    result = json.loads(Path('pictures/map.json').read_text())
+    assert result['classes'] == ['class3', 'class1'] and result['images'] == 10
+    rows = {row.pop('label'): row for row in result['networks']}
+    assert list(rows) == ['CRRCD', 'again', 'teacher'] and rows['CRRCD'] == rows['again'] != rows['teacher']
+    assert rows['CRRCD']['pixels'] == '16 x 16 -> 8 x 8' and rows['teacher']['pixels'] == '16 x 16'
+    assert rows['teacher']['width'] == 32
+    for name, row in rows.items():
+        assert f'{name}: silhouette {row["silhouette"]:.3f}, 5 nearest neighbours {row["knn_accuracy"]:.1f} %' in out
+
+
+@pytest.mark.parametrize('options, at', [
+    ([], dict(scale_to=8)), (['--direct'], dict(scale_to=None)),
+    (['--interpolation', 'bicubic', '--no-antialias'], dict(scale_to=8, interpolation='bicubic', antialias=False))])
+def test_resolution(tool, options, at):
+    tool('plot_resolution.py', '--run', 'student.py', 'student', 'CRRCD', '--teacher', 'teacher.pth', *options,
+         '--resolutions', 16, 8, 12, '--out', 'resolution.png')
+    assert Path('resolution.png').stat().st_size > 10_000
+    result = json.loads(Path('resolution.json').read_text())
+    assert result['resolutions'] == [8, 12, 16] and result['images'] == IMAGES
+    assert result['input_size'] == dict(CRRCD=8, teacher=16)
+    data = TinyImages(seed=1)
+    student, teacher = load_classifier('student.py', 'student'), load_classifier('student.py', '', teacher=True)
+    settings = dict(interpolation='bilinear', antialias=True) | at
+    curves = {name: [accuracy(network.at(side, **settings | dict(scale_to=at['scale_to'] and network.input_size)), data, name)
+                     for side in (8, 12, 16)] for name, network in (('CRRCD', student), ('teacher', teacher))}
+    assert result['accuracy'] == curves
+    assert curves['teacher'][2] == accuracy(teacher, data, 'as they are')
+    if '--no-antialias' not in options:
+        assert curves['CRRCD'][0] == accuracy(student, data, 'as in its training')
+
+
+RUN, SVHN = ('--run', 'student.py', 'student', 'a'), ('--dataset', 'svhn')
+
+
+@pytest.mark.parametrize('name, args, message', [
+    ('linear_probe.py', ['student.py', 'nothing', *SVHN], 'no checkpoint at nothing'),
+    ('linear_probe.py', ['student.py', 'student', *SVHN, '--seeds', '0'], '--seeds is a number of classifiers, got 0'),
+    ('linear_probe.py', ['student.py', 'teacher.pth', *SVHN], 'teacher.pth is not a checkpoint of this student: '),
+    ('plot_tsne.py', [*RUN, *RUN], "two networks are called 'a'"),
+    ('plot_tsne.py', [*RUN, '--classes', 'class9', 'class1'], "there is no class 'class9'; the classes are class0, class1, "),
+    ('plot_tsne.py', [*RUN, '--classes', 'class1'], '--classes names two or more, got class1 alone'),
+    ('plot_tsne.py', RUN, f'more than 30 images are needed (--perplexity), but only {IMAGES} are chosen'),
+    ('plot_resolution.py', [*RUN, '--resolutions', '8', '24'], '--resolutions go from 1 to the 16 pixels of the images'),
+    ('plot_resolution.py', [*RUN, *SVHN, '--resolutions', '8'], f'a, 8 pixels knows {CLASSES} classes, the data have 2'),
+])
+def test_bad_input_is_one_line(tool, name, args, message):
+    if name == 'plot_tsne.py':
+        pytest.importorskip('sklearn')
+    with pytest.raises(SystemExit) as error:
+        tool(name, *args)
+    assert str(error.value).startswith(f'error: {message}') and '\n' not in str(error.value)
+
+
+def test_scikit_learn_is_asked_for(tool, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'sklearn', None)
+    monkeypatch.delitem(sys.modules, 'mmcrrcd.evaluation.clusters', raising=False)
+    for name in [name for name in sys.modules if name.startswith('sklearn.')]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(SystemExit, match='scikit-learn is missing: pip install scikit-learn'):
+        tool('plot_tsne.py', *RUN)

@@ -1,0 +1,65 @@
+"""Accuracy over the resolution of the test images, for several networks.
+
+``python tools/plot_resolution.py --run CONFIG CHECKPOINT CRRCD --teacher TEACHER_CHECKPOINT --out resolution.png``
+"""
+import argparse
+import json
+from pathlib import Path
+
+from mmcrrcd.datasets.transforms.resolution_pair import MODES
+from mmcrrcd.engine.launch import one_line_errors
+from mmcrrcd.environment import about_this_run
+from mmcrrcd.errors import InputError
+from mmcrrcd.evaluation.embeddings import NAMED, accuracy, load_runs, named_images, own_images
+from mmcrrcd.visualization.resolution import draw_resolution
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Test networks on images of several resolutions. The reduced images are '
+                                     'scaled to the size that each network saw in training.')
+    parser.add_argument('--run', nargs=3, action='append', required=True, metavar=('CONFIG', 'CHECKPOINT', 'LABEL'),
+                        help='a network; repeat for more lines')
+    parser.add_argument('--teacher', nargs='?', const='', metavar='CHECKPOINT',
+                        help='one more line: the teacher of the first CONFIG (CHECKPOINT: default as in CONFIG)')
+    parser.add_argument('--dataset', choices=NAMED, help="whose test images (default: the first CONFIG's own)")
+    parser.add_argument('--data-root', help='where the files of --dataset are (default: data/<dataset>)')
+    parser.add_argument('--resolutions', type=int, nargs='+', default=[8, 12, 16, 20, 24, 28, 32], metavar='PIXELS')
+    parser.add_argument('--direct', action='store_true',
+                        help='do not scale the reduced images, except for networks that were trained so (restore=True)')
+    parser.add_argument('--interpolation', choices=MODES, default='bilinear', help='how all images are reduced')
+    parser.add_argument('--no-antialias', action='store_true', help='look at the nearest source pixels only')
+    parser.add_argument('--out', default='resolution.png', metavar='FILE', help='picture; the numbers go beside it as .json')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    with one_line_errors():
+        picture, numbers_file = Path(args.out), Path(args.out).with_suffix('.json')
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        networks = load_runs(args.run, args.teacher)
+        data = named_images(args.dataset, 'test', args.data_root) if args.dataset else own_images(args.run[0][0])
+        largest = min(data.images.shape[1], *(network.side for network in networks.values()))
+        if not 0 < min(args.resolutions) <= max(args.resolutions) <= largest:
+            raise InputError(f'--resolutions go from 1 to the {largest} pixels of the images, got {args.resolutions}')
+        reduction = dict(interpolation=args.interpolation, antialias=not args.no_antialias)
+        resolutions = sorted(args.resolutions)
+        curves = {label: [] for label in networks}
+        for label, network in networks.items():
+            for resolution in resolutions:
+                at = network.at(resolution, None if args.direct else network.input_size, **reduction)
+                curves[label].append(accuracy(at, data, f'{label}, {resolution} pixels'))
+                print(f'{label}: {at.path_of(data.images)} pixels, {curves[label][-1]:.2f} %')
+    antialias = ', not antialiased' if args.no_antialias and args.interpolation in ('bilinear', 'bicubic') else ''
+    scaled = 'seen as they are' if args.direct else "then scaled to each network's size in training"
+    title = f'{len(data):,} test images, reduced by {args.interpolation} interpolation{antialias},\n{scaled}'
+    result = dict(**about_this_run(), runs=args.run, teacher=args.teacher, dataset=args.dataset or 'of the first config',
+                  images=len(data), direct=args.direct, **reduction, resolutions=resolutions, accuracy=curves,
+                  input_size={label: network.input_size for label, network in networks.items()})
+    numbers_file.write_text(json.dumps(result, indent=2) + '\n')
+    draw_resolution(resolutions, curves, title).savefig(picture, dpi=150)
+    print(f'wrote {picture} and {numbers_file}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,90 @@
+"""The embeddings of test images in the plane, a panel for each network, Figure 4 of the paper.
+
+``python tools/plot_tsne.py --run CONFIG CHECKPOINT alone --run CONFIG CHECKPOINT CRRCD --out tsne.png``
+"""
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mmcrrcd.datasets import ImageArrays
+from mmcrrcd.engine.launch import one_line_errors
+from mmcrrcd.environment import about_this_run
+from mmcrrcd.errors import InputError
+from mmcrrcd.evaluation.embeddings import NAMED, embed, load_runs, named_images, own_images
+from mmcrrcd.visualization.tsne import draw_points
+
+NEIGHBOURS = 5
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Draw the embeddings of test images by t-SNE, with two numbers of the '
+                                     'embeddings: their silhouette and the accuracy of their nearest neighbours.')
+    parser.add_argument('--run', nargs=3, action='append', required=True, metavar=('CONFIG', 'CHECKPOINT', 'LABEL'),
+                        help='a network; repeat for more panels')
+    parser.add_argument('--teacher', nargs='?', const='', metavar='CHECKPOINT',
+                        help='one more panel: the teacher of the first CONFIG (CHECKPOINT: default as in CONFIG)')
+    parser.add_argument('--dataset', choices=NAMED, help="whose test images (default: the first CONFIG's own)")
+    parser.add_argument('--data-root', help='where the files of --dataset are (default: data/<dataset>)')
+    parser.add_argument('--classes', nargs='+', metavar='NAME', help='which classes (default: the first 10)')
+    parser.add_argument('--per-class', type=int, default=400, help='images drawn from each class, at most (default: 400)')
+    parser.add_argument('--perplexity', type=float, default=30.0)
+    parser.add_argument('--seed', type=int, default=5, help='of the choice of images and of t-SNE')
+    parser.add_argument('--out', default='tsne.png', metavar='FILE', help='picture; the numbers go beside it as .json')
+    return parser.parse_args()
+
+
+def choose(data: ImageArrays, names: list[str] | None, per_class: int, seed: int) -> ImageArrays:
+    """Some images of some classes, which become all the classes there are."""
+    known = data.metainfo['classes']
+    names = names or list(known[:10])
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InputError(f'there is no class {unknown[0]!r}; the classes are {", ".join(known)}')
+    if len(set(names)) < 2:
+        raise InputError(f'--classes names two or more, got {names[0]} alone')
+    generator, images, labels = torch.Generator().manual_seed(seed), [], []
+    for k, name in enumerate(names):
+        of_class = (data.labels.cpu() == known.index(name)).nonzero()[:, 0]
+        index = of_class[torch.randperm(len(of_class), generator=generator)[:per_class]]
+        images.append(data.images[index.to(data.images.device)].cpu())
+        labels += [k] * len(index)
+    return ImageArrays(torch.cat(images).numpy(), np.array(labels), names, 'the chosen images')
+
+
+def main() -> None:
+    args = parse_args()
+    with one_line_errors():
+        try:
+            from mmcrrcd.evaluation.clusters import knn_accuracy, silhouette, tsne
+        except ModuleNotFoundError as error:
+            raise InputError('scikit-learn is missing: pip install scikit-learn') from error
+        picture, numbers_file = Path(args.out), Path(args.out).with_suffix('.json')
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        networks = load_runs(args.run, args.teacher)
+        data = named_images(args.dataset, 'test', args.data_root) if args.dataset else own_images(args.run[0][0])
+        some = choose(data, args.classes, args.per_class, args.seed)
+        least = max(args.perplexity, NEIGHBOURS)
+        if len(some) <= least:
+            raise InputError(f'more than {least:g} images are needed (--perplexity), but only {len(some)} are chosen')
+        labels, classes, panels, numbers = some.labels.numpy(), some.metainfo['classes'], {}, []
+        for label, network in networks.items():
+            x = embed(network, some, f'embeddings ({label})')[0].cpu().numpy()
+            row = dict(label=label, pixels=network.path_of(some.images), width=x.shape[1],
+                       silhouette=silhouette(x, labels), knn_accuracy=knn_accuracy(x, labels, NEIGHBOURS))
+            title = f'{label}\nsilhouette {row["silhouette"]:.3f}, {NEIGHBOURS} nearest neighbours {row["knn_accuracy"]:.1f} %'
+            panels[title] = tsne(x, args.seed, args.perplexity)
+            numbers.append(row)
+            print(title.replace('\n', ': '))
+    result = dict(**about_this_run(), runs=args.run, teacher=args.teacher, dataset=args.dataset or 'of the first config',
+                  classes=classes, images=len(some), seed=args.seed, perplexity=args.perplexity, neighbours=NEIGHBOURS,
+                  networks=numbers)
+    numbers_file.write_text(json.dumps(result, indent=2) + '\n')
+    draw_points(panels, labels, classes).savefig(picture, dpi=150)
+    print(f'wrote {picture} and {numbers_file}')
+
+
+if __name__ == '__main__':
+    main()
