@@ -173,8 +173,8 @@ def table() -> str:
             if len(record['epochs']) == result['epochs']:
                 key = (Path(result['config']).stem, result['resolution'] or 32, result['epochs'], form)
                 rows[key].append(record['epochs'])
-    lines = ['| config | student sees | epochs | form | seeds | last epoch | best epoch | score of positives / negatives '
-             '| gradient, rcd / cls |', '|---|---|---|---|---|---|---|---|---|']
+    lines = ['| config | student sees | epochs | form | seeds | last epoch | best epoch | training images '
+             '| score of positives / negatives | gradient, rcd / cls |', '|---|---|---|---|---|---|---|---|---|---|']
     for (config, resolution, epochs, form), runs in sorted(
             rows.items(), key=lambda item: (item[0][:3], -mean(curve[-1]['test'] for curve in item[1]))):
         last = [curve[-1] for curve in runs]
@@ -183,9 +183,9 @@ def table() -> str:
         scores = ratio = '–'
         if 'score_positive' in last[0]:
             scores = ' / '.join(f'{mean(row[key] for row in last):.2f}' for key in ('score_positive', 'score_negative'))
-            ratio = ' → '.join(f'{mean(curve[i]["gradient_ratio"] for curve in runs):.2f}' for i in (0, -1))
+            ratio = ' → '.join(f'{mean(curve[i].get("gradient_ratio", 0) for curve in runs):.2f}' for i in (0, -1))
         lines.append(f'| {config} | {resolution} px | {epochs} | {form} | {len(tests)} | {mean(tests):.2f}{spread} '
-                     f'| {mean(best):.2f} | {scores} | {ratio} |')
+                     f'| {mean(best):.2f} | {mean(row["accuracy"] for row in last):.1f} | {scores} | {ratio} |')
     return '\n'.join([*lines, '', *runs_made])
 
 
