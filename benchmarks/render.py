@@ -12,6 +12,7 @@ import critic_forms
 import data_time
 import loss_cost
 import precision
+import reproduced
 import results
 import step_time
 
@@ -32,6 +33,8 @@ TABLES = {
     'precision': lambda: of_one_run(precision),
     'results': results.table,
     'step_time': lambda: of_one_run(step_time),
+    'table1': lambda: reproduced.markdown('table1'),
+    'table2': lambda: reproduced.markdown('table2'),
 }
 
 

@@ -5,17 +5,24 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmcrrcd.engine.launch import prepare_processes
 from mmcrrcd.models import PairPreprocessor
+from mmcrrcd.models.algorithms.schedule import value_at
 from mmcrrcd.registry import MODELS
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 from mmengine.optim import build_optim_wrapper
+from mmengine.registry import PARAM_SCHEDULERS
 
 ROOT = Path(__file__).parents[1]
-FILES = sorted(path for folder in ('teachers', 'students', 'crrcd') for path in (ROOT / 'configs' / folder).glob('*.py'))
+FILES = sorted(path for names in ('teachers/*_cifar100.py', 'students/*.py', 'crrcd/*.py', 'baselines/*.py')
+               for path in (ROOT / 'configs').glob(names))    # those of low_resolution: test_low_resolution_configs.py
 TEACHERS = 'resnet56 resnet110 resnet32x4 wrn40_2 vgg13 vgg11 resnet18 wrn50'.split()
 STUDENTS = 'wrn16_2 wrn40_1 resnet20 resnet32 resnet8x4 vgg8 shufflenetv1 shufflenetv2'.split()
 PAIRS = ('wrn40_2_wrn16_2 wrn40_2_wrn40_1 resnet56_resnet20 resnet110_resnet20 resnet110_resnet32 resnet32x4_resnet8x4 '
          'vgg13_vgg8 resnet18_vgg8 vgg11_shufflenetv1 resnet18_shufflenetv2 wrn50_shufflenetv1 wrn50_vgg8').split()
+METHODS = 'kd fitnet at pkt sp rkd cc vid ab ft nst fsp crd crcd wcord dkd sskd ekd skd horkd'.split()
+FIRST_STAGE = dict(ab=30, ft=30, fsp=30, sskd=60)         # epochs before the 240 of the tables
 LOW_PAIRS = 'resnet56_resnet20 resnet32x4_resnet8x4 wrn50_shufflenetv1'.split()
 # of the published networks, with their classifiers
 PARAMETERS = dict(
@@ -23,11 +30,18 @@ PARAMETERS = dict(
     wrn16_2=703_284, wrn40_1=569_780, wrn40_2=2_255_156, vgg8=3_965_028, vgg11=9_277_284, vgg13=9_462_180,
     shufflenetv1=949_258, shufflenetv2=1_355_528, resnet18=11_220_132, wrn50=67_031_460)
 
-every_file = pytest.mark.parametrize('path', FILES, ids=lambda path: f'{path.parent.name}/{path.stem}')
+
+def name_of(path: Path) -> str:
+    return f'{path.parent.name}/{path.stem}'
+
+
+every_file = pytest.mark.parametrize('path', FILES, ids=name_of)
 
 
 def networks_of(path: Path) -> tuple[str | None, str]:
     """Teacher and student that the name of a config says; a teacher's own training has a student alone."""
+    if path.parent.name == 'baselines':
+        return 'resnet56', 'resnet20'
     names = [name for name in PARAMETERS if path.stem.split('_cifar100')[0].endswith(name)]
     student = max(names, key=len)
     return path.stem.split('_cifar100')[0].removesuffix(student).removesuffix('_') or None, student
@@ -44,12 +58,12 @@ def number(network: torch.nn.Module) -> int:
 
 def test_all_that_the_tables_need_is_there():
     wanted = {f'teachers/{name}_cifar100' for name in TEACHERS} | {f'students/{name}_cifar100' for name in STUDENTS}
-    wanted |= {f'crrcd/{pair}_cifar100' for pair in PAIRS}
+    wanted |= {f'crrcd/{pair}_cifar100' for pair in PAIRS} | {f'baselines/{method}' for method in METHODS}
     for pair in LOW_PAIRS:
         student = pair.rsplit('_', 1)[1]
         wanted |= {f'{name}_cifar100_{side}px' for name in (f'crrcd/{pair}', f'students/{student}') for side in (8, 16)}
-    assert len(PAIRS) == 12
-    assert wanted <= {f'{path.parent.name}/{path.stem}' for path in FILES}
+    assert len(PAIRS) == 12 and len(METHODS) == 20
+    assert wanted <= set(map(name_of, FILES))
 
 
 @every_file
@@ -63,13 +77,13 @@ def test_is_short_and_starts_with_its_command(path):
 def test_teacher_is_trained_by_a_config_that_exists(path):
     cfg = Config.fromfile(path)
     teacher, _ = networks_of(path)
-    if path.parent.name != 'crrcd':
+    if path.parent.name in ('teachers', 'students'):
         assert 'teacher' not in cfg.model and 'teacher_config' not in cfg
         return
     assert cfg.teacher_config == f'configs/teachers/{teacher}_cifar100.py'
     assert (ROOT / cfg.teacher_config).is_file()
-    # where tools/train.py leaves the checkpoints of that config
-    assert cfg.model.teacher_checkpoint == f'work_dirs/{Path(cfg.teacher_config).stem}'
+    # where tools/train.py leaves the checkpoints of that config; EKD's teacher learns along
+    assert cfg.model.teacher_checkpoint == (None if path.stem == 'ekd' else f'work_dirs/{Path(cfg.teacher_config).stem}')
     assert Config.fromfile(ROOT / cfg.teacher_config).model.student == cfg.model.teacher
 
 
@@ -80,8 +94,57 @@ def test_schedule_is_the_one_of_the_published_tables(path):
     assert cfg.train_dataloader.batch_size == 64
     assert optimizer.lr == (0.01 if 'shufflenet' in path.stem else 0.05)
     assert (optimizer.momentum, optimizer.weight_decay, optimizer.get('nesterov', False)) == (0.9, 5e-4, False)
-    assert cfg.param_scheduler.milestones == [150, 180, 210]
-    assert cfg.train_cfg.max_epochs == 240
+    stage = FIRST_STAGE.get(path.stem, 0)
+    assert cfg.train_cfg.max_epochs == stage + 240
+    rates = learning_rates(cfg)
+    assert [epoch for epoch in range(stage + 1, stage + 240) if rates[epoch] != rates[epoch - 1]] == [
+        stage + milestone for milestone in (150, 180, 210)]
+    assert rates[stage] == pytest.approx(optimizer.lr) and rates[-1] == pytest.approx(optimizer.lr / 1000)
+
+
+def learning_rates(cfg: Config) -> list[float]:
+    """Of all epochs."""
+    schedulers = cfg.param_scheduler if isinstance(cfg.param_scheduler, list) else [cfg.param_scheduler]
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=cfg.optim_wrapper.optimizer.lr)
+    steps = [PARAM_SCHEDULERS.build(dict(scheduler, optimizer=optimizer)) for scheduler in schedulers]
+    rates = []
+    for _ in range(cfg.train_cfg.max_epochs):
+        rates.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()
+        for step in steps:
+            step.step()
+    return rates
+
+
+def test_learning_rates_of_first_stages():
+    rates = {name: learning_rates(Config.fromfile(ROOT / 'configs' / 'baselines' / f'{name}.py')) for name in FIRST_STAGE}
+    assert rates['ab'][:30] == rates['fsp'][:30] == [0.05] * 30
+    assert rates['ft'][:30] == pytest.approx([0.01] * 30)           # the paraphraser's
+    assert rates['sskd'][:60] == pytest.approx([0.05] * 30 + [0.005] * 15 + [0.0005] * 15)
+
+
+# r, a and b of L = r CE + a KD + b method in the published recipes; a method's own weight in its last epoch where it has one.
+WEIGHTS = dict(
+    kd=(0.1, 0.9, None), fitnet=(1, None, 100), at=(1, None, 1000), sp=(1, None, 3000), cc=(1, None, 0.02), vid=(1, None, 1),
+    rkd=(1, None, 1), pkt=(1, None, 30_000), ab=(1, None, 0), ft=(1, None, 200), nst=(1, None, 50), fsp=(1, None, 0),
+    crd=(1, None, 0.8), crcd=(1, 0.9, 0), dkd=(1, None, 1), wcord=(1, None, 1), skd=(1, None, 1), horkd=(1, None, 1))
+
+
+@pytest.mark.parametrize('method', WEIGHTS)
+def test_weights_are_the_published_ones(method):
+    cfg = Config.fromfile(ROOT / 'configs' / 'baselines' / f'{method}.py')
+    r, a, b = WEIGHTS[method]
+    end = cfg.train_cfg.max_epochs - 1
+    weights = {name: value_at(loss.weight, end) for name, loss in cfg.model.objective.items()}
+    expected = {name: value for name, value in (('kd', a), (method, b)) if value is not None}
+    assert value_at(cfg.model.cls_weight, end) == r and weights == expected
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_ddp_is_told_where_parameters_go_without_gradients(method):
+    cfg = Config.fromfile(ROOT / 'configs' / 'baselines' / f'{method}.py')
+    prepare_processes(cfg, 'none')
+    assert cfg.find_unused_parameters == (method in (*FIRST_STAGE, 'crcd', 'dkd'))
 
 
 PAGE = (ROOT / 'docs' / 'configs.md').read_text(encoding='utf-8')
@@ -139,7 +202,7 @@ def switched(tmp_path_factory):
     return root
 
 
-@every_file
+@pytest.mark.parametrize('path', [path for path in FILES if path.parent.name != 'baselines'], ids=name_of)
 def test_one_line_switches_to_the_recipe_of_the_paper(path, switched):
     cfg = Config.fromfile(switched / path.relative_to(ROOT / 'configs'))
     assert cfg.train_dataloader.batch_size == 96
@@ -150,7 +213,7 @@ def test_one_line_switches_to_the_recipe_of_the_paper(path, switched):
 
 WRN50 = ROOT / 'configs' / 'teachers' / 'wrn50_cifar100.py'
 slow_where_large = pytest.mark.parametrize('path', [
-    pytest.param(path, id=f'{path.parent.name}/{path.stem}', marks=[pytest.mark.slow] if path == WRN50 else [])
+    pytest.param(path, id=name_of(path), marks=[pytest.mark.slow] if path == WRN50 else [])
     for path in FILES])
 
 
@@ -160,8 +223,13 @@ def shrink(teacher: Config) -> None:
     teacher.head.update(in_channels=128)
 
 
+# losses beside that of classification, twenty epochs before the end; else the method's own
+PARTS = dict(ab=set(), fsp=set(), crcd={'loss_kd', 'loss_crcd'}, ekd={'loss_guided', 'loss_teacher'},
+             sskd={'loss_kd', 'loss_transformed', 'loss_contrast'})
+
+
 @slow_where_large
-def test_takes_one_step(path):
+def test_takes_one_step(path, request):
     torch.manual_seed(0)
     cfg = Config.fromfile(path)
     teacher, student = networks_of(path)
@@ -185,7 +253,11 @@ def test_takes_one_step(path):
     before = {name: p.detach().clone() for name, p in model.student.named_parameters()}
     if teacher:
         frozen = {name: p.clone() for name, p in model.teacher.state_dict().items()}
-        model.losses.rcd.queue.pushed.fill_(512)         # counts as filled, so that the relational loss counts
+        hub = MessageHub.get_current_instance()
+        request.addfinalizer(lambda: hub.update_info('epoch', 0))
+        hub.update_info('epoch', cfg.train_cfg.max_epochs - 20)      # after first stages, before CRCD is switched off
+        if 'rcd' in model.losses:
+            model.losses.rcd.queue.pushed.fill_(512)     # counts as filled, so that the relational loss counts
     generator = torch.Generator().manual_seed(1)
     data = dict(inputs=torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8, generator=generator),
                 labels=torch.tensor([3, 99, 0, 3]), index=torch.arange(4))
@@ -193,13 +265,16 @@ def test_takes_one_step(path):
     log = model.train_step(data, build_optim_wrapper(model, cfg.optim_wrapper))
 
     assert all(torch.isfinite(value).all() for value in log.values())
-    assert seen['student'] == (4, 3, resolution_of(path), resolution_of(path))
+    shown = 16 if path.stem == 'sskd' else 4             # with the images turned
+    assert seen['student'] == (shown, 3, resolution_of(path), resolution_of(path))
     changed = [name for name, p in model.student.named_parameters() if not torch.equal(p, before[name])]
     assert changed == list(before)
     if teacher:
-        assert log['loss_rcd'] > 0 and log['loss_kd'] > 0
-        assert seen['teacher'] == (4, 3, 32, 32)
-        assert all(torch.equal(value, frozen[name]) for name, value in model.teacher.state_dict().items())
+        parts = {name for name in log if name.startswith('loss_')}
+        assert parts - {'loss_cls'} == PARTS.get(path.stem, {f'loss_{path.stem}'}) if path.parent.name == 'baselines' else (
+            log['loss_rcd'] > 0 and log['loss_kd'] > 0)
+        assert seen['teacher'] == (shown, 3, 32, 32)
+        assert path.stem == 'ekd' or all(torch.equal(value, frozen[name]) for name, value in model.teacher.state_dict().items())
 
 
 def test_stock_path_is_one_line_away(switched):

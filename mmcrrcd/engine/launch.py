@@ -7,13 +7,20 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 from mmcrrcd.errors import InputError
+from mmcrrcd.registry import MODELS
 
 
 def has_schedules(model: dict) -> bool:
-    """Does any weight of an algorithm's config change over the epochs?"""
-    weights = [model.get(name) for name in ('alpha', 'beta', 'cls_weight')]
-    weights += [loss.get('weight') for loss in (model.get('objective') or {}).values()]
-    return any(isinstance(weight, (list, tuple)) for weight in weights)
+    """Does any weight of an algorithm's config change over the epochs, or has an algorithm or loss stages of its own?
+
+    Of the latter the class says so, by an attribute ``staged``.
+    """
+    losses = list((model.get('objective') or {}).values())
+    weights = [model.get(name) for name in ('alpha', 'beta', 'cls_weight')] + [loss.get('weight') for loss in losses]
+    kinds = [part.get('type') for part in (model, *losses)]
+    kinds = [MODELS.get(kind) if isinstance(kind, str) else kind for kind in kinds]
+    return (any(isinstance(weight, (list, tuple)) for weight in weights)
+            or any(getattr(kind, 'staged', False) for kind in kinds))
 
 
 def prepare_processes(cfg: Config, launcher: str) -> None:
@@ -44,4 +51,4 @@ def one_line_errors():
     except (InputError, FileNotFoundError, FloatingPointError) as error:
         sys.exit(f'error: {error}')
     except KeyboardInterrupt:
-        sys.exit('interrupted; --resume goes on from the last checkpoint')
+        sys.exit('interrupted; a training goes on from its last checkpoint with --resume')

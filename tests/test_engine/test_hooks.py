@@ -9,12 +9,14 @@ import torch
 from torch import nn
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
+from mmengine.runner import EpochBasedTrainLoop
 from torch.utils.data import DataLoader, Dataset
 
 from mmcrrcd.engine import (CheckInputHook, CriticWatchHook, EpochSeedHook, FiniteHook, PlainCheckpointHook, seed_all,
                             seed_worker)
 from mmcrrcd.engine.launch import prepare_processes
 from mmcrrcd.errors import InputError
+from mmcrrcd.models import CRRCD, SSKD, Distiller, FTLoss
 
 
 def draw() -> tuple:
@@ -105,10 +107,44 @@ def test_a_constant_critic_is_reported_once_the_queue_had_time_to_fill(epoch, po
 
 
 def test_a_schedule_over_epochs_needs_training_by_epochs():
-    model = SimpleNamespace(student=SimpleNamespace(head=None), weights=dict(kd=1.0, rcd=[(0, 0), (5, 1)]), losses={})
-    runner = SimpleNamespace(model=model, train_loop=object(), train_dataloader=SimpleNamespace(dataset=[], batch_size=4))
     with pytest.raises(InputError, match='the weight of rcd is a schedule over epochs'):
-        CheckInputHook().before_train(runner)
+        CheckInputHook().before_train(a_run(1.0, dict(kd=1.0, rcd=[(0, 0), (5, 1)]), loop=object()))
+    with pytest.raises(InputError, match='the weight of the classification loss is a schedule over epochs'):
+        CheckInputHook().before_train(a_run([(0, 0), (5, 1)], dict(kd=1.0), loop=object()))
+
+
+class Epochs(EpochBasedTrainLoop):
+    def __init__(self, epochs):
+        self._max_epochs = epochs
+
+
+def a_run(cls_weight, weights: dict, epochs: int = 1, losses: dict | None = None, loop=None) -> SimpleNamespace:
+    model = SimpleNamespace(student=SimpleNamespace(head=None), cls_weight=cls_weight, weights=weights, losses=losses or {})
+    loader = SimpleNamespace(dataset=[], batch_size=4, num_workers=0)
+    return SimpleNamespace(model=model, train_loop=loop or Epochs(epochs), train_dataloader=loader)
+
+
+FT = dict(weights=dict(ft=[(0, 1), (30, 1), (30, 200)]), losses=dict(ft=FTLoss(paraphraser_epochs=30)))
+
+
+@pytest.mark.parametrize('cls_weight, settings, begins', [
+    ([(0, 0), (30, 0), (30, 1)], dict(weights={}), 30),
+    ([(0, 0), (20, 1)], dict(weights={}), 1),
+    ([(0, 0), (60, 0), (60, 1)], dict(weights=dict(kd=[(0, 0), (40, 0), (40, 1)])), 40),
+    ([(0, 0), (29.5, 0), (29.5, 1)], dict(weights={}), 30),
+    ([(0, 0), (60, 0), (60, 1)], FT, 30),                # its first 30 epochs are the paraphraser's
+])
+def test_a_run_that_ends_before_the_student_learns_is_refused(cls_weight, settings, begins):
+    CheckInputHook().before_train(a_run(cls_weight, epochs=begins + 1, **settings))
+    with pytest.raises(InputError, match=rf'^no loss trains the student in {begins} epochs: .* begins in epoch {begins + 1};'):
+        CheckInputHook().before_train(a_run(cls_weight, epochs=begins, **settings))
+
+
+@pytest.mark.parametrize('cls_weight', [0, [(0, 0), (9, 0)]])
+def test_a_run_whose_weights_are_all_zero_is_refused(cls_weight):
+    with pytest.raises(InputError, match=r'^no loss ever trains the student: .*\(the classification loss, kd\)$'):
+        CheckInputHook().before_train(a_run(cls_weight, dict(kd=0), epochs=100))
+    CheckInputHook().before_train(a_run(cls_weight, dict(kd=0.1), epochs=1))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='on a machine with GPUs every launcher works')
@@ -122,8 +158,12 @@ def test_slurm_without_gpus_is_refused():
     (dict(alpha=0.5, beta=[(0, 1), (9, 0)]), True),
     (dict(cls_weight=[(0, 0), (9, 1)]), True),
     (dict(objective=dict(kd=dict(weight=1.0), ab=dict(weight=[(0, 1), (30, 0)]))), True),
-    (dict(objective=None), False)])
-def test_ddp_looks_for_parameters_without_gradients_where_a_weight_changes(model, expected):
+    (dict(type=Distiller, objective=None), False),
+    (dict(type=SSKD), True), (dict(type='mmcrrcd.SSKD'), True), (dict(type='mmcrrcd.models.SSKD'), True),
+    (dict(type='mmcrrcd.EKD'), False), (dict(type='ImageClassifier'), False), (dict(type='no.such.Thing'), False),
+    (dict(type=CRRCD, objective=dict(ft=dict(type='mmcrrcd.FTLoss', weight=200))), True),
+    (dict(type=CRRCD, objective=dict(at=dict(type='mmcrrcd.ATLoss', weight=1000))), False)])
+def test_ddp_looks_for_parameters_without_gradients_where_a_weight_changes_or_a_part_has_stages(model, expected):
     cfg = Config(dict(model=model))
     prepare_processes(cfg, 'none')
     assert cfg.find_unused_parameters is expected

@@ -1,17 +1,40 @@
 """What only the whole run can know: do data, batch and model fit each other?"""
+import math
+
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop
 
 from mmcrrcd.errors import InputError
+from mmcrrcd.models.algorithms.schedule import Schedule, value_at
 from mmcrrcd.registry import HOOKS
+
+
+def first_epoch(weight: Schedule, earliest: int) -> float:
+    """The first epoch from ``earliest`` on in which ``weight`` is not zero; infinite where there is none."""
+    last = math.ceil(weight[-1][0]) if isinstance(weight, (list, tuple)) else 0
+    return next((epoch for epoch in range(earliest, max(earliest, last) + 1) if value_at(weight, epoch)), math.inf)
+
+
+def check_stages(weights: dict[str, Schedule], losses, epochs: float) -> None:
+    """Raises InputError where no loss trains the student in any of the ``epochs``."""
+    earliest = {name: getattr(loss, 'student_from', 0) for name, loss in losses.items()}
+    first = {name: first_epoch(weight, earliest.get(name, 0)) for name, weight in weights.items()}
+    name = min(first, key=first.get)
+    if first[name] == math.inf:
+        raise InputError(f'no loss ever trains the student: the weights are zero ({", ".join(weights)})')
+    if first[name] >= epochs:
+        raise InputError(f'no loss trains the student in {epochs} epochs: the first to do so, {name}, begins in epoch '
+                         f'{first[name] + 1}; set train_cfg.max_epochs, or shorten the first stage')
 
 
 @HOOKS.register_module()
 class CheckInputHook(Hook):
     """Compares, before training, the data's classes with the student's, the batch with what the losses can hold, the weights'
-    schedules with the loop, the place of the images with the loader's workers.
+    schedules with the loop and its length, the place of the images with the loader's workers.
+
+    A loss that trains only parts of its own at first says in ``student_from`` which epoch is the first for the student.
 
     Raises:
         InputError: they do not fit.
@@ -24,9 +47,12 @@ class CheckInputHook(Hook):
         known = getattr(model.student.head, 'num_classes', None)
         if classes is not None and known is not None and len(classes) != known:
             raise InputError(f'the training data have {len(classes)} classes, the student {known}: set its head.num_classes')
-        scheduled = [name for name, weight in model.weights.items() if isinstance(weight, (list, tuple))]
-        if scheduled and not isinstance(runner.train_loop, EpochBasedTrainLoop):
+        weights = {'the classification loss': model.cls_weight, **model.weights}
+        scheduled = [name for name, weight in weights.items() if isinstance(weight, (list, tuple))]
+        by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
+        if scheduled and not by_epoch:
             raise InputError(f'the weight of {scheduled[0]} is a schedule over epochs, but training is by iterations')
+        check_stages(weights, model.losses, runner.train_loop.max_epochs if by_epoch else math.inf)
         images = getattr(loader.dataset, 'images', None)
         if loader.num_workers and getattr(images, 'is_cuda', False):
             raise InputError(f"images kept on the GPU need num_workers=0, got {loader.num_workers}; or say device='cpu'")

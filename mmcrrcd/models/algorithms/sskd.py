@@ -133,6 +133,8 @@ class SSKD(Distiller):
     Shown in the log during the first stage: ``accuracy_head``, in percent.
     """
 
+    staged = True
+
     def __init__(self, student: dict, teacher: dict, head_epochs: int = 60, cls_weight: Schedule = 0.1, alpha: Schedule = 0.9,
                  transformed: Schedule = 2.7, contrast: Schedule = 10.0, temperature: float = 4.0,
                  transformed_ratio: float = 1.0, contrast_temperature: float = 0.5, contrast_ratio: float = 0.75,

@@ -42,9 +42,12 @@ class FTLoss(nn.Module):
         rate: channels of the factors over those of the teacher's last map, k in the paper.
     """
 
+    staged = True
+
     def __init__(self, paraphraser_epochs: int = 30, rate: float = 0.5):
         super().__init__()
         self.paraphraser_epochs, self.rate = paraphraser_epochs, rate
+        self.student_from = paraphraser_epochs
 
     def prepare(self, student: Stream, teacher: Stream) -> None:
         """Make paraphraser and translator."""

@@ -1,0 +1,111 @@
+"""The config of a cell of the paper's tables: a pair of configs/crrcd/, a method of configs/baselines/, a schedule."""
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from mmengine.config import Config
+
+CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
+SCHEDULES = ('cifar_240e', 'paper_35e')
+FIRST_SEED = 5
+OF_THE_PAIR = ('student', 'teacher', 'teacher_checkpoint', 'data_preprocessor', 'input_size')
+DKD_BETA = dict(resnet56_resnet20=2, resnet110_resnet32=2, wrn40_2_wrn16_2=6, wrn40_2_wrn40_1=6, vgg13_vgg8=6)     # else 8
+
+
+class Recipe(NamedTuple):
+    """What all cells of one table have in common.
+
+    ``epochs`` is the length of the student's training where it is not the schedule's: all else changes in proportion. A first
+    stage of a method comes on top.
+    """
+    schedule: str = SCHEDULES[0]
+    epochs: int | None = None
+    resolution: int | None = None
+    amp: bool = False
+
+    def label(self) -> str:
+        """The end of the names of files and folders."""
+        pixels = f'{self.resolution}px__' if self.resolution else ''
+        return f'{pixels}{self.schedule}' + (f'_in_{self.epochs}e' if self.epochs else '')
+
+
+def load(path: str) -> Config:
+    """A config of configs/ with the names of types in place of the types, so that it can be changed and written."""
+    return Config(Config.fromfile(CONFIGS / f'{path}.py').to_dict())
+
+
+def compose(method: str, pair: tuple[str, str], recipe: Recipe, seed: int = FIRST_SEED) -> Config:
+    """The pair's config with the method's model settings and, in proportion, its schedule. 'student' is the student alone."""
+    cfg = load(f'crrcd/{"_".join(pair)}_cifar100')
+    model, plain = cfg.model, (cfg.train_cfg.max_epochs, cfg.param_scheduler.milestones)
+    if method == 'student':
+        cfg.model = dict(type='mmcrrcd.Distiller', student=model.student, data_preprocessor=model.data_preprocessor)
+        cfg.pop('teacher_config')
+    elif method != 'crrcd':
+        baseline = load(f'baselines/{method}')
+        settings = {key: value for key, value in baseline.model.items() if key not in OF_THE_PAIR}
+        cfg.model = {key: model[key] for key in OF_THE_PAIR if key in model} | settings
+        if baseline.model.get('teacher_checkpoint') is None:
+            cfg.model.teacher_checkpoint = None
+        cfg.train_cfg.max_epochs, cfg.param_scheduler = baseline.train_cfg.max_epochs, baseline.param_scheduler
+        of_the_pair(cfg, method, pair)
+    if recipe.resolution:
+        cfg.model.data_preprocessor.resolution = recipe.resolution
+    return timed(cfg, plain, recipe, seed)
+
+
+def of_the_pair(cfg: Config, method: str, pair: tuple[str, str]) -> None:
+    """Constants of the published code that depend on the networks."""
+    if method == 'dkd':
+        cfg.model.objective.dkd.beta = DKD_BETA.get('_'.join(pair), 8)
+    if method == 'ft' and not pair[1].startswith(('resnet', 'wrn')):
+        cfg.param_scheduler = cfg.param_scheduler[0]     # without the paraphraser's lower learning rate
+
+
+def teacher_recipe(name: str, recipe: Recipe) -> Config:
+    """The teacher's own config, as it stands but for ``epochs`` and ``amp``."""
+    cfg = load(f'teachers/{name}_cifar100')
+    plain = cfg.train_cfg.max_epochs, cfg.param_scheduler.milestones
+    return timed(cfg, plain, Recipe(epochs=recipe.epochs, amp=recipe.amp), FIRST_SEED)
+
+
+def timed(cfg: Config, plain: tuple[int, list[int]], recipe: Recipe, seed: int) -> Config:
+    """Brings ``cfg`` from a schedule of ``plain`` epochs and milestones, and a first stage before it, to the recipe's."""
+    (epochs, milestones), total = plain, cfg.train_cfg.max_epochs
+    stage = total - epochs
+    if recipe.schedule != SCHEDULES[0]:
+        other = load(f'_base_/schedules/{recipe.schedule}')
+        cfg.train_dataloader.batch_size, cfg.optim_wrapper = other.train_dataloader.batch_size, other.optim_wrapper
+        new_epochs, new_milestones = other.train_cfg.max_epochs, other.param_scheduler.milestones
+    else:
+        new_epochs, new_milestones = plain
+    if recipe.epochs:
+        new_milestones = [round(milestone * recipe.epochs / new_epochs) for milestone in new_milestones]
+        new_epochs = recipe.epochs
+    new_stage = max(1, round(stage * new_epochs / epochs)) if stage else 0
+    before = [0, *(stage + epoch for epoch in (0, *milestones, epochs))]
+    after = [0, *(new_stage + epoch for epoch in (0, *new_milestones, new_epochs))]
+
+    def moved(epoch: float) -> int:
+        return round(float(np.interp(epoch, before, after)))
+
+    cfg.train_cfg.max_epochs = moved(total)
+    for scheduler in cfg.param_scheduler if isinstance(cfg.param_scheduler, list) else [cfg.param_scheduler]:
+        scheduler.milestones = [moved(milestone) for milestone in scheduler.milestones]
+    for key in cfg.model.keys() - OF_THE_PAIR:
+        cfg.model[key] = rescheduled(key, cfg.model[key], moved)
+    if recipe.amp:
+        cfg.optim_wrapper.type = 'mmcrrcd.BF16OptimWrapper'
+    cfg.randomness.seed = seed
+    return cfg
+
+
+def rescheduled(key: str, value, moved):
+    """``value`` with the epochs in it moved: lengths of stages, and points (epoch, weight)."""
+    if isinstance(value, dict):
+        return {name: rescheduled(name, part, moved) for name, part in value.items()}
+    if key.endswith('_epochs'):
+        return moved(value)
+    if isinstance(value, (list, tuple)) and value and all(isinstance(point, (list, tuple)) for point in value):
+        return [(moved(epoch), weight) for epoch, weight in value]
+    return value

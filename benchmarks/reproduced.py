@@ -1,0 +1,173 @@
+"""Tables I and II as trained here, beside the paper's numbers: the runs of ``python tools/reproduce.py``."""
+import html
+import json
+from pathlib import Path
+from statistics import mean, stdev
+from typing import NamedTuple
+
+from environment import conditions
+from matplotlib.figure import Figure
+from paper_tables import BEST_EPOCH, NOT_AS_PUBLISHED, PAPER_TABLES, label
+
+RESULTS = Path(__file__).parent / 'results' / 'reproduce'
+BETTER, WORSE = '#cfe3f7', '#fbdcc0'                     # blue and orange, of equal weight
+STYLE = f'''body {{ font-family: sans-serif; margin: 2em; overflow-x: auto }}
+table {{ border-collapse: collapse }} th, td {{ border: 1px solid #bbb; padding: .4em .7em; text-align: center }}
+th {{ font-weight: 600 }} .better {{ background: {BETTER} }} .worse {{ background: {WORSE} }} .none {{ color: #777 }}
+caption, p {{ text-align: left; max-width: 70em }} caption {{ font-size: 1.2em; padding: .5em 0 }}'''
+
+
+class Entry(NamedTuple):
+    """A cell: accuracies of the seeds (none: not run), the paper's number (None: left out), and whether the two compare.
+
+    ``exists``: the paper has a number there, so there is something to run.
+    """
+    ours: list[float]
+    paper: float | None
+    comparable: bool
+    exists: bool
+
+    @property
+    def difference(self) -> float | None:
+        return round(mean(self.ours) - self.paper, 2) + 0.0 if self.ours and self.paper is not None else None     # no -0.0
+
+    @property
+    def kind(self) -> str:
+        """'better', 'worse', 'equal' than the paper; 'none' where there is nothing to compare."""
+        if self.difference is None or not self.comparable:
+            return 'none'
+        return 'better' if self.difference > 0 else 'worse' if self.difference < 0 else 'equal'
+
+    def lines(self) -> list[str]:
+        """What we have, and below it the paper's number with the difference."""
+        lines = ['not run' if self.exists else '–']
+        if self.ours:
+            spread = f' ± {stdev(self.ours):.2f}' if len(self.ours) > 1 else ''
+            lines = [f'{mean(self.ours):.2f}{spread} (n = {len(self.ours)})']
+        if self.paper is not None:
+            mark = dict(better='▲ ', worse='▼ ').get(self.kind, '')
+            lines.append(f'paper {self.paper:.2f}' + (f': {mark}{self.difference:+.2f}' if self.ours else ''))
+        return lines
+
+
+class Variant:
+    """One of the paper's tables with one recipe: all its results."""
+
+    def __init__(self, table: str, recipe: str, records: list[dict]):
+        self.table, self.recipe, self.paper, self.records = table, recipe, PAPER_TABLES[table], records
+        self.of = {(record['method'], record['pair']): record for record in records}
+
+    @property
+    def pixels(self) -> int:
+        return int(self.recipe.split('px__')[0]) if 'px__' in self.recipe else 32
+
+    @property
+    def shortened(self) -> bool:
+        return '_in_' in self.recipe
+
+    def entry(self, method: str, pair: tuple[str, str]) -> Entry:
+        exists = '_'.join(pair) in self.paper.rows[method]
+        paper = self.paper.rows[method]['_'.join(pair)] if exists and self.pixels == 32 else None
+        if method == 'teacher':
+            teachers = {record['teacher']['sha256']: record['teacher']['accuracy'] for record in self.records
+                        if record['teacher'] and record['pair'] == '_'.join(pair)}
+            return Entry([accuracy for accuracy in teachers.values() if accuracy is not None], paper,
+                         not self.shortened, exists)
+        record = self.of.get((method, pair[1] if method == 'student' else '_'.join(pair)))
+        shown = 'best' if method in BEST_EPOCH else 'last'
+        ours = [seed[shown] for seed in record['seeds'].values()] if record else []
+        return Entry(ours, paper, not self.shortened, exists)
+
+    def title(self) -> str:
+        schedule, *epochs = self.recipe.split('px__')[-1].split('_in_')
+        length = f', shortened to {epochs[0].removesuffix("e")} epochs' if epochs else ''
+        return f'{self.paper.title}. CIFAR-100, the student sees {self.pixels} pixels, schedule {schedule}{length}'
+
+    def notes(self) -> list[str]:
+        """What has to be known beside the numbers."""
+        best = ', '.join(label(method) for method in BEST_EPOCH if method in self.paper.rows)
+        notes = ['Test accuracy in percent at the last epoch, mean ± standard deviation of n seeds'
+                 + (f'; of {best} at the best epoch, as in the paper.' if best else '.')]
+        if self.pixels != 32:
+            notes.append("The paper's numbers are for 32 pixels, so they are left out.")
+        elif self.shortened:
+            notes.append("The paper's numbers are from full schedules: beside these shortened ones they are not comparable.")
+        else:
+            notes.append("▲ better than the paper's number, ▼ worse; what the paper quotes was trained for 240 epochs.")
+        notes.append('† Not as published: ' + '; '.join(f'{label(method)}, {why}' for method, why in NOT_AS_PUBLISHED.items()
+                                                       if method in self.paper.rows) + '.')
+        steps = sorted({f'batch {record["batch"]}, learning rate {record["lr"]}, {record["precision"]}'
+                        for record in self.records})
+        teachers = sorted({f'{Path(r["teacher"]["checkpoint"]).name} {r["teacher"]["epochs"]} epochs'
+                           for r in self.records if r['teacher']})
+        where = sorted({conditions(seed) for record in self.records for seed in record['seeds'].values()})
+        return notes + [f'{name}: {"; ".join(values)}.' for name, values in (('Training', steps), ('Teachers', teachers))
+                        if values] + where
+
+    def grid(self) -> list[tuple[str, list[Entry]]]:
+        return [(label(method) + (' †' if method in NOT_AS_PUBLISHED else ''),
+                 [self.entry(method, pair) for pair in self.paper.pairs]) for method in self.paper.rows]
+
+    def markdown(self) -> str:
+        heads = ' | '.join(f'{teacher} →<br>{student}' for teacher, student in self.paper.pairs)
+        lines = [f'### {self.title()}', '', f'| | {heads} |', '|---' * (len(self.paper.pairs) + 1) + '|']
+        lines += [f'| {name} | ' + ' | '.join('<br>'.join(entry.lines()) for entry in entries) + ' |'
+                  for name, entries in self.grid()]
+        return '\n'.join([*lines, '', *(f'{note}  ' for note in self.notes()), ''])
+
+    def html(self) -> str:
+        def row(name: str, cells: list[str]) -> str:
+            return f'<tr><th>{html.escape(name)}</th>{"".join(cells)}</tr>'
+
+        heads = [f'<th>{teacher} →<br>{student}</th>' for teacher, student in self.paper.pairs]
+        rows = [row('', heads)]
+        for name, entries in self.grid():
+            rows.append(row(name, [f'<td class="{entry.kind if entry.ours else "none"}">{"<br>".join(entry.lines())}</td>'
+                                         for entry in entries]))
+        notes = ''.join(f'<p>{html.escape(note)}</p>' for note in self.notes())
+        title, body = html.escape(self.title()), '\n'.join(rows)
+        return ('<!doctype html><html lang="en"><head><meta charset="utf-8">'
+                f'<title>{title}</title><style>{STYLE}</style></head><body><table><caption>{title}</caption>\n{body}\n</table>{notes}</body></html>\n')
+
+    def figure(self) -> Figure:
+        grid, columns = self.grid(), len(self.paper.pairs) + 1
+        figure = Figure(figsize=(1.75 * columns, 0.5 * len(grid) + 2.2), layout='constrained')
+        axes = figure.subplots()
+        axes.set(xlim=(0, columns), ylim=(len(grid) + 1, 0), title=self.title())
+        axes.axis('off')
+        for x, (teacher, student) in enumerate(self.paper.pairs, 1):
+            axes.text(x + 0.5, 0.5, f'{teacher} →\n{student}', ha='center', va='center', weight='bold', size=9)
+        for y, (name, entries) in enumerate(grid, 1):
+            axes.text(0.05, y + 0.5, name, va='center', weight='bold', size=9)
+            for x, entry in enumerate(entries, 1):
+                colour = dict(better=BETTER, worse=WORSE).get(entry.kind, 'white')
+                axes.fill([x, x + 1, x + 1, x], [y, y, y + 1, y + 1], facecolor=colour, edgecolor='0.7')
+                axes.text(x + 0.5, y + 0.5, '\n'.join(entry.lines()), ha='center', va='center', size=8,
+                          color='black' if entry.ours else '0.5')
+        figure.supxlabel('\n'.join(self.notes()[:3]), size=8, x=0.01, ha='left')
+        return figure
+
+    def write(self) -> list[Path]:
+        """The table as Markdown, HTML and PNG beside the results."""
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        files = [RESULTS / f'{self.table}__{self.recipe}.{suffix}' for suffix in ('md', 'html', 'png')]
+        files[0].write_text(self.markdown(), encoding='utf-8')
+        files[1].write_text(self.html(), encoding='utf-8')
+        self.figure().savefig(files[2], dpi=150)
+        return files
+
+
+def files(table: str) -> dict[Path, str]:
+    """The results of a table, each with its recipe's label, the end of its name."""
+    return {file: file.stem.split('__', 2)[2] for file in sorted((RESULTS / table).glob('*__*__*.json'))}
+
+
+def variant(table: str, recipe: str) -> Variant:
+    """The results of one recipe; there may be none yet."""
+    return Variant(table, recipe, [json.loads(file.read_text()) for file, its in files(table).items() if its == recipe])
+
+
+def markdown(table: str) -> str:
+    """All of a table's variants, for the documentation."""
+    found = [variant(table, recipe).markdown() for recipe in sorted(set(files(table).values()))]
+    return '\n'.join(found) or 'No runs yet.'

@@ -1,0 +1,12 @@
+# python tools/train.py configs/baselines/crcd.py
+from mmengine.config import read_base
+
+with read_base():
+    from ..crrcd.resnet56_resnet20_cifar100 import *     # another pair: another name here
+
+from mmcrrcd.models import CRCDLoss, Distiller, KDLoss
+
+# CRCD itself is off for the last ten epochs.
+model.update(type=Distiller, cls_weight=1, objective=dict(
+    kd=dict(type=KDLoss, weight=0.9),
+    crcd=dict(type=CRCDLoss, weight=[(0, 1), (230, 1), (230, 0)], num_samples=50_000)))

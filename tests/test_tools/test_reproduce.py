@@ -1,0 +1,384 @@
+"""tools/reproduce.py: what a cell's config is, and a small table of its own from the first training to the picture."""
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmcrrcd.checkpoint import find_checkpoint, safe_load
+from mmcrrcd.errors import InputError
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT / 'tools'), str(ROOT / 'benchmarks')]
+
+import recipes  # noqa: E402
+import reproduce  # noqa: E402
+import reproduced  # noqa: E402
+import runs  # noqa: E402
+from paper_tables import PAPER_TABLES, PaperTable  # noqa: E402
+from recipes import Recipe, compose, teacher_recipe  # noqa: E402
+
+R56_R20, MOBILE = ('resnet56', 'resnet20'), ('wrn50', 'shufflenetv1')
+
+
+def milestones(cfg: Config) -> list[list[int]]:
+    schedulers = cfg.param_scheduler if isinstance(cfg.param_scheduler, list) else [cfg.param_scheduler]
+    return [scheduler.milestones for scheduler in schedulers]
+
+
+@pytest.mark.parametrize('method', ['kd', 'ab', 'ft', 'crcd', 'dkd', 'sskd', 'ekd'])
+def test_on_its_own_pair_a_method_is_its_config(method):
+    own, cell = recipes.load(f'baselines/{method}'), compose(method, R56_R20, Recipe())
+    assert cell.model.to_dict() == own.model.to_dict()
+    for key in ('train_cfg', 'param_scheduler', 'optim_wrapper', 'train_dataloader', 'randomness'):
+        assert cell[key] == own[key]
+
+
+def test_crrcd_and_the_student_alone():
+    assert compose('crrcd', MOBILE, Recipe()).to_dict() == recipes.load('crrcd/wrn50_shufflenetv1_cifar100').to_dict()
+    cell, own = compose('student', MOBILE, Recipe()), recipes.load('students/shufflenetv1_cifar100')
+    assert 'teacher' not in cell.model and cell.model.type.endswith('Distiller')
+    for key in ('student', 'data_preprocessor'):
+        assert cell.model[key] == own.model[key]
+    for key in ('train_cfg', 'param_scheduler', 'optim_wrapper', 'train_dataloader'):
+        assert cell[key] == own[key]
+
+
+def test_a_pair_keeps_its_networks_and_learning_rate():
+    pair = recipes.load('crrcd/wrn50_shufflenetv1_cifar100')
+    cell = compose('ab', MOBILE, Recipe(resolution=8, amp=True), seed=7)
+    assert cell.model.student == pair.model.student and cell.model.teacher == pair.model.teacher
+    assert cell.model.teacher_checkpoint == 'work_dirs/wrn50_cifar100'
+    assert cell.optim_wrapper.optimizer.lr == 0.01 and cell.optim_wrapper.type == 'mmcrrcd.BF16OptimWrapper'
+    assert cell.model.data_preprocessor.resolution == 8 and cell.randomness.seed == 7
+    assert cell.train_cfg.max_epochs == 270 and milestones(cell) == [[180, 210, 240]]
+    assert cell.model.cls_weight == [(0, 0), (30, 0), (30, 1)]
+    assert set(cell.model.objective) == {'ab'} and 'alpha' not in cell.model
+
+
+@pytest.mark.parametrize('pair, beta', [
+    (R56_R20, 2), (('resnet110', 'resnet32'), 2), (('wrn40_2', 'wrn16_2'), 6), (('wrn40_2', 'wrn40_1'), 6),
+    (('vgg13', 'vgg8'), 6), (('resnet32x4', 'resnet8x4'), 8)])
+def test_beta_of_dkd_is_that_of_the_pair(pair, beta):
+    assert compose('dkd', pair, Recipe()).model.objective.dkd.beta == beta
+
+
+def test_the_paraphraser_learns_more_slowly_beside_a_resnet_or_wrn():
+    assert milestones(compose('ft', R56_R20, Recipe())) == [[180, 210, 240], [0], [30]]
+    for pair in PAPER_TABLES['table2'].pairs:
+        assert milestones(compose('ft', pair, Recipe())) == [[180, 210, 240]]
+
+
+@pytest.mark.parametrize('method, recipe, epochs, steps', [
+    ('kd', Recipe('paper_35e'), 35, [[21, 28, 32]]),
+    ('crrcd', Recipe('paper_35e', epochs=70), 70, [[42, 56, 64]]),
+    ('kd', Recipe(epochs=24), 24, [[15, 18, 21]]),
+    ('ab', Recipe(epochs=24), 27, [[18, 21, 24]]),
+    ('ab', Recipe('paper_35e'), 39, [[25, 32, 36]]),
+    ('ft', Recipe(epochs=24), 27, [[18, 21, 24], [0], [3]]),
+    ('sskd', Recipe(epochs=24), 30, [[3, 4, 21, 24, 27], [6]]),
+    ('ab', Recipe(epochs=1), 2, [[2, 2, 2]]),
+])
+def test_a_schedule_is_scaled_as_a_whole(method, recipe, epochs, steps):
+    cell = compose(method, R56_R20, recipe)
+    assert cell.train_cfg.max_epochs == epochs and milestones(cell) == steps
+    assert cell.train_dataloader.batch_size == (96 if recipe.schedule == 'paper_35e' else 64)
+
+
+def test_so_are_weights_and_stages():
+    short = Recipe(epochs=24)
+    assert compose('ab', R56_R20, short).model.objective.ab.weight == [(0, 1), (3, 1), (3, 0)]
+    assert compose('crcd', R56_R20, short).model.objective.crcd.weight == [(0, 1), (23, 1), (23, 0)]
+    assert compose('dkd', R56_R20, short).model.objective.dkd.weight == [(0, 0.05), (2, 1)]
+    assert compose('sskd', R56_R20, short).model.head_epochs == 6
+    ft = compose('ft', R56_R20, short).model
+    assert ft.objective.ft.paraphraser_epochs == 3 and ft.objective.ft.weight == [(0, 1), (3, 1), (3, 200)]
+    assert ft.cls_weight == [(0, 0), (3, 0), (3, 1)]
+    # and what is no schedule stays
+    assert compose('kd', R56_R20, short).model.data_preprocessor.mean == [129.31, 124.11, 112.40]
+    assert compose('crcd', R56_R20, short).model.objective.crcd.num_samples == 50_000
+
+
+def test_teachers_follow_the_shortening_only():
+    assert teacher_recipe('vgg13', Recipe('paper_35e', None, 8)).to_dict() == recipes.load('teachers/vgg13_cifar100').to_dict()
+    short = teacher_recipe('vgg13', Recipe('paper_35e', 24, 8, True))
+    assert short.train_cfg.max_epochs == 24 and milestones(short) == [[15, 18, 21]]
+    assert short.optim_wrapper.type == 'mmcrrcd.BF16OptimWrapper' and short.model.data_preprocessor.get('resolution') is None
+
+
+def test_a_composed_config_survives_its_file(tmp_path):
+    cell = compose('sskd', R56_R20, Recipe(epochs=24, amp=True))
+    cell.dump(tmp_path / 'config.py')
+    assert Config.fromfile(tmp_path / 'config.py').to_dict() == cell.to_dict()
+
+
+def test_what_makes_two_runs_the_same():
+    text = compose('dkd', R56_R20, Recipe()).pretty_text
+    other = compose('dkd', R56_R20, Recipe(), seed=6)
+    other.model.teacher_checkpoint = 'elsewhere'
+    reproduce.check_same(other, text, Path('x'))
+    for different in (compose('dkd', R56_R20, Recipe(amp=True)), compose('dkd', R56_R20, Recipe(epochs=239)),
+                      compose('dkd', ('resnet110', 'resnet32'), Recipe()), compose('kd', R56_R20, Recipe())):
+        with pytest.raises(InputError, match='^x is of a run with other settings'):
+            reproduce.check_same(different, text, Path('x'))
+
+
+@pytest.mark.parametrize('cell, message', [
+    ('foo/resnet56_resnet20', 'the table has the methods student, kd, fitnet, '),
+    ('kd', 'kd has the pairs wrn40_2_wrn16_2, '),
+    ('kd/resnet18_vgg8', 'kd has the pairs wrn40_2_wrn16_2, '),
+    ('dkd/resnet110_resnet20', 'dkd has the pairs wrn40_2_wrn16_2, wrn40_2_wrn40_1, resnet56_resnet20, resnet110_resnet32, '),
+    ('teacher/resnet56_resnet20', 'the table has the methods'),
+])
+def test_a_cell_that_is_not_in_the_table_ends_in_one_line(cell, message):
+    with pytest.raises(SystemExit, match=message) as error:
+        reproduce.main(['table1', '--cell', 'kd/vgg13_vgg8', cell])
+    assert str(error.value).startswith(f'error: --cell {cell}: ') and '\n' not in str(error.value)
+
+
+def test_all_cells_of_the_paper_have_their_configs():
+    for paper, number in zip(PAPER_TABLES.values(), (15 * 7 - 1, 15 * 5)):
+        cells = reproduce.chosen(paper, None)
+        assert len(cells) == number
+        for method, pair in cells:
+            assert (recipes.CONFIGS / 'crrcd' / f'{"_".join(pair)}_cifar100.py').is_file()
+            assert method in ('student', 'crrcd') or (recipes.CONFIGS / 'baselines' / f'{method}.py').is_file()
+
+
+# ---- a small table of its own: generated images, ResNets of depth 8
+
+TINY_NETWORKS = '''
+resnet56 = dict(type=ImageClassifier, neck=pool, backbone=dict(type=ResNetCIFAR, depth=8, widths=(8, 16, 24, 32)),
+                head=dict(type=LinearClsHead, num_classes=40, in_channels=32, init_cfg=None))
+resnet20 = dict(type=ImageClassifier, neck=pool, backbone=dict(type=ResNetCIFAR, depth=8, widths=(8, 8, 16, 16)),
+                head=dict(type=LinearClsHead, num_classes=40, in_channels=16, init_cfg=None))
+'''
+TINY_DATA = '''
+from mmcrrcd.datasets import GlyphArrays
+train_dataloader.update(dataset=dict(type=GlyphArrays, split='train', num_images=64, seed=0))
+val_dataloader.update(dataset=dict(type=GlyphArrays, split='test', num_images=50, seed=0))
+'''
+TINY_TABLE = PaperTable('Table T: two small networks', [R56_R20], {
+    name: {'resnet56_resnet20': number}
+    for name, number in dict(teacher=90.0, student=1.0, kd=99.0, fsp=50.0, at=40.0).items()})
+EPOCHS = 30
+
+
+@pytest.fixture
+def tiny_table(tmp_path, monkeypatch):
+    configs = tmp_path / 'configs'
+    shutil.copytree(ROOT / 'configs', configs)
+    for name, text in (('networks', TINY_NETWORKS), ('datasets/cifar100', TINY_DATA)):
+        file = configs / '_base_' / f'{name}.py'
+        file.write_text(file.read_text() + text)
+    monkeypatch.setattr(recipes, 'CONFIGS', configs)
+    monkeypatch.setattr(reproduced, 'RESULTS', tmp_path / 'results')
+    monkeypatch.setitem(PAPER_TABLES, 'tiny', TINY_TABLE)
+    monkeypatch.setenv('PYTHONPATH', str(ROOT))
+    monkeypatch.setenv('OMP_NUM_THREADS', '1')
+    monkeypatch.setattr(sys, 'argv', ['reproduce.py', 'tiny'])
+    monkeypatch.chdir(tmp_path)
+    reproduce.teacher_run.cache_clear()
+    reproduce.about_the_teacher.cache_clear()
+    return tmp_path
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.slow
+def test_a_table_from_teacher_to_picture(tiny_table, monkeypatch, capsys):
+    command = ['tiny', '--cell', 'kd/resnet56_resnet20', 'fsp/resnet56_resnet20', '--seeds', '1', '--epochs', str(EPOCHS)]
+    folder = Path('work_dirs/reproduce') / f'kd__resnet56_resnet20__cifar_240e_in_{EPOCHS}e' / 'seed5'
+
+    def kill(duration):
+        time.sleep(0.05)
+        if runs.curve(folder):
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(runs, 'time', SimpleNamespace(sleep=kill))
+        reproduce.main(command)
+    assert Path(f'work_dirs/reproduce/teachers/resnet56_in_{EPOCHS}e/epoch_{EPOCHS}.pth').is_file()
+    reached = len(runs.curve(folder))
+    assert 1 <= reached < EPOCHS
+    time.sleep(0.5)
+    assert len(runs.curve(folder)) <= reached + 1        # the run ended with the table's process
+
+    reproduce.teacher_run.cache_clear()                  # a new process would not know that
+    with pytest.raises(SystemExit) as error:             # networks of different channels
+        reproduce.main([*command, '--jobs', '2'])
+    assert error.value.code.splitlines()[0] == '1 failed:'
+    assert error.value.code.splitlines()[1].startswith('fsp/resnet56_resnet20 seed 5: error: FSPLoss needs')
+    assert 'resumed epoch: ' in (folder / 'output.txt').read_text()
+
+    file, = (tiny_table / 'results' / 'tiny').glob('*.json')
+    assert file.name == f'kd__resnet56_resnet20__cifar_240e_in_{EPOCHS}e.json'
+    kd = json.loads(file.read_text())
+    assert (kd['epochs'], kd['resolution'], kd['batch'], kd['lr'], kd['precision']) == (EPOCHS, 32, 64, 0.05, 'float32')
+    seed = kd['seeds']['5']
+    assert len(seed['curve']) == EPOCHS and None not in seed['curve']
+    assert seed['last'] == seed['curve'][-1] and seed['best'] == max(seed['curve'])
+    assert 0 < seed['seconds'] < 600 and seed['command'] == 'python reproduce.py tiny'
+    assert {'hardware', 'versions', 'threads'} <= seed.keys()
+    assert kd['teacher']['epochs'] == EPOCHS and len(kd['teacher']['sha256']) == 12 and 0 <= kd['teacher']['accuracy'] <= 100
+    text = Config.fromstring(kd['config'], '.py')
+    assert text.model.objective.kd.weight == 0.9 and text.train_cfg.max_epochs == EPOCHS
+
+    with monkeypatch.context() as patch:                 # what is finished is not touched again
+        patch.setattr(subprocess, 'Popen', None)
+        reproduce.teacher_run.cache_clear()
+        capsys.readouterr()
+        reproduce.main([*command[:3], *command[4:]])     # without fsp
+        assert 'cells: 1; runs to go: 0,' in capsys.readouterr().out
+        reproduce.main(['tiny', '--epochs', str(EPOCHS), '--render'])
+    for suffix in ('md', 'html', 'png'):
+        assert (tiny_table / 'results' / f'tiny__cifar_240e_in_{EPOCHS}e.{suffix}').stat().st_size > 500
+    page = (tiny_table / 'results' / f'tiny__cifar_240e_in_{EPOCHS}e.md').read_text()
+    assert f'| KD | {seed["last"]:.2f} (n = 1)<br>paper 99.00: ' in page
+    assert '| FSP | not run<br>paper 50.00 |' in page and '| AT | not run<br>paper 40.00 |' in page
+
+    # Other settings under the same name are not mixed in.
+    with pytest.raises(SystemExit, match='kd__.*json is of a run with other settings: move it away'):
+        reproduce.main([*command, '--amp'])
+    changed = Path(f'work_dirs/reproduce/teachers/resnet56_in_{EPOCHS}e/epoch_{EPOCHS}.pth')
+    weights = torch.load(changed, weights_only=False)
+    weights['state_dict']['student.head.fc.bias'] += 1
+    torch.save(weights, changed)
+    reproduce.about_the_teacher.cache_clear()
+    with pytest.raises(SystemExit, match='kd__.*json is of another teacher than that of'):
+        reproduce.main(['tiny', '--cell', 'kd/resnet56_resnet20', '--seeds', '2', '--epochs', str(EPOCHS)])
+
+
+def test_a_student_alone_is_trained_once_for_all_its_teachers(tiny_table):
+    pairs = [pair for method, pair in reproduce.chosen(PAPER_TABLES['table1'], None) if method == 'student']
+    cells = [reproduce.Cell('table1', 'student', pair, Recipe(), [5, 6]) for pair in pairs if pair[1] == 'resnet20']
+    assert [cell.file.name for cell in cells] == ['student__resnet20__cifar_240e.json'] * 2
+    assert [run.folder for run in cells[0].runs.values()] == [run.folder for run in cells[1].runs.values()]
+    assert [run.cfg.randomness.seed for run in cells[0].runs.values()] == [5, 6]
+    assert all(run.needs is None for run in cells[0].runs.values())
+
+
+def start(folder: Path) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, str(ROOT / 'tools' / 'runs.py'), str(folder)], stdin=subprocess.PIPE,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.slow
+def test_a_run_ends_with_its_starter_and_tests_what_it_had_not(tiny_table):
+    folder = tiny_table / 'run'
+    folder.mkdir()
+    cfg = compose('student', R56_R20, Recipe(epochs=100_000))
+    cfg.dump(folder / 'config.py')
+    first = start(folder)
+    while len(runs.curve(folder)) < 2 and first.poll() is None:
+        time.sleep(0.05)
+    first.send_signal(signal.SIGSTOP)
+    second = start(folder)
+    assert second.wait(120) == 1 and 'run is being trained by another process' in second.stdout.read()
+    first.send_signal(signal.SIGCONT)
+    first.stdin.close()                                  # as it is when the starter was killed
+    assert first.wait(30) == 1
+
+    # As if it had been stopped after the last checkpoint, before its test.
+    reached = safe_load(find_checkpoint(folder))['meta']['epoch']
+    expected = runs.curve(folder)
+    for file in folder.glob('*/vis_data/scalars.json'):
+        lines = file.read_text().splitlines()
+        file.write_text('\n'.join(line for line in lines if json.loads(line).get('step') != reached) + '\n')
+    assert reached not in runs.curve(folder)
+    cfg.train_cfg.max_epochs = reached
+    cfg.dump(folder / 'config.py')
+    assert start(folder).wait(120) == 0
+    caught_up = runs.curve(folder)
+    assert max(caught_up) == reached and caught_up[reached] == expected.get(reached, caught_up[reached])
+
+
+def test_wall_time_is_added_up_over_interruptions(tmp_path):
+    for name, end in (('20260101_235950', '2026/01/02 00:00:20'), ('20260102_120000', '2026/01/02 12:00:07')):
+        log = tmp_path / name / f'{name}.log'
+        log.parent.mkdir()
+        log.write_text(f'2026/01/01 23:59:59 - mmengine - INFO - first\n{end} - mmengine - INFO - last\nmore of it\n')
+    assert runs.seconds(tmp_path) == 30 + 7
+
+
+def test_runs_are_spread_over_gpus_or_sent_to_slurm(monkeypatch):
+    run = runs.Run('kd/a_b seed 5', Path('x'), Config(dict(train_cfg=dict(max_epochs=1))))
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '4,6')
+    assert [runs.launcher(run, slot, 3, None)[1]['CUDA_VISIBLE_DEVICES'] for slot in range(3)] == ['4', '6', '4']
+    monkeypatch.setenv('SRUN_ARGS', '--time=10 --exclusive')
+    command, _ = runs.launcher(run, 0, 1, 'part')
+    assert command[0] == 'srun'
+    assert {'--partition=part', '--job-name=kd/a_b-seed-5', '--gres=gpu:1', '--ntasks=1'} <= set(command)
+    assert command[-2:] == ['--time=10', '--exclusive']
+
+
+# ---- the table
+
+def record(method: str, accuracies: list[float], **settings) -> dict:
+    about = dict(hardware='a GPU', threads=1, versions=dict(torch='2'), command='python tools/reproduce.py table1')
+    seeds = {str(5 + i): dict(last=accuracy, best=accuracy + 1, **about) for i, accuracy in enumerate(accuracies)}
+    return dict(method=method, pair='resnet56_resnet20', batch=64, lr=0.05, precision='float32', seeds=seeds,
+                teacher=dict(checkpoint='work_dirs/resnet56_cifar100', epochs=240, sha256='abc', accuracy=72.0)) | settings
+
+
+def cells_of(page: str, name: str) -> list[str]:
+    line, = [line for line in page.splitlines() if line.startswith(f'| {name} |')]
+    return [cell.strip() for cell in line.split('|')[2:-1]]
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduced, 'RESULTS', tmp_path)
+    (tmp_path / 'table1').mkdir()
+
+    def write(label, *records):
+        for each in records:
+            (tmp_path / 'table1' / f'{each["method"]}__{each["pair"]}__{label}.json').write_text(json.dumps(each))
+        return reproduced.variant('table1', label)
+
+    return write
+
+
+def test_better_and_worse_are_marked_alike(results):
+    table = results('cifar_240e', record('kd', [70.0, 71.0, 69.0]), record('crrcd', [72.5]), record('dkd', [70.969]),
+                    record('student', [69.06], pair='resnet20', teacher=None))
+    page = table.markdown()
+    column = table.paper.pairs.index(R56_R20)
+    assert cells_of(page, 'KD')[column] == '70.00 ± 1.00 (n = 3)<br>paper 70.66: ▼ -0.66'
+    assert cells_of(page, 'CRRCD †')[column] == '72.50 (n = 1)<br>paper 72.10: ▲ +0.40'
+    assert cells_of(page, 'DKD')[column] == '71.97 (n = 1)<br>paper 71.97: +0.00'            # the best epoch, as published
+    assert cells_of(page, 'teacher')[column] == '72.00 (n = 1)<br>paper 72.34: ▼ -0.34'
+    assert cells_of(page, 'student alone')[column] == cells_of(page, 'student alone')[column + 1] != 'not run'
+    assert cells_of(page, 'AT')[column] == 'not run<br>paper 70.55'
+    assert cells_of(page, 'DKD')[3] == '–'
+    page = table.html()
+    assert page.count('class="better"') == 1 and page.count('class="worse"') == 2
+    assert 'a GPU' in page and '▲ better' in page and '† Not as published: WCoRD' in page
+
+
+def test_at_another_resolution_the_papers_numbers_are_left_out(results):
+    results('cifar_240e', record('kd', [70.0]))
+    table = results('8px__cifar_240e', record('kd', [40.0]))
+    assert cells_of(table.markdown(), 'KD')[2] == '40.00 (n = 1)'
+    assert cells_of(table.markdown(), 'AT') == ['not run'] * 7
+    assert 'the student sees 8 pixels, schedule cifar_240e' in table.title() and 'left out' in table.markdown()
+    assert reproduced.markdown('table1').count('###') == 2
+    assert reproduced.markdown('table2') == 'No runs yet.'
+
+
+def test_a_shortened_schedule_is_not_comparable(results):
+    table = results('cifar_240e_in_30e', record('kd', [60.0]))
+    assert cells_of(table.markdown(), 'KD')[2] == '60.00 (n = 1)<br>paper 70.66: -10.66'
+    assert 'schedule cifar_240e, shortened to 30 epochs' in table.title() and 'not comparable' in table.markdown()
+    assert 'class="worse"' not in table.html()
+    for suffix, file in zip(('md', 'html', 'png'), table.write()):
+        assert file.suffix == f'.{suffix}' and file.stat().st_size > 1000

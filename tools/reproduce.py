@@ -1,0 +1,193 @@
+"""Tables I and II of the paper, trained here: ``python tools/reproduce.py table1 --cell kd/resnet56_resnet20 --seeds 1``.
+
+Without ``--cell`` it trains all cells, missing teachers first. The same command goes on after an interruption and leaves out
+what is finished. Results are in benchmarks/results/reproduce/, a JSON file for each cell; the table is written beside them.
+"""
+import argparse
+import hashlib
+import json
+import os
+import shlex
+import signal
+import sys
+from functools import cache
+from pathlib import Path
+
+from mmengine.config import Config
+from rich.console import Console
+
+from mmcrrcd.checkpoint import UnfinishedTraining, find_checkpoint, read_network, safe_load
+from mmcrrcd.engine.launch import one_line_errors
+from mmcrrcd.errors import InputError
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'benchmarks'))
+
+import recipes  # noqa: E402
+import reproduced  # noqa: E402
+from paper_tables import PAPER_TABLES, PaperTable  # noqa: E402
+from runs import Run, carry_out, curve, seconds  # noqa: E402
+
+WORK = Path('work_dirs/reproduce')
+DECIDES = ('model', 'train_dataloader', 'val_dataloader', 'optim_wrapper', 'param_scheduler', 'train_cfg')
+
+
+def check_same(cfg: Config, text: str, source: Path) -> None:
+    """Raises InputError where the config ``text`` differs in what decides the accuracy, seed and place of the teacher aside."""
+    def deciding(cfg: Config) -> str:
+        settings = {key: cfg.to_dict().get(key) for key in DECIDES}
+        return json.dumps(settings | dict(model=settings['model'] | dict(teacher_checkpoint=None)), sort_keys=True)
+
+    if deciding(Config.fromstring(text, '.py')) != deciding(cfg):
+        raise InputError(f'{source} is of a run with other settings: move it away to train with those of now')
+
+
+def is_trained(teacher: str) -> bool:
+    try:
+        read_network(teacher)
+    except (FileNotFoundError, UnfinishedTraining):
+        return False
+    return True
+
+
+@cache
+def about_the_teacher(path: str) -> dict:
+    """Epochs, accuracy after the last (None where there is no log) and checksum of a trained teacher."""
+    file = find_checkpoint(path)
+    epochs = safe_load(file).get('meta', {}).get('epoch')
+    return dict(checkpoint=path, epochs=epochs, accuracy=curve(Path(path)).get(epochs),
+                sha256=hashlib.sha256(file.read_bytes()).hexdigest()[:12])
+
+
+@cache
+def teacher_run(name: str, path: str, recipe: recipes.Recipe) -> Run:
+    """The training of a teacher, in the folder where the pair's config looks for it.
+
+    A shortened one has a folder of its own; but a teacher that is there already is taken as it is.
+    """
+    folder = Path(path)
+    if recipe.epochs and not is_trained(path):
+        folder = WORK / 'teachers' / f'{name}_in_{recipe.epochs}e'
+    run = Run(f'teacher {name}', folder, recipes.teacher_recipe(name, recipe))
+    run.finished = is_trained(str(folder))
+    return run
+
+
+class Cell:
+    """A cell of a table: the file with its results, and the runs that this still lacks, by their seeds."""
+
+    def __init__(self, table: str, method: str, pair: tuple[str, str], recipe: recipes.Recipe, seeds: list[int]):
+        self.table, self.method, self.recipe = table, method, recipe
+        self.pair = pair[1] if method == 'student' else '_'.join(pair)         # a student alone has no teacher
+        stem = f'{method}__{self.pair}__{recipe.label()}'
+        self.file = reproduced.RESULTS / table / f'{stem}.json'
+        self.cfg, self.teacher = recipes.compose(method, pair, recipe), None
+        if path := self.cfg.model.get('teacher_checkpoint'):
+            self.teacher = teacher_run(pair[0], path, recipe)
+            self.cfg.model.teacher_checkpoint = str(self.teacher.folder)
+        record = self.record()
+        self.runs = {seed: self.run(seed, WORK / stem) for seed in seeds if not record or str(seed) not in record['seeds']}
+        if record:
+            check_same(self.cfg, record['config'], self.file)
+        if record and self.runs and self.teacher:
+            path = self.teacher.folder
+            if not self.teacher.finished or about_the_teacher(str(path))['sha256'] != record['teacher']['sha256']:
+                raise InputError(f'{self.file} is of another teacher than that of {path}: move the file away')
+
+    def run(self, seed: int, folder: Path) -> Run:
+        cfg = Config(self.cfg.to_dict())
+        cfg.randomness.seed = seed
+        return Run(f'{self.method}/{self.pair} seed {seed}', folder / f'seed{seed}', cfg, self.teacher, lambda: self.add(seed))
+
+    def record(self) -> dict | None:
+        return json.loads(self.file.read_text()) if self.file.exists() else None
+
+    def add(self, seed: int) -> str:
+        """Puts a finished run into the file; what to say of it."""
+        run = self.runs[seed]
+        accuracies, time_taken = curve(run.folder), seconds(run.folder)
+        abouts = [json.loads(line) for line in (run.folder / 'about.jsonl').read_text().splitlines()]
+        hardware = ', then '.join(dict.fromkeys(about['hardware'] for about in abouts))
+        record = self.record() or dict(
+            table=self.table, method=self.method, pair=self.pair, resolution=self.recipe.resolution or 32,
+            schedule=self.recipe.schedule, epochs=run.epochs, batch=self.cfg.train_dataloader.batch_size,
+            lr=self.cfg.optim_wrapper.optimizer.lr, precision='bfloat16' if self.recipe.amp else 'float32',
+            teacher=about_the_teacher(str(self.teacher.folder)) if self.teacher else None,
+            config=self.cfg.pretty_text, seeds={})
+        last, best = accuracies[run.epochs], max(accuracies.values())
+        record['seeds'][str(seed)] = dict(
+            curve=[accuracies.get(epoch) for epoch in range(1, run.epochs + 1)], last=last, best=best, seconds=time_taken,
+            **abouts[-1] | dict(hardware=hardware, command=shlex.join(['python', *sys.argv])))
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        part = self.file.with_suffix('.part')
+        part.write_text(json.dumps(record, indent=1) + '\n')
+        os.replace(part, self.file)
+        return f'{last:.2f} % at the last epoch, {best:.2f} % at the best, {time_taken / 60:.0f} min'
+
+
+def chosen(paper: PaperTable, wanted: list[str] | None) -> list[tuple[str, tuple[str, str]]]:
+    """(method, pair) of each wanted cell, all that have a number in the paper by default."""
+    pairs = {'_'.join(pair): pair for pair in paper.pairs}
+    there = [(method, name) for method in paper.methods() for name in pairs if name in paper.rows[method]]
+    for cell in wanted or []:
+        method, _, name = cell.partition('/')
+        if method not in paper.methods():
+            raise InputError(f'--cell {cell}: the table has the methods {", ".join(paper.methods())}; say METHOD/PAIR')
+        if (method, name) not in there:
+            raise InputError(f'--cell {cell}: {method} has the pairs {", ".join(n for m, n in there if m == method)}')
+    return [(method, pairs[name]) for method, name in there if not wanted or f'{method}/{name}' in wanted]
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f'at least 1, got {text}')
+    return number
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('table', choices=list(PAPER_TABLES))
+    parser.add_argument('--cell', nargs='+', metavar='METHOD/PAIR', help='only these, e.g. crrcd/resnet56_resnet20')
+    parser.add_argument('--seeds', type=positive, default=3, help=f'how many, from {recipes.FIRST_SEED} on (default: 3)')
+    parser.add_argument('--schedule', choices=recipes.SCHEDULES, default=recipes.SCHEDULES[0])
+    parser.add_argument('--epochs', type=positive, help="shorten the schedule to so many; a method's first stage comes on top")
+    parser.add_argument('--resolution', type=int, choices=[8, 16], help='pixels the student sees (default: all 32)')
+    parser.add_argument('--jobs', type=positive, default=1, help='runs side by side, on different GPUs where there are several')
+    parser.add_argument('--amp', action='store_true', help='bfloat16 autocast, on CPU and GPU')
+    parser.add_argument('--slurm', metavar='PARTITION', help='start every run by srun (environment: CPUS_PER_TASK SRUN_ARGS)')
+    parser.add_argument('--render', action='store_true', help='train nothing, only write the table from the results there are')
+    return parser.parse_args(argv)
+
+
+def train_cells(args: argparse.Namespace, recipe: recipes.Recipe, console: Console) -> list[str]:
+    """What failed, and why."""
+    seeds = list(range(recipes.FIRST_SEED, recipes.FIRST_SEED + args.seeds))
+    cells = {}                                           # a student alone stands in a table once for each of its teachers
+    for method, pair in chosen(PAPER_TABLES[args.table], args.cell):
+        cell = Cell(args.table, method, pair, recipe, seeds)
+        cells[cell.file] = cell
+    students = [run for cell in cells.values() for run in cell.runs.values()]
+    runs = [*dict.fromkeys(run.needs for run in students if run.needs and not run.needs.finished), *students]
+    for run in runs:
+        for file in run.folder.glob('*.py'):             # from here, or from tools/train.py
+            check_same(run.cfg, file.read_text(), run.folder)
+    console.print(f'cells: {len(cells)}; runs to go: {len(runs)}, in {WORK}')
+    carry_out(runs, args.jobs, args.slurm, console)
+    return [f'{run.name}: {run.failure}' for run in runs if run.failure]
+
+
+def main(argv: list[str] | None = None) -> None:
+    args, console = parse_args(argv), Console()
+    recipe = recipes.Recipe(args.schedule, args.epochs, args.resolution, args.amp)
+    with one_line_errors():
+        failed = [] if args.render else train_cells(args, recipe, console)
+        for file in reproduced.variant(args.table, recipe.label()).write():
+            console.print(str(file), soft_wrap=True)
+    if failed:
+        sys.exit('\n'.join([f'{len(failed)} failed:', *failed]))
+
+
+if __name__ == '__main__':
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit('stopped; the same command goes on'))
+    main()
