@@ -23,7 +23,7 @@ def network(width):
 
 model = dict(
     type='mmcrrcd.CRRCD', student=network(8), teacher=network(16), input_size=16, num_negatives=12, num_anchors=4,
-    objective=dict(more_kd=dict(type='mmcrrcd.KDLoss', weight=[(0, 0), (1, 0.5)], temperature=2)))
+    objective=dict(more_kd=dict(type='mmcrrcd.KDLoss', weight=[(0, 0.1), (1, 0.5)], temperature=2)))
 
 
 def loader(split, transforms, shuffle):
