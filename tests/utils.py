@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 SHARED = Path(__file__).parents[2] / 'shared'
+DATA = Path(__file__).parents[1] / 'data'
 
 
 def shared_file(*parts: str) -> Path:
@@ -10,4 +11,12 @@ def shared_file(*parts: str) -> Path:
     path = SHARED.joinpath(*parts)
     if not path.exists():
         pytest.skip(f'needs ../shared/{"/".join(parts)}')
+    return path
+
+
+def real_data(*parts: str) -> Path:
+    """A file or folder in ``data/``, where the configs look for it; the test is skipped where it is missing."""
+    path = DATA.joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f'needs data/{"/".join(parts)}')
     return path

@@ -1,31 +1,34 @@
 """Tiny ImageNet (200 classes of ImageNet at 64 x 64, http://cs231n.stanford.edu) as arrays, decoded once."""
-import hashlib
 import logging
-import os
-import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 from mmengine.dist import barrier, is_main_process
 from mmengine.logging import print_log
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 
 from mmcrrcd.errors import InputError
 from mmcrrcd.registry import DATASETS
 
+from .decoded import decode_blocks, fingerprint, open_cache, write_cache
 from .download import fetch
 from .images import ImageArrays
 
 URL, MD5 = 'http://cs231n.stanford.edu/tiny-imagenet-200.zip', '90528d7ca1a48142e341f4ef8d21d0de'
 FOLDER, SIDE = 'tiny-imagenet-200', 64
+ALSO_CALLED = ('tinyimagenet', 'tiny_imagenet', 'tiny-imagenet', 'TinyImageNet', 'tiny_imagenet_200')
 COUNTS = {'train': 100_000, 'val': 10_000}
-BLOCK = 500                                              # images decoded in one piece
-WORTH_PROCESSES = 5_000                                  # images; 13 s for 100,000 on one core
+
+
+def check_place(folder: Path) -> None:
+    """Raises FileNotFoundError where the images lie beside ``folder`` or right in ``data_root``, but not in ``folder``."""
+    root = folder.parent
+    named = [root.parent / name for name in ALSO_CALLED]
+    for place in (root, root.parent / FOLDER, *(each / FOLDER for each in named), *named):
+        if not folder.exists() and (place / 'wnids.txt').is_file():
+            remedy = f"set data_root='{place.parent}'" if place.name == FOLDER else f'move what it holds into {folder}'
+            raise FileNotFoundError(f'{folder} is missing, but the images are in {place}: {remedy}')
 
 
 def read_lines(path: Path) -> list[str]:
@@ -87,81 +90,38 @@ def decode(files: list[Path]) -> np.ndarray:
     return images
 
 
-def decode_all(files: list[Path], name: str) -> Iterator[np.ndarray]:
-    """The images of all files, in blocks; in several processes where that pays. Shows the progress on stderr."""
-    blocks = [files[i:i + BLOCK] for i in range(0, len(files), BLOCK)]
-    several = len(files) >= WORTH_PROCESSES and sys.platform == 'linux' and len(os.sched_getaffinity(0)) > 1
-    # Forked, as a data loader's workers are: a new interpreter would take longer to start than its part of the work.
-    with get_context('fork').Pool(min(8, len(os.sched_getaffinity(0)))) if several else nullcontext() as pool:
-        decoded = pool.imap(decode, blocks) if pool else map(decode, blocks)
-        yield from track(decoded, f'Decoding {name}', total=len(blocks), console=Console(stderr=True))
-
-
-def fingerprint(files: list[Path], folder: Path) -> str:
-    """Of the names and sizes of the files, in their order."""
-    digest = hashlib.sha256()
+def file_marks(files: list[Path], folder: Path) -> Iterator[str]:
+    """Names and sizes of the files, in their order."""
     for path in files:
         try:
-            digest.update(f'{path.relative_to(folder)} {path.stat().st_size}\n'.encode())
+            yield f'{path.relative_to(folder)} {path.stat().st_size}'
         except FileNotFoundError as error:
             raise FileNotFoundError(f'{path} is missing; delete {folder} to download it again') from error
-    return digest.hexdigest()[:12]
-
-
-def open_cache(path: Path, number: int) -> np.ndarray | None:
-    """The array in the file, memory-mapped; None where there is none, or a damaged one."""
-    try:
-        images = np.lib.format.open_memmap(path, mode='c')              # writable, as torch wants it; the file stays as it is
-        if images.shape == (number, SIDE, SIDE, 3) and images.dtype == np.uint8 and images.flags.c_contiguous:
-            return images
-        reason = f'it holds {images.shape} {images.dtype}'
-    except FileNotFoundError:
-        return None
-    except (ValueError, OSError) as error:
-        reason = error
-    print_log(f'{path} is damaged ({reason}); the images are decoded anew', 'current', logging.WARNING)
-    return None
-
-
-def write_cache(path: Path, files: list[Path], name: str) -> None:
-    """Decode the files into a ``.npy`` that is there whole or not at all; earlier ones of the split are deleted."""
-    part = path.with_suffix(f'.part{os.getpid()}')
-    try:
-        with open(part, 'wb') as file:
-            np.lib.format.write_array_header_1_0(
-                file, dict(descr='|u1', fortran_order=False, shape=(len(files), SIDE, SIDE, 3)))
-            for block in decode_all(files, name):
-                file.write(block)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    for earlier in set(path.parent.glob(f'{path.stem.rsplit("-", 1)[0]}-*.npy')) - {path}:
-        earlier.unlink()
 
 
 def load_images(files: list[Path], folder: Path, split: str) -> np.ndarray:
     """The images of a split, (N, 64, 64, 3) uint8: the cache file in ``folder``, made first where there is none that fits."""
     if not files:
         return np.empty((0, SIDE, SIDE, 3), np.uint8)
-    path, name = folder / f'mmcrrcd-{split}-{fingerprint(files, folder)}.npy', f'{folder} ({split})'
-    images = open_cache(path, len(files))
+    path, name = folder / f'mmcrrcd-{split}-{fingerprint(file_marks(files, folder))}.npy', f'{folder} ({split})'
+    shape = (len(files), SIDE, SIDE, 3)
+    images = open_cache(path, shape)
     if images is None and is_main_process():
         try:
-            write_cache(path, files, name)
+            write_cache(path, shape, decode_blocks(files, decode, name))
         except OSError as error:                         # a folder of somebody else's, or a full disk
             print_log(f'{path} cannot be written ({error.strerror}); the images are decoded in each run', 'current',
                       logging.WARNING)
     barrier()
-    images = open_cache(path, len(files)) if images is None else images
-    return np.concatenate(list(decode_all(files, name))) if images is None else images
+    images = open_cache(path, shape) if images is None else images
+    return np.concatenate(list(decode_blocks(files, decode, name))) if images is None else images
 
 
 @DATASETS.register_module()
 class TinyImageNetArrays(ImageArrays):
     """Tiny ImageNet, 200 classes, 64 x 64, from the official folder ``tiny-imagenet-200`` in ``data_root``; its archive is
-    downloaded where that is missing.
+    downloaded where that is missing. Images under another common name in the folder above, or right in ``data_root``, are
+    a FileNotFoundError that says where they have to be.
 
     The first use decodes all images into a file beside them, ``mmcrrcd-<split>-<fingerprint>.npy`` (1.2 GB for 'train'), which
     is memory-mapped from then on. The fingerprint is that of the names and sizes of the image files: where these change, a new
@@ -177,6 +137,7 @@ class TinyImageNetArrays(ImageArrays):
             raise InputError(f"split is 'train', 'val' or 'test', got {split!r}")
         split = 'train' if split == 'train' else 'val'
         folder = Path(data_root) / FOLDER
+        check_place(folder)
         fetch(folder, URL, MD5, download)
         classes = read_classes(folder)
         files, labels = (list_train if split == 'train' else list_val)(folder, classes)

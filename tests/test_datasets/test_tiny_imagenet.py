@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mmcrrcd.datasets import TinyImageNetArrays, tiny_imagenet
+from mmcrrcd.datasets import TinyImageNetArrays, decoded, tiny_imagenet
 from mmcrrcd.errors import InputError
 from PIL import Image
 from utils import shared_file
@@ -48,7 +48,8 @@ def folder(master, tmp_path):
 @pytest.fixture
 def warnings(monkeypatch):
     found = []
-    monkeypatch.setattr(tiny_imagenet, 'print_log', lambda text, logger, level: found.append((level, text)))
+    for module in (decoded, tiny_imagenet):
+        monkeypatch.setattr(module, 'print_log', lambda text, logger, level: found.append((level, text)))
     return found
 
 
@@ -99,14 +100,15 @@ def test_the_second_time_the_file_is_mapped(folder, monkeypatch):
 def test_several_processes_decode_the_same(folder, monkeypatch):
     one = load(folder, 'train').images.numpy().copy()
     caches(folder)[0].unlink()
-    monkeypatch.setattr(tiny_imagenet, 'WORTH_PROCESSES', 1)
-    monkeypatch.setattr(tiny_imagenet, 'BLOCK', 33)
+    monkeypatch.setattr(decoded, 'WORTH_PROCESSES', 1)
+    monkeypatch.setattr(decoded, 'BLOCK', 33)
     monkeypatch.setattr(os, 'sched_getaffinity', lambda _: {0, 1})
     seen = []
-    pool = type(tiny_imagenet.get_context('fork').Pool(1))
-    monkeypatch.setattr(pool, 'imap', lambda self, *args, imap=pool.imap: seen.append(self._processes) or imap(self, *args))
+    pool = type(decoded.get_context('fork').Pool(1))
+    apply = pool.apply_async
+    monkeypatch.setattr(pool, 'apply_async', lambda self, *args: seen.append(self._processes) or apply(self, *args))
     assert np.array_equal(load(folder, 'train').images.numpy(), one)
-    assert seen == [2]
+    assert seen == [2] * 13                              # blocks of 33
 
 
 def test_images_that_change_are_decoded_anew(folder):
@@ -148,7 +150,7 @@ def test_a_death_while_decoding_leaves_no_cache(folder, monkeypatch):
         return decode(files)
 
     with monkeypatch.context() as patch:
-        patch.setattr(tiny_imagenet, 'BLOCK', 10)
+        patch.setattr(decoded, 'BLOCK', 10)
         patch.setattr(tiny_imagenet, 'decode', killed)
         with pytest.raises(KeyboardInterrupt):
             load(folder)
@@ -211,7 +213,7 @@ def cut(path: Path) -> None:
 @pytest.mark.parametrize('several', (False, True))
 def test_damaged_files_end_in_one_line(folder, monkeypatch, split, path, damage, message, several):
     if several:
-        monkeypatch.setattr(tiny_imagenet, 'WORTH_PROCESSES', 1)
+        monkeypatch.setattr(decoded, 'WORTH_PROCESSES', 1)
         monkeypatch.setattr(os, 'sched_getaffinity', lambda _: {0, 1})
     damage(folder / path)
     with pytest.raises(InputError) as error:
@@ -226,6 +228,34 @@ def test_settings_that_cannot_work(tmp_path):
         TinyImageNetArrays(tmp_path, 'valid')
     with pytest.raises(FileNotFoundError, match='tiny-imagenet-200 is missing; set download=True, or unpack http.*zip into'):
         TinyImageNetArrays(tmp_path, download=False)
+
+
+@pytest.mark.parametrize('place, remedy', [
+    ('tiny_imagenet/tiny-imagenet-200', "set data_root='data/tiny_imagenet'"),
+    ('tiny-imagenet-200', "set data_root='data'"),
+    ('tiny_imagenet', 'move what it holds into data/tinyimagenet/tiny-imagenet-200'),
+    ('tinyimagenet', 'move what it holds into data/tinyimagenet/tiny-imagenet-200'),
+])
+@pytest.mark.parametrize('download', (True, False))
+def test_images_under_another_name_are_found_but_not_taken(tmp_path, monkeypatch, place, remedy, download):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tiny_imagenet, 'fetch', None)    # nothing is downloaded
+    (Path('data') / place).mkdir(parents=True)
+    (Path('data') / place / 'wnids.txt').write_text('n1\n')
+    with pytest.raises(FileNotFoundError) as error:
+        TinyImageNetArrays('data/tinyimagenet', download=download)
+    assert str(error.value) == f'data/tinyimagenet/tiny-imagenet-200 is missing, but the images are in data/{place}: {remedy}'
+
+
+def test_a_data_root_that_is_the_folder_itself(folder):
+    with pytest.raises(FileNotFoundError) as error:
+        TinyImageNetArrays(folder, download=False)
+    assert str(error.value).endswith(f"but the images are in {folder}: set data_root='{folder.parent}'")
+
+
+def test_where_all_is_right_another_copy_does_not_matter(folder, tmp_path):
+    right = Path(shutil.copytree(folder, tmp_path / 'tinyimagenet' / 'tiny-imagenet-200'))     # beside it is the other
+    assert len(load(right)) == 30
 
 
 @pytest.mark.slow

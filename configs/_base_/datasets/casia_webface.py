@@ -1,0 +1,18 @@
+"""CASIA-WebFace, aligned to 112 pixels, in a folder for each of its 10,575 people.
+
+Mirrored in training, nothing else. Nobody of the test sets is among these people, so training has no validation.
+"""
+from mmengine.dataset import DefaultSampler
+
+from mmcrrcd.datasets import FaceFolder, whole_batch
+from mmcrrcd.models import PairPreprocessor
+
+data_preprocessor = dict(type=PairPreprocessor, mean=[127.5] * 3, std=[127.5] * 3, flip=0.5)
+train_dataloader = dict(
+    batch_size=96,
+    num_workers=0,
+    dataset=dict(type=FaceFolder, data_root='data/casia_webface', image_size=112),
+    sampler=dict(type=DefaultSampler, shuffle=True),
+    collate_fn=dict(type=whole_batch))
+val_dataloader = val_evaluator = val_cfg = None
+test_dataloader = test_evaluator = test_cfg = None

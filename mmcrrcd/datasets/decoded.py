@@ -1,0 +1,143 @@
+"""Images decoded once: into a memory-mapped file that is checked against its sources, or in blocks without one."""
+import hashlib
+import logging
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from io import BytesIO
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from mmengine.dist import barrier, is_main_process
+from mmengine.logging import print_log
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+
+from mmcrrcd.errors import InputError
+
+BLOCK = 500                                              # images decoded in one piece
+WORTH_PROCESSES = 5_000                                  # images
+
+
+def read_image(source, side: int, name: str) -> np.ndarray:
+    """(side, side, 3) uint8 RGB of a file or of an open one; grey images get three equal channels.
+
+    An image of another size is resized as a whole, bilinear with antialiasing (Pillow's): one that is not square is squeezed.
+
+    Raises:
+        InputError: ``name``, as it is no image or a damaged one.
+    """
+    try:
+        with Image.open(source) as opened:
+            image = opened.convert('RGB')
+    except Exception as error:                           # Pillow raises many kinds for damaged files
+        raise InputError(f'{name} cannot be read as an image ({error!r})'.replace('\n', ' ')) from error
+    return np.asarray(image if image.size == (side, side) else image.resize((side, side), Image.Resampling.BILINEAR))
+
+
+def decode_files(files: Sequence[Path], side: int) -> np.ndarray:
+    """(N, side, side, 3) uint8 RGB."""
+    images = np.empty((len(files), side, side, 3), np.uint8)
+    for image, path in zip(images, files):
+        image[:] = read_image(path, side, path)
+    return images
+
+
+def decode_encoded(items: Sequence[tuple[bytes, int]], side: int, name: str) -> np.ndarray:
+    """(N, side, side, 3) uint8 RGB of encoded images, each with the number that is said behind ``name`` in an error."""
+    images = np.empty((len(items), side, side, 3), np.uint8)
+    for image, (content, number) in zip(images, items):
+        image[:] = read_image(BytesIO(content), side, f'{name} {number}')
+    return images
+
+
+def in_order(pool, function: Callable, blocks: Iterable, ahead: int) -> Iterator:
+    """``pool.imap`` that works on ``ahead`` blocks at most, so that a slow reader does not fill the memory."""
+    waiting = deque()
+    for block in blocks:
+        waiting.append(pool.apply_async(function, (block,)))
+        if len(waiting) == ahead:
+            yield waiting.popleft().get()
+    while waiting:
+        yield waiting.popleft().get()
+
+
+def decode_blocks(items: Sequence, decode: Callable[[Sequence], np.ndarray], name: str) -> Iterator[np.ndarray]:
+    """``decode`` of all items, in blocks; in several processes where that pays. Shows the progress on stderr."""
+    blocks = [items[i:i + BLOCK] for i in range(0, len(items), BLOCK)]
+    cores = len(os.sched_getaffinity(0)) if sys.platform == 'linux' else 1
+    processes = min(8, cores) if len(items) >= WORTH_PROCESSES else 1
+    # Forked, as a data loader's workers are: a new interpreter would take longer to start than its part of the work.
+    with get_context('fork').Pool(processes) if processes > 1 else nullcontext() as pool:
+        decoded = in_order(pool, decode, blocks, 2 * processes) if pool else map(decode, blocks)
+        yield from track(decoded, f'Decoding {name}', total=len(blocks), console=Console(stderr=True))
+
+
+def fingerprint(lines: Iterable[str]) -> str:
+    """Twelve digits that differ where a line does."""
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(f'{line}\n'.encode())
+    return digest.hexdigest()[:12]
+
+
+def open_cache(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The array in the file, memory-mapped; None where there is none, or a damaged one."""
+    try:
+        images = np.lib.format.open_memmap(path, mode='c')              # writable, as torch wants it; the file stays as it is
+        if images.shape == shape and images.dtype == np.uint8 and images.flags.c_contiguous:
+            return images
+        reason = f'it holds {images.shape} {images.dtype}'
+    except FileNotFoundError:
+        return None
+    except (ValueError, OSError) as error:
+        reason = error
+    print_log(f'{path} is damaged ({reason}); the images are decoded anew', 'current', logging.WARNING)
+    return None
+
+
+def write_cache(path: Path, shape: tuple[int, ...], blocks: Iterable[np.ndarray]) -> None:
+    """Write the blocks into a ``.npy`` that is there whole or not at all; earlier ones of its name are deleted."""
+    part = path.with_suffix(f'.part{os.getpid()}')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, 'wb') as file:
+            np.lib.format.write_array_header_1_0(file, dict(descr='|u1', fortran_order=False, shape=shape))
+            for block in blocks:
+                file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    for earlier in set(path.parent.glob(f'{path.stem.rsplit("-", 1)[0]}-*.npy')) - {path}:
+        earlier.unlink()
+
+
+def load_decoded(path: Path, items: Sequence, decode: Callable[[Sequence], np.ndarray], side: int, name: str) -> np.ndarray:
+    """Images (N, side, side, 3) uint8 from the cache ``path``, ``<name>-<fingerprint>.npy``; the first process makes it.
+
+    Args:
+        items: what ``decode`` takes blocks of, one for each image.
+        name: of the set, for the progress.
+
+    Raises:
+        InputError: an image cannot be read, or the file cannot be written; one line.
+    """
+    shape = (len(items), side, side, 3)
+    images = open_cache(path, shape)
+    if images is None and is_main_process():
+        try:
+            write_cache(path, shape, decode_blocks(items, decode, name))
+        except OSError as error:                         # a folder of somebody else's, or a full disk
+            raise InputError(f'{path} cannot be written ({error.strerror}); set cache_dir to a folder with room for '
+                             f'{np.prod(shape) / 1e9:.1f} GB') from error
+    barrier()
+    images = open_cache(path, shape) if images is None else images
+    if images is None:
+        raise InputError(f'{path}, written by the first process, is not on this machine; set cache_dir to a shared folder')
+    return images
