@@ -3,7 +3,9 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
+from mmcrrcd.evaluation.margins import expectation_margin, histogram_intersection, histograms
 from mmcrrcd.visualization.resolution import draw_resolution
+from mmcrrcd.visualization.similarity import draw_similarities
 from mmcrrcd.visualization.tsne import draw_points
 
 
@@ -51,3 +53,33 @@ def test_a_line_for_each_network():
     assert list(axes.get_xticks()) == [8, 12, 32] and axes.get_ylim()[0] == 0
     assert [text.get_text() for text in axes.get_legend().get_texts()] == list(curves)
     on_page(figure)
+
+
+@pytest.mark.parametrize('spread', [0.2, 0.001])
+@pytest.mark.parametrize('number', [1, 2, 3])
+def test_distributions_of_positive_and_negative_pairs(number, spread):
+    rng = np.random.default_rng(0)
+    same = np.arange(2000) % 4 == 0
+    panels = {f'network {k}': rng.normal(0.4 + 0.1 * k * same, spread).clip(-1, 1) for k in range(number)}
+    figure = draw_similarities(panels, same, 'LFW at 16 pixels')
+    assert figure.get_suptitle() == 'LFW at 16 pixels' and len(figure.axes) == number
+    for axes, (name, scores) in zip(figure.axes, panels.items(), strict=True):
+        assert axes.get_title() == (f'{name}\nexpectation margin {expectation_margin(scores, same):.3f}, '
+                                    f'histogram intersection {histogram_intersection(scores, same):.3f}')
+        positive, negative, edges = histograms(scores, same)
+        filled = {patch.get_label(): patch.get_data() for patch in axes.patches if patch.get_fill()}
+        for label, shares in (('500 positive pairs', positive), ('1,500 negative pairs', negative)):
+            assert np.array_equal(filled[label].values, shares) and np.array_equal(filled[label].edges, edges)
+        means = [line.get_xdata()[0] for line in axes.lines]
+        assert means == pytest.approx([scores[~same].mean(), scores[same].mean()])
+        low, high = axes.get_xlim()
+        assert low <= min(x.min() for x in panels.values()) and high >= max(x.max() for x in panels.values())
+        assert axes.get_ylim()[0] == 0 and axes.get_ylim()[1] >= max(positive.max(), negative.max())
+    legend, = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ['1,500 negative pairs', '500 positive pairs', 'mean']
+    figure.draw_without_rendering()
+    page, box, title = figure.bbox, legend.get_window_extent(), figure._suptitle.get_window_extent()
+    assert page.y0 <= box.y0 and box.y1 < min(axes.get_window_extent().y0 for axes in figure.axes) and title.y1 <= page.y1
+    titles = [axes.title.get_window_extent() for axes in figure.axes]
+    edges = [page.x0, *(edge for each in titles for edge in (each.x0, each.x1)), page.x1]
+    assert edges == sorted(edges) and all(each.y1 <= title.y0 for each in titles)

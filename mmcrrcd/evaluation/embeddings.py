@@ -1,4 +1,5 @@
 """What the network of a checkpoint says of a data set: a teacher, a student, or an exported student, frozen."""
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,13 +16,13 @@ from mmcrrcd.checkpoint import load_network
 from mmcrrcd.datasets import ImageArrays, reduce_resolution
 from mmcrrcd.errors import InputError
 from mmcrrcd.models import PairPreprocessor
-from mmcrrcd.models.networks import look
+from mmcrrcd.models.networks import EmbeddingNetwork, look
 from mmcrrcd.registry import DATASETS, MODELS
 from mmcrrcd.structures import Stream
 
 NAMED = dict(cifar10='CIFAR10Arrays', cifar100='CIFAR100Arrays', stl10='STL10Arrays', svhn='SVHNArrays',
-             tinyimagenet='TinyImageNetArrays')
-SIDES = dict(STL10Arrays=96, TinyImageNetArrays=64)       # of the data sets whose images have not 32 pixels
+             tinyimagenet='TinyImageNetArrays', uccs='UCCSFaces')
+SIDES = dict(STL10Arrays=96, TinyImageNetArrays=64, FaceFolder=112, RecordFaces=112, UCCSFaces=112)      # others: 32
 REDUCTION = ('resolution', 'interpolation', 'antialias', 'restore')
 
 
@@ -101,12 +102,15 @@ def load_classifier(config: str, checkpoint: str, teacher: bool = False, side: i
         raise InputError(f'the model of {config} has no teacher')
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         network = MODELS.build(cfg.model.teacher if teacher else cfg.model.get('student', cfg.model))
-    load_network(getattr(network, 'network', network), checkpoint or cfg.model.teacher_checkpoint, name)
+    if checkpoint or next(network.parameters(), None) is not None:
+        load_network(getattr(network, 'network', network), checkpoint or cfg.model.teacher_checkpoint, name)
     network.requires_grad_(False).eval().to(get_device(), memory_format=torch.channels_last)
 
     settings = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     normalisation = dict(mean=settings.get('mean') or (0., 0., 0.), std=settings.get('std') or (1., 1., 1.),
                          to_rgb=settings.get('to_rgb', False) != reads_bgr(cfg))
+    if isinstance(network, EmbeddingNetwork):
+        network.convert_from(PairPreprocessor(**normalisation))
     pair = next((step for step in steps_of(cfg) if kind(step) == 'ResolutionPair'), settings)
     reduction = {} if teacher else {key: pair[key] for key in REDUCTION if pair.get(key) is not None}
     return Classifier(network, normalisation, side or training_side(cfg), reduction)
@@ -129,8 +133,8 @@ def read_config(path: str) -> Config:
 
 
 def test_data(cfg: Config) -> dict:
-    """The data set of the config's test, or of its validation where it has no test."""
-    return (cfg.get('test_dataloader') or cfg.val_dataloader).dataset
+    """The data set of the config's test, of its validation where it has no test, of its training where it has neither."""
+    return (cfg.get('test_dataloader') or cfg.get('val_dataloader') or cfg.train_dataloader).dataset
 
 
 def steps_of(cfg: Config) -> list[dict]:
@@ -156,7 +160,8 @@ def training_side(cfg: Config) -> int:
     sizes = [step.get('crop_size') or step.get('scale') for step in steps_of(cfg)]
     sizes = [size if isinstance(size, int) else size[0] for size in sizes if size]
     settings = test_data(cfg)
-    return sizes[-1] if sizes else SIDES.get(kind(settings.get('arrays', settings)), 32)
+    arrays = settings.get('arrays', settings)
+    return sizes[-1] if sizes else arrays.get('image_size') or SIDES.get(kind(arrays), 32)
 
 
 def named_images(name: str, split: str, data_root: str | None = None) -> ImageArrays:
@@ -167,6 +172,8 @@ def named_images(name: str, split: str, data_root: str | None = None) -> ImageAr
 def own_images(config: str) -> ImageArrays:
     """The test images of a config at full resolution, as RGB arrays."""
     cfg = read_config(config)
+    if not cfg.get('test_dataloader') and not cfg.get('val_dataloader'):
+        raise InputError(f'{config} has no test images')
     settings = test_data(cfg)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         if 'pipeline' not in settings:
@@ -179,20 +186,46 @@ def own_images(config: str) -> ImageArrays:
     return ImageArrays(images[..., ::-1] if reads_bgr(cfg) else images, labels, list(dataset.metainfo['classes']), config)
 
 
-def embed(classifier: Classifier, data: ImageArrays, name: str, batch: int = 500) -> tuple[Tensor, Tensor]:
-    """Embeddings (N, D) and logits (N, classes) of all images, on the device; shows the progress of ``name`` on stderr."""
+def embed(classifier: Classifier, data: ImageArrays, name: str, batch: int = 500) -> tuple[Tensor, Tensor | None]:
+    """Embeddings (N, D) and logits (N, classes) of all images, on the device; shows the progress of ``name`` on stderr.
+
+    The logits are None where the network ends in its embedding.
+    """
     device, embeddings, logits = get_device(), [], []
     index = torch.arange(len(data))
     for part in track(index.split(batch), name, console=Console(stderr=True)):
         stream = classifier(data.__getitems__(part)['inputs'].to(device))
         embeddings.append(stream.embedding)
         logits.append(stream.logits)
-    return torch.cat(embeddings), torch.cat(logits)
+    return torch.cat(embeddings), None if logits[0] is None else torch.cat(logits)
+
+
+def embed_blocks(classifier: Classifier, blocks: Iterable[np.ndarray], flip: bool = False) -> Iterator[Tensor]:
+    """Embeddings (n, D), on the device, of blocks of RGB images (N_i, H, W, 3) uint8; one block at a time is held.
+
+    No logits are kept, which for face networks are many.
+
+    Args:
+        flip: the sum of the embeddings of an image and of its mirror, the flip test of face recognition.
+    """
+    for block in blocks:
+        for part in torch.from_numpy(block).split(128):
+            images = part.to(get_device()).permute(0, 3, 1, 2)
+            embedding = classifier(images).embedding
+            yield embedding + classifier(images.flip(3)).embedding if flip else embedding
+
+
+def embed_images(classifier: Classifier, images: np.ndarray, name: str, flip: bool = False) -> Tensor:
+    """:func:`embed_blocks` of all images (N, H, W, 3), as one tensor (N, D); shows the progress of ``name`` on stderr."""
+    starts = track(range(0, len(images), 128), name, console=Console(stderr=True))
+    return torch.cat(list(embed_blocks(classifier, (images[start:start + 128] for start in starts), flip)))
 
 
 def accuracy(classifier: Classifier, data: ImageArrays, name: str) -> float:
     """Percent of the images whose class has the largest logit."""
     _, logits = embed(classifier, data, name)
+    if logits is None:
+        raise InputError(f'{name} ends in its embedding: it knows no classes')
     classes = len(data.metainfo['classes'])
     if logits.shape[1] != classes:
         raise InputError(f'{name} knows {logits.shape[1]} classes, the data have {classes}')

@@ -9,8 +9,8 @@ from torch import nn
 
 from mmcrrcd.datasets import ImageArrays, reduce_resolution
 from mmcrrcd.errors import InputError
-from mmcrrcd.evaluation.embeddings import (NAMED, Classifier, accuracy, embed, load_classifier, load_runs, named_images,
-                                           own_images, training_side)
+from mmcrrcd.evaluation.embeddings import (NAMED, Classifier, accuracy, embed, embed_blocks, embed_images, load_classifier,
+                                           load_runs, named_images, own_images, training_side)
 from mmcrrcd.models.networks import look
 from mmcrrcd.registry import DATASETS, MODELS
 
@@ -60,6 +60,23 @@ def test_student_says_what_it_says_in_the_test_of_its_training(run, kind):
     low = run['model'].data_preprocessor(batch)['inputs'].low
     torch.testing.assert_close(embedding.cpu(), look(run['model'].student, low).embedding, atol=1e-5, rtol=1e-5)
     assert accuracy(network, data, 'x') == pytest.approx(100 * (expected.argmax(1) == data.labels).float().mean().item())
+
+
+def test_embeddings_of_blocks_are_those_of_all_images(run):
+    network, data = load_classifier(run['config'], run['checkpoint']), TinyImages(seed=1)
+    images = np.tile(data.images.numpy(), (6, 1, 1, 1))                  # 144, more than a batch
+    expected, _ = embed(network, ImageArrays(images, np.zeros(144, int), ['face'], 'faces'), 'x')
+    torch.testing.assert_close(embed_images(network, images, 'x'), expected, atol=1e-5, rtol=1e-5)
+    parts = list(embed_blocks(network, iter([images[:130], images[130:]])))
+    assert [len(part) for part in parts] == [128, 2, 14]
+    torch.testing.assert_close(torch.cat(parts), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_flip_test_is_the_sum_of_the_embeddings_of_image_and_mirror(run):
+    network, images = load_classifier(run['config'], run['checkpoint']), TinyImages(seed=1).images.numpy()
+    plain, mirrored = (embed_images(network, x, 'x') for x in (images, np.ascontiguousarray(images[:, :, ::-1])))
+    assert (plain - mirrored).abs().max() > 0.01
+    torch.testing.assert_close(embed_images(network, images, 'x', flip=True), plain + mirrored, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize('checkpoint', ['its own file', ''])
@@ -148,6 +165,17 @@ def test_own_images_of_a_pipeline_are_those_of_the_arrays(run):
     assert torch.equal(own_images(run['config']).images, expected.images)
 
 
+def test_a_config_without_a_test_is_read_by_its_training(run):
+    """As those for faces are."""
+    cfg = config(run['folder'], crrcd(run['teacher']), val_dataloader=None, test_dataloader=None)
+    del cfg.model.input_size
+    cfg.train_dataloader.dataset = dict(type='mmcrrcd.FaceFolder', data_root='x', image_size=96)
+    path = write(cfg, run['folder'] / 'faces.py')
+    assert load_classifier(path, run['checkpoint']).side == 96
+    with pytest.raises(InputError, match='faces.py has no test images'):
+        own_images(path)
+
+
 @pytest.mark.parametrize('model, dataset, side', [
     (dict(), dict(type='mmcrrcd.CIFAR100Arrays'), 32),
     (dict(), dict(type='mmcrrcd.STL10Arrays'), 96),
@@ -155,6 +183,8 @@ def test_own_images_of_a_pipeline_are_those_of_the_arrays(run):
     (dict(), dict(type='X', pipeline=[dict(type='ResizeEdge', scale=72), dict(type='CenterCrop', crop_size=64)]), 64),
     (dict(), dict(type='X', pipeline=[dict(type='Resize', scale=(224, 224))]), 224),
     (dict(input_size=48), dict(type='X', pipeline=[dict(type='CenterCrop', crop_size=64)]), 48),
+    (dict(), dict(type='mmcrrcd.FaceFolder', image_size=96), 96),
+    (dict(), dict(type='mmcrrcd.RecordFaces'), 112),
 ])
 def test_training_side(model, dataset, side):
     assert training_side(Config(dict(model=model, val_dataloader=dict(dataset=dataset)))) == side

@@ -1,0 +1,93 @@
+"""Who is it? Probes looked for in a gallery: TinyFace with its distractors, Table VII of the paper, and ORL.
+
+``python tools/identify_faces.py CONFIG CHECKPOINT --tinyface data/tinyface``, or ``--orl data/orl/orl --resolution 16``
+"""
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from face_pairs import add_network_arguments, at_resolution
+from rich.console import Console
+from rich.table import Table
+
+from mmcrrcd.datasets import FaceFiles, read_orl, read_tinyface
+from mmcrrcd.engine.launch import one_line_errors
+from mmcrrcd.environment import about_this_run
+from mmcrrcd.errors import InputError
+from mmcrrcd.evaluation.embeddings import Classifier, embed_blocks, load_classifier
+from mmcrrcd.evaluation.identification import identify
+
+RANKS = (1, 10, 20)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Rank the faces of a gallery by the cosine of their embeddings with a probe.')
+    parser.add_argument('config', help='config of the training, or of an exported student')
+    parser.add_argument('checkpoint', help='file or work directory')
+    data = parser.add_mutually_exclusive_group(required=True)
+    data.add_argument('--tinyface', metavar='DIR', help='folder with Testing_Set; its small faces are resized straight to '
+                      'the pixels that the network is shown')
+    data.add_argument('--orl', metavar='DIR', help='folder with s1/1.pgm to s40/10.pgm')
+    parser.add_argument('--gallery-images', type=int, default=1, metavar='N',
+                        help='of ORL: the first N images of each person are the gallery, the others probes (default: 1)')
+    parser.add_argument('--teacher', action='store_true', help="CHECKPOINT is that of the config's teacher, not of its student")
+    add_network_arguments(parser)
+    parser.add_argument('--out', '--json', metavar='FILE', help='write the numbers and their conditions')
+    return parser.parse_args()
+
+
+def straight(network: Classifier) -> Classifier:
+    """The network on images that have the resolution already to which it would reduce larger ones."""
+    size = network.reduction.get('resolution') or network.side
+    if not isinstance(size, int):
+        raise InputError(f'faces are square here, the network is shown {size[0]} x {size[1]} pixels: set --resolution')
+    return replace(network, side=size, reduction={}, scale_to=network.input_size)
+
+
+def split(faces: FaceFiles, number: int) -> tuple[FaceFiles, FaceFiles]:
+    """Gallery and probes: the first ``number`` images of each person, and the others."""
+    place = np.array([int((faces.ids[:i] == person).sum()) for i, person in enumerate(faces.ids)])
+    if not 0 < number <= place.max():
+        raise InputError(f'--gallery-images goes from 1 to {place.max()}, got {number}')
+    return tuple(FaceFiles([faces.files[i] for i in np.flatnonzero(rows)], faces.ids[rows])
+                 for rows in (place < number, place >= number))
+
+
+def main() -> None:
+    args = parse_args()
+    with one_line_errors():
+        if args.out:
+            Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+        network = at_resolution(load_classifier(args.config, args.checkpoint, args.teacher, args.image_size), args.resolution)
+        if args.tinyface:
+            network, (gallery, probe, others) = straight(network), read_tinyface(args.tinyface)
+        else:
+            (gallery, probe), others = split(read_orl(args.orl), args.gallery_images), None
+        path = network.path_of(np.empty((0, network.side, network.side, 3)))
+        (x_gallery, ids), (x_probe, probe_ids) = (
+            (torch.cat(list(embed_blocks(network, faces.blocks(network.side), args.flip))), torch.from_numpy(faces.ids))
+            for faces in (gallery, probe))
+        distractors = embed_blocks(network, others.blocks(network.side), args.flip) if others else ()
+        result = identify(x_gallery, ids, x_probe, probe_ids, distractors)
+    name = 'TinyFace' if args.tinyface else 'ORL'
+    counts = dict(probes=len(probe.ids), gallery=len(gallery.ids), distractors=result.searched - len(gallery.ids))
+    numbers = {f'rank-{k}': result.rank(k) for k in RANKS} | {'mAP': result.mean_average_precision}
+    print(f'{name}: {counts["probes"]:,} probes, each among {result.searched:,} faces; '
+          f'pixels: {path}{", with mirrors" if args.flip else ""}')
+    table = Table()
+    for label in numbers:
+        table.add_column(label, justify='right')
+    table.add_row(*(f'{value:.2f} %' for value in numbers.values()))
+    Console().print(table)
+    if args.out:
+        record = dict(**about_this_run(), config=args.config, checkpoint=args.checkpoint,
+                      network='teacher' if args.teacher else 'student', data=name, **counts, pixels=path, flip=args.flip,
+                      **numbers)
+        Path(args.out).write_text(json.dumps(record, indent=2) + '\n')
+
+
+if __name__ == '__main__':
+    main()
