@@ -1,4 +1,7 @@
-"""The config of a cell of the paper's tables: a pair of configs/crrcd/, a method of configs/baselines/, a schedule."""
+"""The config of a cell of the paper's tables: a pair of configs/crrcd/, a method of configs/baselines/, a schedule.
+
+That of a point of its Figure 3 has settings of configs/ablations/ in place of the method.
+"""
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,6 +55,13 @@ def compose(method: str, pair: tuple[str, str], recipe: Recipe, seed: int = FIRS
     if recipe.resolution:
         cfg.model.data_preprocessor.resolution = recipe.resolution
     return timed(cfg, plain, recipe, seed)
+
+
+def ablated(name: str, pair: tuple[str, str], recipe: Recipe) -> Config:
+    """CRRCD's config of the pair with the settings of that name in configs/ablations/crrcd.py."""
+    cfg = compose('crrcd', pair, recipe)
+    cfg.model.update(load('ablations/crrcd').ablations[name])
+    return cfg
 
 
 def of_the_pair(cfg: Config, method: str, pair: tuple[str, str]) -> None:

@@ -50,6 +50,28 @@ class Entry(NamedTuple):
         return lines
 
 
+def pixels(recipe: str) -> int:
+    """That the student sees with the recipe of this label."""
+    return int(recipe.split('px__')[0]) if 'px__' in recipe else 32
+
+
+def described(recipe: str) -> str:
+    """A recipe's label in words."""
+    schedule, *epochs = recipe.split('px__')[-1].split('_in_')
+    length = f', shortened to {epochs[0].removesuffix("e")} epochs' if epochs else ''
+    return f'CIFAR-100, the student sees {pixels(recipe)} pixels, schedule {schedule}{length}'
+
+
+def training_notes(records: list[dict]) -> list[str]:
+    """How and where these were trained, and by which teachers."""
+    steps = sorted({f'batch {record["batch"]}, learning rate {record["lr"]}, {record["precision"]}' for record in records})
+    teachers = sorted({f'{Path(r["teacher"]["checkpoint"]).name} {r["teacher"]["epochs"]} epochs'
+                       for r in records if r['teacher']})
+    where = sorted({conditions(seed) for record in records for seed in record['seeds'].values()})
+    return [f'{name}: {"; ".join(values)}.' for name, values in (('Training', steps), ('Teachers', teachers))
+            if values] + where
+
+
 class Variant:
     """One of the paper's tables with one recipe: all its results."""
 
@@ -59,7 +81,7 @@ class Variant:
 
     @property
     def pixels(self) -> int:
-        return int(self.recipe.split('px__')[0]) if 'px__' in self.recipe else 32
+        return pixels(self.recipe)
 
     @property
     def shortened(self) -> bool:
@@ -79,9 +101,7 @@ class Variant:
         return Entry(ours, paper, not self.shortened, exists)
 
     def title(self) -> str:
-        schedule, *epochs = self.recipe.split('px__')[-1].split('_in_')
-        length = f', shortened to {epochs[0].removesuffix("e")} epochs' if epochs else ''
-        return f'{self.paper.title}. CIFAR-100, the student sees {self.pixels} pixels, schedule {schedule}{length}'
+        return f'{self.paper.title}. {described(self.recipe)}'
 
     def notes(self) -> list[str]:
         """What has to be known beside the numbers."""
@@ -96,13 +116,7 @@ class Variant:
             notes.append("▲ better than the paper's number, ▼ worse; what the paper quotes was trained for 240 epochs.")
         notes.append('† Not as published: ' + '; '.join(f'{label(method)}, {why}' for method, why in NOT_AS_PUBLISHED.items()
                                                        if method in self.paper.rows) + '.')
-        steps = sorted({f'batch {record["batch"]}, learning rate {record["lr"]}, {record["precision"]}'
-                        for record in self.records})
-        teachers = sorted({f'{Path(r["teacher"]["checkpoint"]).name} {r["teacher"]["epochs"]} epochs'
-                           for r in self.records if r['teacher']})
-        where = sorted({conditions(seed) for record in self.records for seed in record['seeds'].values()})
-        return notes + [f'{name}: {"; ".join(values)}.' for name, values in (('Training', steps), ('Teachers', teachers))
-                        if values] + where
+        return notes + training_notes(self.records)
 
     def grid(self) -> list[tuple[str, list[Entry]]]:
         return [(label(method) + (' †' if method in NOT_AS_PUBLISHED else ''),

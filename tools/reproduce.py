@@ -1,7 +1,9 @@
-"""Tables I and II of the paper, trained here: ``python tools/reproduce.py table1 --cell kd/resnet56_resnet20 --seeds 1``.
+"""Tables I and II and Figure 3 of the paper, trained here:
+``python tools/reproduce.py table1 --cell kd/resnet56_resnet20 --seeds 1``, ``python tools/reproduce.py fig3 --sweep tau``.
 
-Without ``--cell`` it trains all cells, missing teachers first. The same command goes on after an interruption and leaves out
-what is finished. Results are in benchmarks/results/reproduce/, a JSON file for each cell; the table is written beside them.
+Without ``--cell`` or ``--sweep`` it trains all, missing teachers first. The same command goes on after an interruption and
+leaves out what is finished. Results are in benchmarks/results/reproduce/, a JSON file for each cell or point; the table or the
+curves are written beside them.
 """
 import argparse
 import hashlib
@@ -22,6 +24,7 @@ from mmcrrcd.errors import InputError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'benchmarks'))
 
+import figure3  # noqa: E402
 import recipes  # noqa: E402
 import reproduced  # noqa: E402
 from paper_tables import PAPER_TABLES, PaperTable  # noqa: E402
@@ -75,17 +78,19 @@ def teacher_run(name: str, path: str, recipe: recipes.Recipe) -> Run:
 class Cell:
     """A cell of a table: the file with its results, and the runs that this still lacks, by their seeds."""
 
+    work, compose = WORK, staticmethod(recipes.compose)
+
     def __init__(self, table: str, method: str, pair: tuple[str, str], recipe: recipes.Recipe, seeds: list[int]):
         self.table, self.method, self.recipe = table, method, recipe
         self.pair = pair[1] if method == 'student' else '_'.join(pair)         # a student alone has no teacher
         stem = f'{method}__{self.pair}__{recipe.label()}'
         self.file = reproduced.RESULTS / table / f'{stem}.json'
-        self.cfg, self.teacher = recipes.compose(method, pair, recipe), None
+        self.cfg, self.teacher = self.compose(method, pair, recipe), None
         if path := self.cfg.model.get('teacher_checkpoint'):
             self.teacher = teacher_run(pair[0], path, recipe)
             self.cfg.model.teacher_checkpoint = str(self.teacher.folder)
         record = self.record()
-        self.runs = {seed: self.run(seed, WORK / stem) for seed in seeds if not record or str(seed) not in record['seeds']}
+        self.runs = {seed: self.run(seed, self.work / stem) for seed in seeds if not record or str(seed) not in record['seeds']}
         if record:
             check_same(self.cfg, record['config'], self.file)
         if record and self.runs and self.teacher:
@@ -124,6 +129,12 @@ class Cell:
         return f'{last:.2f} % at the last epoch, {best:.2f} % at the best, {time_taken / 60:.0f} min'
 
 
+class Point(Cell):
+    """A point of Figure 3; its method is a name in configs/ablations/crrcd.py."""
+
+    work, compose = WORK / 'fig3', staticmethod(recipes.ablated)
+
+
 def chosen(paper: PaperTable, wanted: list[str] | None) -> list[tuple[str, tuple[str, str]]]:
     """(method, pair) of each wanted cell, all that have a number in the paper by default."""
     pairs = {'_'.join(pair): pair for pair in paper.pairs}
@@ -146,8 +157,10 @@ def positive(text: str) -> int:
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('table', choices=list(PAPER_TABLES))
-    parser.add_argument('--cell', nargs='+', metavar='METHOD/PAIR', help='only these, e.g. crrcd/resnet56_resnet20')
+    parser.add_argument('table', choices=[*PAPER_TABLES, 'fig3'])
+    parser.add_argument('--cell', nargs='+', metavar='METHOD/PAIR', help='of a table only these, e.g. crrcd/resnet56_resnet20')
+    parser.add_argument('--sweep', nargs='+', choices=figure3.SWEEPS, metavar='SWEEP',
+                        help=f'of fig3 only these: {", ".join(figure3.SWEEPS)}')
     parser.add_argument('--seeds', type=positive, default=3, help=f'how many, from {recipes.FIRST_SEED} on (default: 3)')
     parser.add_argument('--schedule', choices=recipes.SCHEDULES, default=recipes.SCHEDULES[0])
     parser.add_argument('--epochs', type=positive, help="shorten the schedule to so many; a method's first stage comes on top")
@@ -155,23 +168,36 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--jobs', type=positive, default=1, help='runs side by side, on different GPUs where there are several')
     parser.add_argument('--amp', action='store_true', help='bfloat16 autocast, on CPU and GPU')
     parser.add_argument('--slurm', metavar='PARTITION', help='start every run by srun (environment: CPUS_PER_TASK SRUN_ARGS)')
-    parser.add_argument('--render', action='store_true', help='train nothing, only write the table from the results there are')
+    parser.add_argument('--render', action='store_true', help='train nothing, only write what the results there are give')
     return parser.parse_args(argv)
+
+
+def wanted_cells(args: argparse.Namespace, recipe: recipes.Recipe, console: Console) -> list[Cell]:
+    """The cells of a table, or the points of Figure 3 whose queue holds a batch."""
+    seeds = list(range(recipes.FIRST_SEED, recipes.FIRST_SEED + args.seeds))
+    if args.table != 'fig3':
+        cells = (Cell(args.table, method, pair, recipe, seeds) for method, pair in chosen(PAPER_TABLES[args.table], args.cell))
+        return list({cell.file: cell for cell in cells}.values())        # a student alone stands once for each of its teachers
+    points = []
+    for name in figure3.names(args.sweep):
+        point = Point('fig3', name, figure3.PAIR, recipe, seeds)
+        batch = point.cfg.train_dataloader.batch_size
+        if point.cfg.model.get('num_negatives', batch) >= batch:
+            points.append(point)
+        else:
+            console.print(f'{name} is left out: its queue is shorter than the batch of {batch}')
+    return points
 
 
 def train_cells(args: argparse.Namespace, recipe: recipes.Recipe, console: Console) -> list[str]:
     """What failed, and why."""
-    seeds = list(range(recipes.FIRST_SEED, recipes.FIRST_SEED + args.seeds))
-    cells = {}                                           # a student alone stands in a table once for each of its teachers
-    for method, pair in chosen(PAPER_TABLES[args.table], args.cell):
-        cell = Cell(args.table, method, pair, recipe, seeds)
-        cells[cell.file] = cell
-    students = [run for cell in cells.values() for run in cell.runs.values()]
+    cells = wanted_cells(args, recipe, console)
+    students = [run for cell in cells for run in cell.runs.values()]
     runs = [*dict.fromkeys(run.needs for run in students if run.needs and not run.needs.finished), *students]
     for run in runs:
         for file in run.folder.glob('*.py'):             # from here, or from tools/train.py
             check_same(run.cfg, file.read_text(), run.folder)
-    console.print(f'cells: {len(cells)}; runs to go: {len(runs)}, in {WORK}')
+    console.print(f'{"points" if args.table == "fig3" else "cells"}: {len(cells)}; runs to go: {len(runs)}, in {WORK}')
     carry_out(runs, args.jobs, args.slurm, console)
     return [f'{run.name}: {run.failure}' for run in runs if run.failure]
 
@@ -180,8 +206,12 @@ def main(argv: list[str] | None = None) -> None:
     args, console = parse_args(argv), Console()
     recipe = recipes.Recipe(args.schedule, args.epochs, args.resolution, args.amp)
     with one_line_errors():
+        if args.cell and args.table == 'fig3' or args.sweep and args.table != 'fig3':
+            raise InputError('--cell is for tables, --sweep for fig3')
         failed = [] if args.render else train_cells(args, recipe, console)
-        for file in reproduced.variant(args.table, recipe.label()).write():
+        label = recipe.label()
+        results = figure3.curves(label) if args.table == 'fig3' else reproduced.variant(args.table, label)
+        for file in results.write():
             console.print(str(file), soft_wrap=True)
     if failed:
         sys.exit('\n'.join([f'{len(failed)} failed:', *failed]))

@@ -1,5 +1,7 @@
-"""tools/reproduce.py: what a cell's config is, and a small table of its own from the first training to the picture."""
+"""tools/reproduce.py: the config of a cell; a small table and a sweep of Figure 3, from the first training to the picture."""
+import inspect
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -14,10 +16,12 @@ from mmengine.config import Config
 
 from mmcrrcd.checkpoint import find_checkpoint, safe_load
 from mmcrrcd.errors import InputError
+from mmcrrcd.models import CRRCD
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / 'tools'), str(ROOT / 'benchmarks')]
 
+import figure3  # noqa: E402
 import recipes  # noqa: E402
 import reproduce  # noqa: E402
 import reproduced  # noqa: E402
@@ -382,3 +386,159 @@ def test_a_shortened_schedule_is_not_comparable(results):
     assert 'class="worse"' not in table.html()
     for suffix, file in zip(('md', 'html', 'png'), table.write()):
         assert file.suffix == f'.{suffix}' and file.stat().st_size > 1000
+
+
+# ---- Figure 3
+
+ABLATIONS = Config.fromfile(ROOT / 'configs' / 'ablations' / 'crrcd.py').to_dict()['ablations']
+
+
+def test_the_sweeps_are_all_the_ablations():
+    assert set(figure3.names(None)) == set(ABLATIONS)
+    assert figure3.names(['sampling', 'dim']) == ['default', 'unsupervised', 'dim_64', 'dim_256']
+
+
+@pytest.mark.parametrize('sweep, setting', dict(negatives='num_negatives', tau='tau', dim='dim', anchors='num_anchors').items())
+def test_a_value_is_that_of_the_setting(sweep, setting):
+    default = inspect.signature(CRRCD).parameters[setting].default
+    for value, name in figure3.SWEEPS[sweep].names.items():
+        settings = ABLATIONS[name]
+        assert set(settings) <= {setting}
+        assert str(value) == str(settings.get(setting, default)).replace('None', 'all')
+
+
+def test_a_point_is_the_pairs_config_with_one_change():
+    recipe = Recipe('paper_35e', resolution=8)
+    plain, changed = compose('crrcd', R56_R20, recipe), recipes.ablated('tau_0.02', R56_R20, recipe)
+    assert changed.model.pop('tau') == 0.02 and changed.to_dict() == plain.to_dict()
+    assert recipes.ablated('default', R56_R20, recipe).to_dict() == plain.to_dict()
+
+
+@pytest.mark.parametrize('command, message', [
+    (['fig3', '--cell', 'kd/vgg13_vgg8'], '--cell is for tables, --sweep for fig3'),
+    (['table1', '--sweep', 'tau'], '--cell is for tables, --sweep for fig3'),
+    (['fig3', '--sweep', 'tau', 'heat'], 'heat.*choose from'),
+])
+def test_what_goes_with_what(command, message, capsys):
+    with pytest.raises(SystemExit) as error:
+        reproduce.main(command)
+    text = capsys.readouterr().err if error.value.code == 2 else error.value.code
+    assert re.search(message, text)
+
+
+def test_a_queue_shorter_than_the_batch_is_left_out(tiny_table, capsys):
+    console = reproduce.Console(soft_wrap=True)
+    args = reproduce.parse_args(['fig3', '--sweep', 'negatives', '--seeds', '2'])
+    points = reproduce.wanted_cells(args, Recipe('paper_35e'), console)
+    assert [point.method for point in points] == ['negatives_128', 'negatives_256', 'default', 'negatives_1024']
+    assert 'negatives_64 is left out: its queue is shorter than the batch of 96' in capsys.readouterr().out
+    assert len(reproduce.wanted_cells(args, Recipe(), console)) == 5 and 'left out' not in capsys.readouterr().out
+    assert [str(run.folder) for run in points[0].runs.values()] == [
+        f'work_dirs/reproduce/fig3/negatives_128__resnet56_resnet20__paper_35e/seed{seed}' for seed in (5, 6)]
+
+
+@pytest.mark.slow
+def test_a_sweep_from_teacher_to_picture(tiny_table, monkeypatch, capsys):
+    command = ['fig3', '--sweep', 'sampling', '--seeds', '1', '--epochs', '9']
+    reproduce.main(command)                              # 512 negatives are there after 8 of 9 batches
+    files = sorted((tiny_table / 'results' / 'fig3').glob('*'))
+    assert [file.name for file in files] == [f'{name}__resnet56_resnet20__cifar_240e_in_9e.json'
+                                             for name in ('default', 'unsupervised')]
+    last = {}
+    for file, sampling in zip(files, (None, 'unsupervised')):
+        point = json.loads(file.read_text())
+        assert Config.fromstring(point['config'], '.py').model.get('sampling') == sampling
+        assert point['table'] == 'fig3' and list(point['seeds']) == ['5'] and len(point['seeds']['5']['curve']) == 9
+        last[sampling] = point['seeds']['5']['last']
+        log = (tiny_table / 'work_dirs/reproduce/fig3' / file.stem / 'seed5' / 'output.txt').read_text()
+        rcd = [float(number) for number in re.findall(r'loss_rcd: ([\d.]+)', log)]
+        assert rcd[0] == 0 < rcd[-1]
+
+    picture = tiny_table / 'results' / 'fig3__cifar_240e_in_9e.png'
+    picture.unlink()
+    with monkeypatch.context() as patch:                 # what is finished is not touched again
+        patch.setattr(subprocess, 'Popen', None)
+        capsys.readouterr()
+        reproduce.main(command)
+        assert 'points: 2; runs to go: 0,' in capsys.readouterr().out and picture.stat().st_size > 1000
+        picture.unlink()
+        reproduce.main(['fig3', '--epochs', '9', '--render'])
+    assert picture.stat().st_size > 1000
+    page = picture.with_suffix('.md').read_text()
+    assert f'| class (default) | {last[None]:.2f} (n = 1) | – |' in page
+    assert f'| image | {last["unsupervised"]:.2f} (n = 1) | – |' in page
+    with pytest.raises(SystemExit, match='default__.*json is of a run with other settings: move it away'):
+        reproduce.main([*command, '--amp'])
+
+
+@pytest.fixture
+def swept(tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduced, 'RESULTS', tmp_path)
+    (tmp_path / 'fig3').mkdir()
+
+    def write(label, **accuracies):
+        for name, each in accuracies.items():
+            file = tmp_path / 'fig3' / f'{name}__resnet56_resnet20__{label}.json'
+            file.write_text(json.dumps(record(name, each)))
+        return figure3.curves(label)
+
+    return write
+
+
+def panels(figure) -> dict:
+    return {axes.get_xlabel(): axes for axes in figure.axes if axes.get_xlabel()}
+
+
+def test_the_table_has_the_papers_words_and_what_is_missing(swept):
+    page = swept('8px__cifar_240e', default=[70.0, 71.0, 69.0], negatives_1024=[70.5], kd=[68.0]).markdown()
+    rows = [line for line in page.splitlines() if line.startswith('| ')]
+    assert '| number of negatives n | 512 (default) | 70.00 ± 1.00 (n = 3) | chosen; more negatives are better |' in rows
+    assert '| number of negatives n | 1024 | 70.50 (n = 1) | +0.05 over 512 |' in rows
+    assert '| number of negatives n | 64 | not run | no number |' in rows
+    assert '| temperature τ | 0.1 (default) | 70.00 ± 1.00 (n = 3) | chosen; 0.08 to 0.1 works well |' in rows
+    assert '| without the relational loss | KD | 68.00 (n = 1) | – |' in rows
+    assert 'anchors' not in page                         # of a sweep that nobody has run
+    assert 'the student sees 8 pixels, schedule cifar_240e' in page and 'not comparable' in page and 'different' not in page
+
+
+def test_the_curves_show_what_is_there_and_what_is_missing(swept):
+    table = swept('cifar_240e', default=[70.0, 71.0, 69.0], negatives_1024=[70.5], negatives_64=[60.0], kd=[68.0, 70.0],
+                  anchors_all=[65.0])
+    found = panels(table.figure())
+    assert set(found) == {'number of negatives n', 'temperature τ', 'anchors'}
+    negatives = found['number of negatives n']
+    line = negatives.containers[0].lines[0]
+    assert list(line.get_xdata()) == [6, 7, 8, 9, 10]
+    assert [None if y != y else y for y in line.get_ydata()] == [60, None, None, 70, 70.5]
+    (bars, ) = negatives.containers[0].lines[2]
+    middle = bars.get_segments()[3]
+    assert middle[:, 1].tolist() == [69, 71]
+    texts = [text.get_text() for text in negatives.texts]
+    assert texts.count('not run') == 2 and {'60.00\nn = 1', '70.00\nn = 3', '70.50\nn = 1'} <= set(texts)
+    assert [label.get_text() for label in found['anchors'].get_xticklabels()] == ['1', '8', '32', 'all']
+    assert [line.get_ydata()[0] for line in found['anchors'].lines if line.get_linestyle() == '--'] == [69.0]
+
+
+def test_of_the_papers_curves_only_what_its_text_says_is_drawn(swept):
+    figure = swept('cifar_240e').figure()
+    paper, = (axes for axes in figure.axes if axes.get_ylabel() == 'points\nover 512')
+    assert paper.lines[0].get_xydata().tolist() == [[9, 0], [10, 0.05]] and len(paper.lines) == 1
+    for axes in panels(figure).values():
+        assert not axes.lines and {text.get_text() for text in axes.texts} == {'not run'}
+
+
+def test_points_of_several_teachers_are_told(swept):
+    swept('cifar_240e', default=[70.0])
+    other = record('tau_0.2', [70.0])
+    other['teacher']['sha256'] = 'def'
+    (reproduced.RESULTS / 'fig3' / 'tau_0.2__resnet56_resnet20__cifar_240e.json').write_text(json.dumps(other))
+    assert 'The points are of 2 different teachers.' in figure3.curves('cifar_240e').markdown()
+
+
+def test_the_documentation_shows_each_recipe_or_that_there_is_none(swept):
+    assert figure3.markdown() == 'No runs yet.'
+    swept('cifar_240e', default=[70.0])
+    swept('8px__cifar_240e', default=[50.0])
+    page = figure3.markdown()
+    assert page.count('###') == 2
+    assert '](../benchmarks/results/reproduce/fig3__8px__cifar_240e.png)' in page

@@ -1,0 +1,194 @@
+"""Figure 3 of the paper and further ablations of CRRCD as trained here: the runs of ``python tools/reproduce.py fig3``."""
+import json
+import math
+from pathlib import Path
+from statistics import mean, stdev
+from typing import NamedTuple
+
+import reproduced
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from reproduced import Entry
+
+PAIR = ('resnet56', 'resnet20')
+OURS, PAPER = 'tab:blue', 'tab:orange'
+BASELINES = dict(student_alone=('student alone', '0.55'), kd=('KD', 'tab:green'))
+PAPER_TITLE = 'the paper, on LFW, as far as its text goes'
+# Of Figure 3, which is a picture, these are the numbers in the text beside it (Sec. IV-C).
+PAPER_GAIN = 0.05                                        # points, from 512 negatives to 1,024
+PAPER_GOOD = (0.08, 0.1)                                 # temperatures that work well
+PAPER_TAU = (0.02, 0.30)                                 # from where to where the paper goes
+PAPER_SAYS = dict(
+    negatives={64: 'no number', 128: 'no number', 256: 'no number', 512: 'chosen; more negatives are better',
+               1024: f'+{PAPER_GAIN} over 512'},
+    tau={0.1: 'chosen; 0.08 to 0.1 works well'})
+
+
+class Sweep(NamedTuple):
+    """One setting of CRRCD: a name of configs/ablations/crrcd.py for each value; ``ordered`` values are joined by a line."""
+    title: str
+    names: dict[float | str, str]
+    ordered: bool = True
+
+    @property
+    def places(self) -> dict[float | str, float]:
+        """Of the values on the axis: logarithmic where all are numbers, else side by side."""
+        numbers = not any(isinstance(value, str) for value in self.names)
+        return {value: math.log2(value) if numbers else i for i, value in enumerate(self.names)}
+
+
+SWEEPS = dict(
+    negatives=Sweep('number of negatives n', {
+        64: 'negatives_64', 128: 'negatives_128', 256: 'negatives_256', 512: 'default', 1024: 'negatives_1024'}),
+    tau=Sweep('temperature τ', {
+        0.02: 'tau_0.02', 0.05: 'tau_0.05', 0.07: 'tau_0.07', 0.1: 'default', 0.2: 'tau_0.2', 0.3: 'tau_0.3'}),
+    dim=Sweep('width of relations and critic', {64: 'dim_64', 128: 'default', 256: 'dim_256'}),
+    sampling=Sweep('negatives are of another', {'class': 'default', 'image': 'unsupervised'}, False),
+    anchors=Sweep('anchors', {'1': 'anchors_1', '8': 'default', '32': 'anchors_32', 'all': 'anchors_all'}),
+    forms=Sweep('form of the critic', {
+        'softmax, centred': 'default', 'softmax': 'softmax_not_centred', 'Z, centred': 'batch', 'Z': 'batch_not_centred',
+        'as printed, β 2': 'as_printed'}, False),
+    baselines=Sweep('without the relational loss', {title: name for name, (title, _) in BASELINES.items()}, False))
+
+
+def names(sweeps: list[str] | None) -> list[str]:
+    """The ablations of these sweeps, of all by default; each once."""
+    return list(dict.fromkeys(name for sweep in sweeps or SWEEPS for name in SWEEPS[sweep].names.values()))
+
+
+class Curves:
+    """All sweeps with one recipe."""
+
+    def __init__(self, recipe: str, records: list[dict]):
+        self.recipe, self.records = recipe, records
+        self.of = {record['method']: record for record in records}
+
+    def ours(self, name: str) -> list[float]:
+        """The last epoch's accuracies of an ablation, one a seed; none where it was not run."""
+        return [seed['last'] for seed in self.of[name]['seeds'].values()] if name in self.of else []
+
+    def shown(self) -> dict[str, Sweep]:
+        """The paper's two sweeps, and of the others those with a run beside the default's."""
+        return {key: sweep for key, sweep in SWEEPS.items()
+                if key in PAPER_SAYS or any(name in self.of for name in sweep.names.values() if name != 'default')}
+
+    def title(self) -> str:
+        return f'Figure 3 and further ablations: {" → ".join(PAIR)}. {reproduced.described(self.recipe)}'
+
+    def notes(self) -> list[str]:
+        """What has to be known beside the numbers."""
+        notes = ['Test accuracy in percent at the last epoch, mean ± standard deviation of n seeds. All settings '
+                 'but the named one are the default; the critic as printed has the β of the paper, too.',
+                 "The paper's Figure 3 is face verification on LFW, so its values are not comparable, only its shape. It is a "
+                 'picture; shown of it is what the text beside it says, nothing is read off the curves.']
+        teachers = {record['teacher']['sha256'] for record in self.records if record['teacher']}
+        if len(teachers) > 1:
+            notes.append(f'The points are of {len(teachers)} different teachers.')
+        return notes + reproduced.training_notes(self.records)
+
+    def markdown(self, folder: str = '') -> str:
+        """Picture and table; ``folder`` is where the picture is, seen from the page."""
+        lines = [f'### {self.title()}', '', f'![accuracy over the settings]({folder}fig3__{self.recipe}.png)', '',
+                 '| setting | value | ours | the paper, on LFW |', '|---|---|---|---|']
+        for key, sweep in self.shown().items():
+            for value, name in sweep.names.items():
+                ours = Entry(self.ours(name), None, False, True).lines()[0]
+                default = ' (default)' if name == 'default' else ''
+                lines.append(f'| {sweep.title} | {value}{default} | {ours} | {PAPER_SAYS.get(key, {}).get(value, "–")} |')
+        return '\n'.join([*lines, '', *(f'{note}  ' for note in self.notes()), ''])
+
+    def figure(self) -> Figure:
+        """A panel for each sweep; under the paper's two is what it says of them."""
+        further = [key for key in self.shown() if key not in ('baselines', *PAPER_SAYS)]
+        rows = [further[i:i + 2] for i in range(0, len(further), 2)]
+        mosaic = [list(PAPER_SAYS), [f'paper {key}' for key in PAPER_SAYS], *([*row, '.'][:2] for row in rows)]
+        figure = Figure(figsize=(10, 5.2 + 3.4 * len(rows)), facecolor='white', layout='constrained')
+        axes = figure.subplot_mosaic(mosaic, height_ratios=[3, 1, *(3 for _ in rows)])
+        for key in (*PAPER_SAYS, *further):
+            self.draw(SWEEPS[key], axes[key])
+        draw_paper_negatives(axes['paper negatives'])
+        draw_paper_tau(axes['paper tau'])
+        handles = {label: handle for panel in axes.values() for handle, label in zip(*panel.get_legend_handles_labels())}
+        if handles:
+            figure.legend(handles.values(), handles.keys(), loc='outside lower center', ncols=len(handles), frameon=False)
+        figure.suptitle(self.title().replace('. ', '.\n'), size=11)
+        return figure
+
+    def draw(self, sweep: Sweep, axes: Axes) -> None:
+        accuracies = {value: self.ours(name) for value, name in sweep.names.items()}
+        places = sweep.places
+        heights = [mean(ours) if ours else math.nan for ours in accuracies.values()]       # a gap in the line where not run
+        errors = [stdev(ours) if len(ours) > 1 else 0 for ours in accuracies.values()]
+        if any(accuracies.values()):
+            axes.errorbar(list(places.values()), heights, errors, color=OURS, marker='o', capsize=3,
+                          linestyle='-' if sweep.ordered else 'none', label='ours, mean ± standard deviation')
+        for (value, ours), height in zip(accuracies.items(), heights):
+            if ours:
+                axes.annotate(f'{height:.2f}\nn = {len(ours)}', (places[value], height), (6, 4), textcoords='offset points',
+                              size=7, color='0.3')
+            else:
+                axes.text(places[value], 0.03, 'not run', transform=axes.get_xaxis_transform(), rotation=90, size=8,
+                          color='0.5', ha='center', va='bottom')
+        for name, (title, colour) in BASELINES.items():
+            if ours := self.ours(name):
+                axes.axhline(mean(ours), color=colour, linestyle='--', label=f'{title} (n = {len(ours)})')
+                if len(ours) > 1:
+                    axes.axhspan(mean(ours) - stdev(ours), mean(ours) + stdev(ours), color=colour, alpha=0.12, linewidth=0)
+        axes.set(xlabel=sweep.title, ylabel='test accuracy (%)')
+        axes.margins(y=0.15)
+        axes.grid(alpha=0.3)
+        set_values(axes, sweep)
+        if not axes.has_data():
+            axes.set_yticks([])
+
+    def write(self) -> list[Path]:
+        """The curves as PNG and the table as Markdown beside the results."""
+        reproduced.RESULTS.mkdir(parents=True, exist_ok=True)
+        files = [reproduced.RESULTS / f'fig3__{self.recipe}.{suffix}' for suffix in ('md', 'png')]
+        files[0].write_text(self.markdown(), encoding='utf-8')
+        self.figure().savefig(files[1], dpi=150)
+        return files
+
+
+def set_values(axes: Axes, sweep: Sweep) -> None:
+    """The horizontal axis, the same above and below."""
+    places = list(sweep.places.values())
+    room = 0.12 * (places[-1] - places[0])
+    axes.set_xlim(places[0] - room, places[-1] + room)
+    axes.set_xticks(places, [str(value).replace(', ', ',\n') for value in sweep.names])
+
+
+def draw_paper_negatives(axes: Axes) -> None:
+    places = SWEEPS['negatives'].places
+    axes.plot([places[512], places[1024]], [0, PAPER_GAIN], color=PAPER, marker='s')
+    axes.annotate(f'+{PAPER_GAIN}', (places[1024], PAPER_GAIN), (-6, 0), textcoords='offset points', size=8, ha='right')
+    axes.text(places[128], PAPER_GAIN / 2, 'fewer are worse:\nno numbers', size=8, color='0.4', ha='center', va='center')
+    axes.set(ylabel='points\nover 512', ylim=(-PAPER_GAIN, 2 * PAPER_GAIN), yticks=[0, PAPER_GAIN])
+    axes.set_title(PAPER_TITLE, size=9)
+    set_values(axes, SWEEPS['negatives'])
+
+
+def draw_paper_tau(axes: Axes) -> None:
+    axes.axvspan(*map(math.log2, PAPER_TAU), color=PAPER, alpha=0.12, linewidth=0)
+    axes.axvspan(*map(math.log2, PAPER_GOOD), color=PAPER, alpha=0.6, linewidth=0)
+    for x, text in ((PAPER_TAU[1], 'tried: 0.02 to 0.30'), (PAPER_GOOD[0], '0.08 to 0.1\nworks well')):
+        axes.annotate(text, (math.log2(x), 0.5), (-4, 0), textcoords='offset points', size=8, color='0.4', ha='right',
+                      va='center')
+    axes.set(ylim=(0, 1), yticks=[])
+    axes.set_title(PAPER_TITLE, size=9)
+    set_values(axes, SWEEPS['tau'])
+
+
+def curves(recipe: str) -> Curves:
+    """The sweeps of one recipe; there may be none yet."""
+    return Curves(recipe, [json.loads(file.read_text()) for file, its in reproduced.files('fig3').items() if its == recipe])
+
+
+def all_curves() -> list[Curves]:
+    """Those of each recipe that was run."""
+    return [curves(recipe) for recipe in sorted(set(reproduced.files('fig3').values()))]
+
+
+def markdown() -> str:
+    """All curves and tables, for a page of docs/."""
+    return '\n'.join(each.markdown('../benchmarks/results/reproduce/') for each in all_curves()) or 'No runs yet.'
