@@ -13,6 +13,7 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 MIM = Path('mmcrrcd', '.mim')
 MIM_CONTENT = ('configs', 'tools', 'model-index.yml')
+TEST = ['onnx', 'onnxruntime', 'pytest', 'pytest-xdist']
 VERSION = runpy.run_path(str(ROOT / 'mmcrrcd' / 'version.py'))  # run as a file: importing the package would need torch
 
 
@@ -84,7 +85,7 @@ if __name__ == '__main__':  # the tests read the functions above without buildin
         packages=find_packages(include=['mmcrrcd', 'mmcrrcd.*']),
         python_requires='>=3.10',
         install_requires=requirements(),
-        extras_require={'test': ['pytest', 'pytest-xdist'], 'dev': ['pytest', 'pytest-xdist', 'ruff']},
+        extras_require={'onnx': ['onnxruntime'], 'test': TEST, 'dev': [*TEST, 'ruff']},
         cmdclass={'build_py': BuildWithMim},
         zip_safe=False,
     )

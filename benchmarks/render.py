@@ -1,4 +1,4 @@
-"""Writes the tables and curves of the results into README.md and docs/: ``python benchmarks/render.py``.
+"""Writes the tables and curves of the results into the pages: ``python benchmarks/render.py``.
 
 A page marks the place of a table with ``<!-- begin NAME -->`` and ``<!-- end NAME -->``; between them nothing is typed by hand.
 """
@@ -7,9 +7,11 @@ import re
 from pathlib import Path
 from types import ModuleType
 
+import classifier_memory
 import critic_alone
 import critic_forms
 import data_time
+import figure3
 import loss_cost
 import precision
 import reproduced
@@ -25,9 +27,11 @@ def of_one_run(benchmark: ModuleType) -> str:
 
 
 TABLES = {
+    'classifier_memory': lambda: of_one_run(classifier_memory),
     'critic_alone': lambda: of_one_run(critic_alone),
     'critic_forms': critic_forms.table,
     'data_time': lambda: of_one_run(data_time),
+    'fig3': figure3.markdown,
     'headline': results.headline,
     'loss_cost': lambda: of_one_run(loss_cost),
     'precision': lambda: of_one_run(precision),
@@ -48,12 +52,14 @@ def rendered(text: str) -> str:
 
 
 def pages() -> list[Path]:
-    return [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+    return [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md')), ROOT / 'configs' / 'face' / 'README.md']
 
 
 def main() -> None:
     for page in pages():
         page.write_text(rendered(page.read_text(encoding='utf-8')), encoding='utf-8')
+    for curves in figure3.all_curves():
+        curves.write()
     results.plot().savefig(ROOT / 'docs' / 'results.png', dpi=120)
     if loss_cost.RESULT.exists():
         loss_cost.plot(json.loads(loss_cost.RESULT.read_text())).savefig(ROOT / 'docs' / 'speed_scale.png', dpi=120)

@@ -148,3 +148,33 @@ def test_data_time_without_a_peer(monkeypatch, tmp_path, capsys):
     for rates in result['rates'].values():
         assert len(rates) == 2 and all(math.isfinite(rate) and rate > 0 for rate in rates)
     assert data_time.table(result) in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_memory_of_a_classifier(monkeypatch, tmp_path, capsys):
+    monkeypatch.syspath_prepend(ROOT / 'benchmarks')
+    import classifier_memory
+    monkeypatch.setattr(sys, 'argv', ['classifier_memory.py', '--classes', '2000', '--batch', '16', '--threads', '1',
+                                      '--json', str(tmp_path / 'memory.json')])
+    classifier_memory.main()
+    result = json.loads((tmp_path / 'memory.json').read_text())
+    softmax, arcface = result['rows']
+    assert [softmax['weights'], arcface['weights']] == [4 * 2000 * (512 + 1), 4 * 2000 * 512]         # with a bias, and without
+    for row in result['rows']:
+        assert row['weights'] == row['gradients'] == row['momentum'] and row['logits'] == 4 * 2000 * 16
+        assert row['peak'] is None or row['peak'] > 3 * row['weights']
+    assert classifier_memory.table(result) in capsys.readouterr().out
+
+
+def test_the_two_kinds_of_kd_are_rows_of_their_own(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / 'benchmarks')
+    import critic_forms
+    import results
+    from mmengine.config import Config
+
+    forms = 'alone', 'kd', 'kd of the field'
+    rows = {form: results.method(critic_forms.DEFAULTS | critic_forms.FORMS[form]) for form in forms}
+    assert rows == {'alone': 'student alone', 'kd': 'KD (1 CE + 0.5 KD)', 'kd of the field': 'KD (0.1 CE + 0.9 KD)'}
+    model = Config.fromfile(Path(__file__).parents[1] / 'configs' / 'baselines' / 'kd.py').model
+    assert critic_forms.FORMS['kd of the field'] == dict(cls_weight=model.cls_weight, alpha=model.objective.kd.weight, beta=0)
+    assert set(results.PAPER['resnet56_resnet20_cifar100']) == {'teacher', 'student alone', 'KD (0.1 CE + 0.9 KD)', 'CRRCD'}

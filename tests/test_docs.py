@@ -1,11 +1,11 @@
-"""The relative links of README and docs lead to files that exist."""
+"""The relative links of the pages lead to files that exist."""
 import re
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob('*.md'), *ROOT.glob('docs/**/*.md')])
+PAGES = sorted([*ROOT.glob('*.md'), *ROOT.glob('docs/**/*.md'), *ROOT.glob('configs/**/*.md')])
 CODE = re.compile(r'```.*?```|`[^`\n]*`', re.DOTALL)
 LINK = re.compile(r'\]\(([^)\s]+)[^)]*\)|(?:src|href)="([^"]+)"')
 

@@ -14,13 +14,19 @@ def fold(network: nn.Module, images: Tensor, tolerance: float = 1e-3) -> nn.Modu
     """A copy of ``network`` (in eval mode) without the batch norms that follow a convolution.
 
     The folding goes by the order in which a module lists its children, so the copy is tried on ``images`` (N, 3, H, W), and
-    ``network`` itself is returned where the logits differ by more than ``tolerance`` x their largest value.
+    ``network`` itself is returned where that cannot be done, or where the logits (embeddings, where it has none) differ by
+    more than ``tolerance`` x their largest value.
     """
-    folded = fuse_conv_bn(copy.deepcopy(network)).requires_grad_(False).eval().to(memory_format=torch.channels_last)
+    try:
+        folded = fuse_conv_bn(copy.deepcopy(network))
+    except RuntimeError:                                 # a norm of another width than the convolution listed before it
+        return network
+    folded = folded.requires_grad_(False).eval().to(memory_format=torch.channels_last)
     with torch.backends.cudnn.flags(allow_tf32=False):   # whose rounding alone can differ by more than the tolerance
-        before, after = look(network, images).logits, look(folded, images).logits
+        streams = look(network, images), look(folded, images)
+    before, after = (stream.embedding if stream.logits is None else stream.logits for stream in streams)
     if (before - after).abs().max() <= tolerance * before.abs().max():
         return folded
-    print_log('batch norms of the teacher stay as they are: folding them by the order of its modules changes its logits',
+    print_log('batch norms of the teacher stay as they are: folding them by the order of its modules changes its answers',
               'current')
     return network

@@ -1,7 +1,10 @@
-"""From any network to a Stream: mmpretrain's classifiers, and plain modules through an adapter."""
+"""From any network to a Stream: mmpretrain's classifiers, and plain modules through adapters."""
+import torch
 from mmpretrain.models import ImageClassifier
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from mmcrrcd.errors import InputError
 from mmcrrcd.registry import MODELS
 from mmcrrcd.structures import Stream
 
@@ -17,14 +20,24 @@ def look(network: nn.Module, images: Tensor) -> Stream:
         return network.stream(images)
     features = network.backbone(images)
     maps, raw = features, ()
-    if isinstance(network.backbone, StageBackbone):
+    has_stem = isinstance(network.backbone, StageBackbone)
+    if has_stem:
         number = len(network.backbone.stages) + 1
         maps, raw = features[:number], features[number:-1]
     pooled = features[-1:]
     if network.with_neck:
         pooled = network.neck(pooled)
     embedding = network.head.pre_logits(pooled)
-    return Stream(maps, embedding.float(), network.head(pooled).float(), tuple(images.shape[2:]), raw)
+    return Stream(maps, embedding.float(), network.head(pooled).float(), tuple(images.shape[2:]), raw, has_stem)
+
+
+def classification_loss(network: ImageClassifier, stream: Stream, labels: Tensor) -> Tensor:
+    """The loss of the network's head for its own ``stream`` of a batch with ``labels`` (N,). Scalar.
+
+    A head whose loss needs more than the logits offers ``loss_of(stream, labels)``, as :class:`MagFaceHead` does.
+    """
+    head = network.head
+    return head.loss_of(stream, labels) if hasattr(head, 'loss_of') else head.loss_module(stream.logits, labels)
 
 
 def ask_for_raw(network: nn.Module) -> None:
@@ -59,3 +72,68 @@ class PlainNetwork(nn.Module):
         finally:
             handle.remove()
         return Stream((), caught[-1].float(), logits.float(), tuple(images.shape[2:]))
+
+
+def per_channel(values: float | tuple[float, ...], name: str) -> Tensor:
+    """(3, 1, 1) from a number or three."""
+    values = torch.as_tensor(values, dtype=torch.float32)
+    if values.shape not in ((), (3, )):
+        raise InputError(f'{name} of an EmbeddingNetwork is a number or one for each of three channels, got {values.tolist()}')
+    return values.expand(3).clone().view(3, 1, 1)
+
+
+@MODELS.register_module()
+class EmbeddingNetwork(nn.Module):
+    """A network that ends in its embedding, as face networks do, as teacher: it gives neither maps nor logits.
+
+    It sees what it was trained with, whatever the data preprocessor made of the images: that is turned into it by one
+    multiplication and one addition a channel (:meth:`convert_from`). Images are RGB, as everywhere in this package.
+
+    Args:
+        network: a module, or its config, that maps images (N, 3, H, W) to embeddings (N, D).
+        mean, std: its images are (image - mean) / std, of pixels from 0 to 255; a number, or three in the order of its
+            channels. None for images as the data preprocessor normalises them.
+        bgr: its channels are blue, green, red.
+        input_size: side of its images in pixels; other images are scaled to it. None where it takes any.
+
+    Example:
+        >>> teacher = EmbeddingNetwork(somebodys_network, mean=127.5, std=128, bgr=True, input_size=112)
+    """
+
+    def __init__(self, network: nn.Module | dict, mean: float | tuple[float, ...] | None = None,
+                 std: float | tuple[float, ...] | None = None, bgr: bool = False, input_size: int | None = None):
+        super().__init__()
+        if (mean is None) != (std is None):
+            raise InputError(f'mean and std of an EmbeddingNetwork go together, got {mean} and {std}')
+        self.network = MODELS.build(network) if isinstance(network, dict) else network
+        self.mean = None if mean is None else per_channel(mean, 'mean')
+        self.std = None if std is None else per_channel(std, 'std')
+        if self.std is not None and not (self.std > 0).all():
+            raise InputError(f'std of an EmbeddingNetwork is positive, got {std}')
+        self.bgr = bgr
+        self.input_size = input_size
+        self.register_buffer('scale', torch.ones(3, 1, 1), persistent=False)
+        self.register_buffer('shift', torch.zeros(3, 1, 1), persistent=False)
+
+    def convert_from(self, preprocessor: nn.Module) -> None:
+        """From now on its images are those of ``preprocessor``: normalised with its ``mean`` and ``std``, or 0 to 255
+        where it has none. The distiller calls it.
+        """
+        if self.mean is None:
+            return
+        mean, std = (per_channel(getattr(preprocessor, name, default).flatten().cpu(), name)
+                     for name, default in (('mean', torch.zeros(3)), ('std', torch.ones(3))))
+        if self.bgr:
+            mean, std = mean.flip(0), std.flip(0)
+        self.scale, self.shift = (std / self.std).to(self.scale), ((mean - self.mean) / self.std).to(self.shift)
+
+    def stream(self, images: Tensor) -> Stream:
+        given = images.flip(1) if self.bgr else images
+        given = given * self.scale + self.shift
+        if self.input_size is not None and given.shape[2:] != (self.input_size, self.input_size):
+            given = F.interpolate(given, (self.input_size, self.input_size), mode='bilinear', antialias=True)
+        embedding = self.network(given)
+        if not isinstance(embedding, Tensor) or embedding.dim() != 2:
+            gives = tuple(embedding.shape) if isinstance(embedding, Tensor) else f'a {type(embedding).__name__}'
+            raise InputError(f'an embedding is a tensor (N, D), and the network gives {gives}')
+        return Stream((), embedding.float(), None, tuple(images.shape[2:]))

@@ -13,7 +13,7 @@ from mmcrrcd.models.backbones.base import StageBackbone
 from mmcrrcd.models.frozen import fold
 from mmcrrcd.models.networks import ask_for_raw, look
 from mmcrrcd.registry import MODELS
-from utils import shared_file
+from utils import GOLDEN
 
 X4 = (32, 64, 128, 256)
 ALL = (0, 1, 2, 3)
@@ -61,7 +61,7 @@ def randomise_norms(network: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize('name', NETWORKS)
 def test_equals_the_published_network(name):
-    published = json.loads(shared_file('golden', 'models.json').read_text())[name]
+    published = json.loads((GOLDEN / 'models.json').read_text())[name]
     backbone = build(NETWORKS[name])
     backbone.eval()  # which returns None in mmpretrain's ResNet
     published = {**WRN50, **published} if name == 'WRN50-2' else published
@@ -81,7 +81,7 @@ def test_equals_the_published_network(name):
 
 
 def test_every_published_network_is_there():
-    assert set(json.loads(shared_file('golden', 'models.json').read_text())) == set(NETWORKS)
+    assert set(json.loads((GOLDEN / 'models.json').read_text())) == set(NETWORKS)
 
 
 @pytest.mark.parametrize('size', (8, 16, 32, 64))

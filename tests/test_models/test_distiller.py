@@ -12,7 +12,7 @@ from mmcrrcd.errors import InputError
 from mmcrrcd.models import CRRCD, Distiller, KDLoss, PairPreprocessor, PlainNetwork, RelationContrastLoss, ResNetCIFAR, kd_loss
 from mmcrrcd.models.algorithms.schedule import value_at
 from mmcrrcd.structures import Batch, Pair
-from utils import shared_file
+from utils import GOLDEN
 
 
 def classifier(depth: int = 8, classes: int = 5) -> dict:
@@ -99,7 +99,7 @@ def test_the_total_is_eq_13():
 
 @pytest.mark.parametrize('temperature', [1, 4])
 def test_kd_equals_the_published_code(temperature):
-    data = np.load(shared_file('golden', 'peers.npz'))
+    data = np.load(GOLDEN / 'peers.npz')
     student, teacher = (torch.from_numpy(data[f'logits_{kind}']) for kind in 's t'.split())
     value = kd_loss(student, teacher, temperature)
     torch.testing.assert_close(value, torch.from_numpy(np.asarray(data[f'out_kd_T{temperature}'])), rtol=0, atol=1e-9)
@@ -118,6 +118,11 @@ def test_kd_is_the_cross_entropy_of_eq_12_up_to_the_teachers_entropy():
 def test_weights_of_zero_leave_the_losses_out():
     assert list(build(alpha=0, beta=1).losses) == ['rcd']
     assert list(build(alpha=0.5, beta=0).losses) == ['kd']
+
+
+def test_any_loss_of_weight_zero_is_left_out():
+    model = build(Distiller, objective=dict(kd=dict(type=KDLoss, weight=0), more=dict(type=KDLoss, weight=[(0, 0), (9, 1)])))
+    assert list(model.losses) == ['more']
 
 
 def test_a_schedule_weighs_by_the_epoch():
@@ -260,7 +265,8 @@ def test_an_objective_without_a_teacher_is_refused():
         build(Distiller, teacher=None, objective=dict(kd=dict(type=KDLoss)))
 
 
-@pytest.mark.parametrize('weight', ['much', [(3, 1), (1, 1)], [], [(1, 2, 3)], True])
+@pytest.mark.parametrize('weight', ['much', [(3, 1), (1, 1)], [], [(1, 2, 3)], True, [0, 1], [(0, 'a')], float('nan'),
+                                    [(0, float('inf'))]])
 def test_weights_that_cannot_be_read_are_refused(weight):
     with pytest.raises(InputError, match='weight of kd'):
         build(Distiller, objective=dict(kd=dict(type=KDLoss, weight=weight)))

@@ -4,7 +4,7 @@ import torch
 from mmpretrain.models import GlobalAveragePooling, ImageClassifier, LinearClsHead
 from torch import nn
 
-from mmcrrcd.models import ResNetCIFAR, VGGCIFAR, WRNCIFAR
+from mmcrrcd.models import EmbeddingNetwork, ResNetCIFAR, VGGCIFAR, WRNCIFAR
 from mmcrrcd.models.frozen import fold
 from mmcrrcd.models.networks import look
 
@@ -35,3 +35,16 @@ def test_embeddings_in_bfloat16_are_close_to_those_of_the_unfolded_float32_teach
     assert folded is not teacher and found.dtype == torch.float32
     error = (found - expected).norm(dim=1) / expected.norm(dim=1)
     assert 0 < error.max() < TOLERANCE
+
+
+def test_a_norm_that_belongs_to_no_convolution_stays():
+    face = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5), nn.BatchNorm1d(5)).eval()
+    network = EmbeddingNetwork(face)
+    assert fold(network, torch.randn(2, 3, 8, 8)) is network
+
+
+def test_a_norm_folded_where_it_does_not_belong_is_noticed_in_the_embedding():
+    face = nn.Sequential(nn.Conv2d(3, 4, 3), nn.PReLU(), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    face.train()(10 * torch.randn(8, 3, 8, 8) - 5)         # statistics of its own
+    network = EmbeddingNetwork(face.eval())
+    assert fold(network, torch.randn(2, 3, 8, 8)) is network

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from mmcrrcd.datasets import ImageArrays, ResolutionPair, reduce_resolution, whole_batch
+from mmcrrcd.errors import InputError
 from mmcrrcd.models import CRRCD, PairPreprocessor, ResNetCIFAR, crop_and_flip
 from mmcrrcd.structures import Batch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
-from mmpretrain.datasets.transforms import RandomCrop
+from mmpretrain.datasets.transforms import PackInputs, RandomCrop
 from mmpretrain.models import GlobalAveragePooling, ImageClassifier, LinearClsHead
 from torch.utils.data import DataLoader
 
@@ -170,3 +171,29 @@ def test_stock_path_needs_no_crop_of_its_own():
     data = plain(padding=4, flip=1.0)(dict(inputs=images), training=True)
     assert torch.equal(data['inputs'].high, torch.stack(images).float())
     assert data['data_samples'] is None
+
+
+@pytest.mark.parametrize('settings, message', [
+    (dict(mean=(1, 2)), 'mean of a PairPreprocessor is three numbers'), (dict(mean=127.5), 'mean of a PairPreprocessor is three'),
+    (dict(std=(1, 1, 'b')), 'std of a PairPreprocessor is three numbers'), (dict(std=(1, 0, 1)), 'std .* is positive'),
+    (dict(padding='4'), "padding is a number of pixels, got '4'"), (dict(padding=-1), 'padding is a number of pixels, got -1'),
+    (dict(padding=True), 'padding is a number'), (dict(flip=5), 'flip is a probability, from 0 to 1, got 5'),
+    (dict(flip='0.5'), 'flip is a probability'), (dict(resolution=True), 'resolution is a number of pixels')])
+def test_settings_that_cannot_work_are_refused(settings, message):
+    with pytest.raises(InputError, match=message):
+        plain(**settings)
+
+
+@pytest.mark.parametrize('training', (True, False))
+def test_low_images_of_another_size_than_the_resolution_are_refused(training):
+    def samples(**settings):
+        pipeline = Compose([dict(type=ResolutionPair, **settings), dict(type=PackInputs, algorithm_keys=('img_low', ))])
+        image = random_images(16, 16, 3).numpy()
+        return pseudo_collate([pipeline(dict(img=image, gt_label=0)) for _ in range(2)])
+
+    assert plain(resolution=4)(samples(resolution=4), training)['inputs'].low.shape == (2, 3, 4, 4)
+    assert plain(resolution=4, restore=True)(samples(resolution=4, restore=True), training)['inputs'].low.shape[2:] == (16, 16)
+    assert plain()(samples(resolution=4), training)['inputs'].low.shape == (2, 3, 4, 4)
+    for settings in (dict(resolution=8), dict(resolution=4, restore=True), dict(resolution=(4, 8))):
+        with pytest.raises(InputError, match='img_low of .* pixels, and resolution=4 of the data_preprocessor makes it 4 x 4$'):
+            plain(resolution=4)(samples(**settings), training)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from mmcrrcd.models.losses import FeatureRelation, RelationContrastLoss, RelationCritic
 from mmcrrcd.models.losses import relation_contrast as module
 from mmcrrcd.structures import Batch, Stream
-from utils import shared_file
+from utils import GOLDEN
 
 
 def slow_scores(loss, e_t, e_s, queue):
@@ -73,7 +73,7 @@ def call(loss, e_t, e_s, labels, index=None):
 @pytest.mark.parametrize('sampling', ['supervised', 'unsupervised'])
 @pytest.mark.parametrize('normalizer', ['softmax', 'batch', 'none'])
 def test_equals_the_reference_values(normalizer, sampling):
-    data = {k: torch.from_numpy(np.asarray(v)) for k, v in np.load(shared_file('golden', 'relation_contrast.npz')).items()}
+    data = {k: torch.from_numpy(np.asarray(v)) for k, v in np.load(GOLDEN / 'relation_contrast.npz').items()}
     loss = RelationContrastLoss(dim=8, num_negatives=20, tau=float(data['tau']), num_anchors=None, sampling=sampling,
                                 normalizer=normalizer, centre=None, num_samples=int(data['m']))
     keys = data['queue_labels'] if sampling == 'supervised' else torch.arange(20) + 100
@@ -180,7 +180,9 @@ def test_the_parts_alone():
 
 @pytest.mark.parametrize('settings, word', [
     (dict(sampling='both'), 'sampling'), (dict(normalizer='sum'), 'normalizer'), (dict(normalizer='none'), 'num_samples'),
-    (dict(tau=0), 'tau'), (dict(centre='batch'), 'centre'), (dict(num_anchors=0), 'num_anchors')])
+    (dict(tau=0), 'tau'), (dict(centre='batch'), 'centre'), (dict(num_anchors=0), 'num_anchors'),
+    (dict(num_negatives='many'), 'num_negatives'), (dict(num_negatives=64.5), 'num_negatives'), (dict(dim=True), 'dim'),
+    (dict(tau=float('nan')), 'tau')])
 def test_wrong_settings_are_named(settings, word):
     with pytest.raises(ValueError, match=word):
         RelationContrastLoss(**settings)

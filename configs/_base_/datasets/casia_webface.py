@@ -13,6 +13,7 @@ train_dataloader = dict(
     num_workers=0,
     dataset=dict(type=FaceFolder, data_root='data/casia_webface', image_size=112),
     sampler=dict(type=DefaultSampler, shuffle=True),
-    collate_fn=dict(type=whole_batch))
+    collate_fn=dict(type=whole_batch),
+    drop_last=True)                                      # a batch of one image would stop the last BN of the embedding
 val_dataloader = val_evaluator = val_cfg = None
 test_dataloader = test_evaluator = test_cfg = None

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mmcrrcd.checkpoint import load_network
 from mmcrrcd.errors import InputError
 from mmcrrcd.models.frozen import fold
-from mmcrrcd.models.networks import ask_for_raw, look
+from mmcrrcd.models.networks import EmbeddingNetwork, ask_for_raw, classification_loss, look
 from mmcrrcd.registry import ALGORITHMS, LOSSES, MODELS
 from mmcrrcd.structures import Batch, Pair, Stream
 
@@ -29,11 +29,14 @@ class Distiller(BaseModel):
 
     Args:
         student: config of an mmpretrain classifier.
-        teacher: the same, or a :class:`PlainNetwork`, or None. A module is taken with the weights that it has.
+        teacher: the same, or a :class:`PlainNetwork` or :class:`EmbeddingNetwork`, or None. A module is taken with the
+            weights that it has.
         teacher_checkpoint: a file, or the work directory of a finished training; read when training starts. None where the
             teacher is a module, or loads its weights itself (``init_cfg=dict(type='Pretrained', ...)``).
         objective: from a name to ``dict(type=..., weight=..., **settings)``; ``weight`` is a number or a schedule over
-            epochs (see :func:`value_at`). Shown in the log as ``loss_<name>``.
+            epochs (see :func:`value_at`); a loss whose weight is the number 0 is left out. Shown in the log as
+            ``loss_<name>``. Without a teacher it may hold losses that say ``needs_teacher = False``, such as
+            :class:`CenterLoss`; the teacher's stream is None for them.
         cls_weight: weight of the classification loss, a number or a schedule.
         input_size: side in pixels of the teacher's images, for the trial pass that gives the widths and map sizes.
         data_preprocessor: usually a :class:`PairPreprocessor`.
@@ -59,8 +62,6 @@ class Distiller(BaseModel):
         self.input_size = input_size
         if self.teacher is not None:
             self.teacher.requires_grad_(False).eval().to(memory_format=torch.channels_last)
-        elif objective:
-            raise InputError(f'the objective ({", ".join(objective)}) needs a teacher')
         self.cls_weight = cls_weight
         check_schedule(cls_weight, 'the classification loss')
         self.losses, self.weights = nn.ModuleDict(), {}
@@ -68,11 +69,17 @@ class Distiller(BaseModel):
             settings = dict(settings)
             self.weights[name] = settings.pop('weight', 1.0)
             check_schedule(self.weights[name], name)
-            self.losses[name] = LOSSES.build(settings)
+            if self.weights[name] != 0:
+                self.losses[name] = LOSSES.build(settings)
+        needing = [name for name, loss in self.losses.items() if getattr(loss, 'needs_teacher', True)]
+        if self.teacher is None and needing:
+            raise InputError(f'the objective ({", ".join(needing)}) needs a teacher')
         if any(getattr(loss, 'needs_raw', False) for loss in self.losses.values()):
             ask_for_raw(self.student)
             ask_for_raw(self.teacher)
-        if self.teacher is not None:
+        if isinstance(self.teacher, EmbeddingNetwork):
+            self.teacher.convert_from(self.data_preprocessor)
+        if self.teacher is not None or self.losses:
             self._try_networks()
 
     def _try_networks(self) -> None:
@@ -86,12 +93,17 @@ class Distiller(BaseModel):
         else:
             pair = Pair(zeros.float(), zeros.float())
         with torch.no_grad():
-            teacher = self._try(self.teacher, pair.high, 'teacher')
+            teacher = None if self.teacher is None else self._try(self.teacher, pair.high, 'teacher')
             student = self._try(self.student.eval(), pair.low, 'student')
             for each in getattr(self.data_preprocessor, 'train_resolutions', None) or ():
                 self._try(self.student, self.data_preprocessor.reduce(zeros, each).float(), 'student')
         self.student.train(training)
-        if teacher.logits.shape != student.logits.shape:
+        if teacher is not None and teacher.logits is None:
+            for name, loss in self.losses.items():
+                if getattr(loss, 'needs_teacher_logits', False):
+                    raise InputError(f'{name} compares logits, and the teacher ends in its embedding: leave {name} out '
+                                     '(of CRRCD by alpha=0)')
+        elif teacher is not None and teacher.logits.shape != student.logits.shape:
             raise InputError(f'the teacher knows {teacher.logits.shape[1]} classes, the student {student.logits.shape[1]}')
         for loss in self.losses.values():
             if hasattr(loss, 'prepare'):
@@ -116,16 +128,18 @@ class Distiller(BaseModel):
         """Reads the teacher's weights and folds its batch norms; once."""
         if self._teacher_is_ready:
             return
+        parameter = next(self.teacher.parameters(), None)
         if self.teacher_checkpoint is not None:
             load_network(getattr(self.teacher, 'network', self.teacher), self.teacher_checkpoint, 'teacher')
-        else:
+        elif parameter is not None:
             if hasattr(self.teacher, 'init_weights'):
                 self.teacher.init_weights()
             print_log('the teacher has no teacher_checkpoint: unless an init_cfg of its own loads weights, they are random',
                       'current', logging.WARNING)
-        size, device = (2, 3, self.input_size, self.input_size), next(self.teacher.parameters()).device
-        images = torch.rand(size, generator=torch.Generator().manual_seed(0)).to(device)
-        self.__dict__['teacher'] = fold(self.teacher, images)
+        if parameter is not None:
+            size = (2, 3, self.input_size, self.input_size)
+            images = torch.rand(size, generator=torch.Generator().manual_seed(0)).to(parameter.device)
+            self.__dict__['teacher'] = fold(self.teacher, images)
         self._teacher_is_ready = True
 
     def _apply(self, fn, recurse: bool = True):
@@ -169,7 +183,7 @@ class Distiller(BaseModel):
         epoch = MessageHub.get_current_instance().get_info('epoch', 0)
         parts = {}
         if weight := value_at(self.cls_weight, epoch):
-            parts['loss_cls'] = weight * self.student.head.loss_module(student.logits, batch.labels)
+            parts['loss_cls'] = weight * classification_loss(self.student, student, batch.labels)
         for name, loss in self.losses.items():
             if weight := value_at(self.weights[name], epoch):
                 parts[f'loss_{name}'] = weight * loss(student, teacher, batch)

@@ -6,7 +6,7 @@ from torch.utils._pytree import tree_map_only
 
 from mmcrrcd.errors import InputError
 from mmcrrcd.models.losses.stages import at_least_float32, pair_stages, same_size
-from mmcrrcd.models.networks import look
+from mmcrrcd.models.networks import classification_loss, look
 from mmcrrcd.registry import ALGORITHMS
 from mmcrrcd.structures import Batch, Stream
 
@@ -75,6 +75,6 @@ class EKD(Distiller):
 
     def compare(self, student: Stream, teacher: Stream, batch: Batch) -> dict[str, Tensor]:
         parts = super().compare(student, tree_map_only(Tensor, Tensor.detach, teacher), batch)
-        parts['loss_teacher'] = self.teacher.head.loss_module(teacher.logits, batch.labels)
+        parts['loss_teacher'] = classification_loss(self.teacher, teacher, batch.labels)
         parts['accuracy_teacher'] = 100 * (teacher.logits.argmax(1) == batch.labels).float().mean()
         return parts

@@ -1,7 +1,7 @@
 """A number that may change over the epochs."""
 from bisect import bisect_right
 
-from mmcrrcd.errors import InputError
+from mmcrrcd.errors import InputError, is_number
 
 Schedule = float | list[tuple[float, float]]
 
@@ -27,8 +27,9 @@ def value_at(schedule: Schedule, epoch: float) -> float:
 
 def check_schedule(schedule: Schedule, name: str) -> None:
     """One clear line for a weight that is neither a number nor a list of points in the order of their epochs."""
-    if isinstance(schedule, (int, float)) and not isinstance(schedule, bool):
+    if is_number(schedule):
         return
     points = schedule if isinstance(schedule, (list, tuple)) else []
-    if not points or any(len(point) != 2 for point in points) or [p[0] for p in points] != sorted(p[0] for p in points):
+    readable = all(isinstance(point, (list, tuple)) and len(point) == 2 and all(map(is_number, point)) for point in points)
+    if not points or not readable or [p[0] for p in points] != sorted(p[0] for p in points):
         raise InputError(f'weight of {name}: expected a number or points [(epoch, value), ...] in order, got {schedule!r}')

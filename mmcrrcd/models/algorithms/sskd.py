@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map_only
 
-from mmcrrcd.errors import InputError
+from mmcrrcd.errors import InputError, check_positive
 from mmcrrcd.models.losses.kd import KDLoss
 from mmcrrcd.registry import ALGORITHMS
 from mmcrrcd.structures import Batch, Pair, Stream
@@ -64,6 +64,8 @@ def selective_kd(student: Tensor, teacher: Tensor, answers: Tensor, temperature:
 
 class TransformedLoss(nn.Module):
     """Knowledge distillation on the turned images, where the teacher knows enough of them."""
+
+    needs_teacher_logits = True
 
     def __init__(self, temperature: float, ratio: float):
         super().__init__()
@@ -142,8 +144,7 @@ class SSKD(Distiller):
         if head_epochs < 1:
             raise InputError(f"head_epochs is the length of the stage that trains the teacher's head, at least 1, "
                              f'got {head_epochs}')
-        if min(temperature, contrast_temperature) <= 0:
-            raise InputError(f'temperature and contrast_temperature are positive, got {temperature}, {contrast_temperature}')
+        check_positive(temperature=temperature, contrast_temperature=contrast_temperature)
         if not (0 <= transformed_ratio <= 1 and 0 <= contrast_ratio <= 1):
             raise InputError(f'transformed_ratio and contrast_ratio are shares from 0 to 1, got {transformed_ratio}, '
                              f'{contrast_ratio}')

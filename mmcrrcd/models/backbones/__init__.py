@@ -1,3 +1,4 @@
+from .iresnet import IResNet
 from .mobilenet_v2 import MobileNetV2CIFAR
 from .resnet_cifar import ResNetCIFAR
 from .shufflenet_v1 import ShuffleNetV1CIFAR
@@ -5,4 +6,4 @@ from .shufflenet_v2 import ShuffleNetV2CIFAR
 from .vgg import VGGCIFAR
 from .wrn import WRNCIFAR
 
-__all__ = ['MobileNetV2CIFAR', 'ResNetCIFAR', 'ShuffleNetV1CIFAR', 'ShuffleNetV2CIFAR', 'VGGCIFAR', 'WRNCIFAR']
+__all__ = ['IResNet', 'MobileNetV2CIFAR', 'ResNetCIFAR', 'ShuffleNetV1CIFAR', 'ShuffleNetV2CIFAR', 'VGGCIFAR', 'WRNCIFAR']

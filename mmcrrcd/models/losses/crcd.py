@@ -73,6 +73,7 @@ class CRCDLoss(nn.Module):
         settings = num_samples, dim, num_negatives, temperature, momentum
         self.feature = RelationMemoryContrast(*settings)
         self.gradient = RelationMemoryContrast(*settings) if gradient else None
+        self.needs_teacher_logits = gradient
 
     def prepare(self, student: Stream, teacher: Stream) -> None:
         self.feature.prepare(student.embedding.shape[1], teacher.embedding.shape[1])

@@ -3,6 +3,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmcrrcd.errors import check_positive
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, Stream
 
@@ -39,8 +40,11 @@ class DKDLoss(nn.Module):
         temperature: T.
     """
 
+    needs_teacher_logits = True
+
     def __init__(self, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0):
         super().__init__()
+        check_positive(temperature=temperature)
         self.alpha, self.beta, self.temperature = alpha, beta, temperature
 
     def forward(self, student: Stream, teacher: Stream, batch: Batch) -> Tensor:

@@ -2,6 +2,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmcrrcd.errors import check_positive
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, Stream
 
@@ -22,8 +23,11 @@ def kd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) 
 class KDLoss(nn.Module):
     """:func:`kd_loss` at a fixed ``temperature``."""
 
+    needs_teacher_logits = True
+
     def __init__(self, temperature: float = 4.0):
         super().__init__()
+        check_positive(temperature=temperature)
         self.temperature = temperature
 
     def forward(self, student: Stream, teacher: Stream, batch: Batch) -> Tensor:

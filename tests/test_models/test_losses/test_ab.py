@@ -9,7 +9,7 @@ from mmengine.logging import MessageHub
 from mmpretrain.models import ResNet_CIFAR
 from tiny import CLASSES, MEAN, SIZE, STD, STUDENT, TEACHER
 from torch import nn
-from utils import shared_file
+from utils import GOLDEN
 
 
 def slow(student, teacher, margin=1.0):
@@ -36,7 +36,7 @@ def test_equals_loops(margin):
 
 
 def test_equals_the_published_values():
-    data = np.load(shared_file('golden', 'peers.npz'))
+    data = np.load(GOLDEN / 'peers.npz')
     ours = []
     for i in range(3):                                    # of the first 8 channels, as many as the narrowest map has
         student, teacher = (torch.from_numpy(data[f'map_{kind}{i}'])[:, :8] for kind in 'st')

@@ -6,7 +6,7 @@ import pytest
 import torch
 from distil_step import random, step, streams
 from mmcrrcd.models import ATLoss, attention_loss
-from utils import shared_file
+from utils import GOLDEN
 
 
 def slow(student, teacher):
@@ -27,7 +27,7 @@ def test_equals_loops():
 
 
 def test_equals_the_published_values():
-    peers = np.load(shared_file('golden', 'peers.npz'))
+    peers = np.load(GOLDEN / 'peers.npz')
     maps = [[torch.from_numpy(peers[f'map_{kind}{i}']) for i in range(3)] for kind in 'st']
     values = [attention_loss(*pair) for pair in zip(*maps)]
     np.testing.assert_allclose(values, peers['out_at_per_stage'], rtol=0, atol=1e-9)

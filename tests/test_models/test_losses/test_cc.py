@@ -4,7 +4,7 @@ import pytest
 import torch
 from distil_step import random, step, streams
 from mmcrrcd.models import CCLoss, cc_loss
-from utils import shared_file
+from utils import GOLDEN
 
 
 def slow(student, teacher):
@@ -22,7 +22,7 @@ def test_equals_loops():
 
 
 def test_equals_the_published_value():
-    peers = np.load(shared_file('golden', 'peers.npz'))
+    peers = np.load(GOLDEN / 'peers.npz')
     value = cc_loss(*(torch.from_numpy(peers[key]) for key in ('emb_s', 'emb_t')))
     np.testing.assert_allclose(value, peers['out_cc'], rtol=0, atol=1e-9)
 

@@ -12,7 +12,7 @@ from mmcrrcd.models import CRCDLoss, CRDLoss, WCoRDLoss
 from mmcrrcd.models.losses.crd import MemoryContrast, ScoresOfBank, bank_scores, nce_loss, scores_of_rows
 from mmcrrcd.models.memory import MemoryBank
 from mmcrrcd.structures import Batch, Stream
-from utils import shared_file
+from utils import GOLDEN
 
 
 FORMS = scores_of_rows, ScoresOfBank.apply
@@ -66,7 +66,7 @@ def test_equals_loops_with_gradients_and_keeps_z():
 
 def test_equals_the_published_values():
     """Tolerance: 1e-5 of the loss, as the published code adds 1e-7 to a denominator, once for each of the 33 scores."""
-    data = {key: torch.from_numpy(value) for key, value in np.load(shared_file('golden', 'peers.npz')).items()}
+    data = {key: torch.from_numpy(value) for key, value in np.load(GOLDEN / 'peers.npz').items()}
     contrast = MemoryContrast(num_samples=200, dim=24, num_negatives=32, temperature=0.07, momentum=0.5).double()
     contrast.bank.student.copy_(data['crd_mem_s'])
     contrast.bank.teacher.copy_(data['crd_mem_t'])
@@ -168,7 +168,8 @@ def test_of_a_repeated_image_the_last_counts():
 
 @pytest.mark.parametrize('settings, word', [
     (dict(num_samples=1), 'num_samples'), (dict(momentum=1), 'momentum'), (dict(temperature=0), 'temperature'),
-    (dict(num_negatives=0), 'num_negatives')])
+    (dict(num_negatives=0), 'num_negatives'), (dict(num_negatives='many'), 'num_negatives'),
+    (dict(num_samples=9.5), 'num_samples')])
 def test_wrong_settings_are_named(settings, word):
     for loss in (CRDLoss, CRCDLoss):
         with pytest.raises(InputError, match=word):

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 from distil_step import random, step
-from mmcrrcd.models import dkd_loss, kd_loss
-from utils import shared_file
+from mmcrrcd.errors import InputError
+from mmcrrcd.models import DKDLoss, KDLoss, dkd_loss, kd_loss
+from utils import GOLDEN
 
 
 def slow_parts(student, teacher, label, temperature):
@@ -37,7 +38,7 @@ def test_equals_loops(alpha, beta, temperature):
 
 
 def test_equals_the_published_value():
-    data = {k: torch.from_numpy(np.asarray(v)) for k, v in np.load(shared_file('golden', 'peers.npz')).items()}
+    data = {k: torch.from_numpy(np.asarray(v)) for k, v in np.load(GOLDEN / 'peers.npz').items()}
     value = dkd_loss(data['logits_s'], data['logits_t'], data['labels'], 1, 8, 4)
     torch.testing.assert_close(value, data['out_dkd_a1_b8_T4'], rtol=0, atol=1e-9)
 
@@ -63,3 +64,10 @@ def test_gradients():
 @pytest.mark.parametrize('amp', [False, True])
 def test_a_step(amp):
     step(dict(type='mmcrrcd.DKDLoss', beta=2), amp=amp)
+
+
+@pytest.mark.parametrize('loss', [KDLoss, DKDLoss])
+@pytest.mark.parametrize('temperature', [0, -4, '4', None, True, float('inf')])
+def test_a_temperature_that_cannot_be_is_refused(loss, temperature):
+    with pytest.raises(InputError, match='temperature is a positive number'):
+        loss(temperature=temperature)

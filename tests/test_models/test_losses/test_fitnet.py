@@ -5,7 +5,7 @@ import torch
 from distil_step import build, network_without_maps, random, step, streams
 from mmcrrcd.errors import InputError
 from mmcrrcd.models import FitNetLoss, hint_loss
-from utils import shared_file
+from utils import GOLDEN
 
 
 def slow(student, teacher):
@@ -19,7 +19,7 @@ def test_equals_loops():
 
 
 def test_equals_the_published_value():
-    peers = np.load(shared_file('golden', 'peers.npz'))
+    peers = np.load(GOLDEN / 'peers.npz')
     value = hint_loss(*(torch.from_numpy(peers[key]) for key in ('emb_s', 'emb_t')))
     np.testing.assert_allclose(value, peers['out_hint_mse'], rtol=0, atol=1e-9)
 

@@ -7,7 +7,7 @@ from mmcrrcd.errors import InputError
 from mmcrrcd.models import FSPLoss, fsp_loss
 from tiny import CLASSES, SIZE, TEACHER, network
 from torch.nn import functional as F
-from utils import shared_file
+from utils import GOLDEN
 
 
 def slow_flow(first, second):
@@ -38,7 +38,7 @@ def test_the_larger_map_is_averaged(larger):
 
 
 def test_equals_the_published_values():
-    data = np.load(shared_file('golden', 'peers.npz'))
+    data = np.load(GOLDEN / 'peers.npz')
     maps_s, maps_t = ([torch.from_numpy(data[f'{kind}{i}']) for i in range(3)] for kind in ('map_s', 'fsp_t'))
     ours = [fsp_loss(maps_s[i:i + 2], maps_t[i:i + 2]) for i in range(2)]
     np.testing.assert_allclose(ours, data['out_fsp_per_pair'], rtol=0, atol=1e-9)

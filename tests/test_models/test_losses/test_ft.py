@@ -11,7 +11,7 @@ from mmengine.logging import MessageHub
 from tiny import CLASSES, SIZE
 from torch import nn
 from torch.nn import functional as F
-from utils import shared_file
+from utils import GOLDEN
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_equals_loops():
 
 
 def test_equals_the_published_value():
-    data = {k: torch.from_numpy(np.asarray(v)) for k, v in np.load(shared_file('golden', 'peers.npz')).items()}
+    data = {k: torch.from_numpy(np.asarray(v)) for k, v in np.load(GOLDEN / 'peers.npz').items()}
     value = factor_loss(data['map_s2'], data['map_t_same'])
     torch.testing.assert_close(value, data['out_ft_factor'], rtol=0, atol=1e-9)
 

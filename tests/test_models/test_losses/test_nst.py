@@ -8,7 +8,7 @@ from distil_step import build, network_without_maps, random, step, streams
 from mmcrrcd.errors import InputError
 from mmcrrcd.models import NSTLoss, nst_loss
 from torch.nn import functional as F
-from utils import shared_file
+from utils import GOLDEN
 
 
 def slow(student, teacher):
@@ -33,7 +33,7 @@ def test_equals_loops(shape):
 
 
 def test_equals_the_published_values():
-    data = np.load(shared_file('golden', 'peers.npz'))
+    data = np.load(GOLDEN / 'peers.npz')
     maps = [[torch.from_numpy(data[f'map_{kind}{i}']) for kind in 'st'] for i in range(3)]
     np.testing.assert_allclose([nst_loss(*pair) for pair in maps], data['out_nst_per_stage'], rtol=0, atol=1e-9)
 

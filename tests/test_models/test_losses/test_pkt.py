@@ -6,7 +6,7 @@ import pytest
 import torch
 from distil_step import random, step, streams
 from mmcrrcd.models import PKTLoss, pkt_loss
-from utils import shared_file
+from utils import GOLDEN
 
 
 def slow(student, teacher, eps=1e-7):
@@ -26,7 +26,7 @@ def test_equals_loops():
 
 
 def test_equals_the_published_value():
-    peers = np.load(shared_file('golden', 'peers.npz'))
+    peers = np.load(GOLDEN / 'peers.npz')
     student, teacher = (torch.from_numpy(peers[key]) for key in ('emb_s', 'emb_t'))
     value = PKTLoss()(*streams(embedding_s=student, embedding_t=teacher))
     np.testing.assert_allclose(value, peers['out_pkt'], rtol=0, atol=1e-9)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from distil_step import random, step, streams
 from mmcrrcd.models import RKDLoss, rkd_angle_loss, rkd_distance_loss
-from utils import shared_file
+from utils import GOLDEN
 
 
 def huber(x: float) -> float:
@@ -40,7 +40,7 @@ def test_equals_loops(ours, slow):
 
 
 def test_equals_the_published_value():
-    peers = np.load(shared_file('golden', 'peers.npz'))
+    peers = np.load(GOLDEN / 'peers.npz')
     student, teacher = (torch.from_numpy(peers[key]) for key in ('emb_s', 'emb_t'))
     value = RKDLoss()(*streams(embedding_s=student, embedding_t=teacher))
     np.testing.assert_allclose(value, peers['out_rkd_d25_a50'], rtol=0, atol=1e-9)

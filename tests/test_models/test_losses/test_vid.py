@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 from distil_step import random, step, streams
+from mmcrrcd.errors import InputError
 from mmcrrcd.models import VIDLoss, vid_loss
-from utils import shared_file
+from utils import GOLDEN
 
 
 def slow(prediction, target, alpha, eps=1e-5):
@@ -25,7 +26,7 @@ def test_equals_loops():
 
 
 def test_equals_the_published_value():
-    peers = np.load(shared_file('golden', 'peers.npz'))
+    peers = np.load(GOLDEN / 'peers.npz')
     value = vid_loss(*(torch.from_numpy(peers[key]) for key in ('vid_pred', 'vid_target', 'vid_log_scale')))
     np.testing.assert_allclose(value, peers['out_vid'], rtol=0, atol=1e-9)
 
@@ -66,3 +67,11 @@ def test_a_step(resolution, amp):
     model, _ = step(dict(type='mmcrrcd.VIDLoss'), resolution, amp)
     assert [tuple(r[0].weight.shape[:2]) for r in model.losses['method'].regressors] == [(16, 8), (24, 16), (32, 16)]
     assert 'losses.method.alphas.2' in model.state_dict()
+
+
+@pytest.mark.parametrize('settings, message', [
+    (dict(variance=-1), 'variance is a positive number, got -1'), (dict(eps=0), 'eps is a positive number, got 0'),
+    (dict(variance=1e-5), 'variance is above eps'), (dict(variance='1'), "variance is a positive number, got '1'")])
+def test_a_variance_that_cannot_be_is_refused(settings, message):
+    with pytest.raises(InputError, match=message):
+        VIDLoss(**settings)

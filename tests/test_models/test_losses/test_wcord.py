@@ -147,6 +147,8 @@ def test_the_critic_tells_pairs_of_one_image_from_others():
 def test_what_cannot_work_is_said():
     with pytest.raises(InputError, match='epsilon'):
         WCoRDLoss(epsilon=0)
+    with pytest.raises(InputError, match='num_negatives is a positive whole number, got 64.5'):
+        WCoRDLoss(num_negatives=64.5)
     loss = WCoRDLoss(dim=3, num_negatives=3)
     loss.prepare(*streams()[:2])
     with pytest.raises(InputError, match='num_negatives=3'):

@@ -1,0 +1,87 @@
+"""Memory of a classifier over many identities: do its classes have to be shared out over several GPUs, or sampled?
+
+    python benchmarks/classifier_memory.py
+
+A training step of the classifier alone, float32, SGD with momentum, on random embeddings of 512 numbers; each setting in a
+process of its own. Told of each: its weights, their gradients and momentum, the logits of a batch, and the peak of three steps,
+memory over that before the classifier was made: of the whole process on a CPU (Linux only), of tensors on a GPU. Writes
+``benchmarks/results/classifier_memory.json`` and prints its table.
+"""
+import argparse
+import json
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import torch
+from environment import about_this_run, conditions
+from loss_cost import PeakMemory, mega
+from mmengine.device import get_device
+from mmpretrain.models import LinearClsHead
+from torch import nn
+
+from mmcrrcd.models import ArcFaceMargin, CosineHead
+from mmcrrcd.registry import MODELS
+
+RESULT = Path(__file__).parent / 'results' / 'classifier_memory.json'
+WIDTH, BATCH, STEPS = 512, 128, 3
+CLASSES = (10_575, 85_000)                               # CASIA-WebFace, and the size of cleaned MS-Celeb-1M
+HEADS = {'softmax': dict(type=LinearClsHead), 'ArcFace': dict(type=CosineHead, margin=dict(type=ArcFaceMargin))}
+
+
+def cost(name: str, classes: int, batch: int, threads: int) -> dict:
+    """Bytes of one setting, in this process."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    device = get_device()
+    nn.Linear(WIDTH, WIDTH, device=device)(torch.ones(batch, WIDTH, device=device)).sum().backward()
+    peak = PeakMemory()                                  # what the libraries take for themselves is there by now
+    head = MODELS.build(HEADS[name] | dict(num_classes=classes, in_channels=WIDTH)).to(device)
+    optimizer = torch.optim.SGD(head.parameters(), 0.1, momentum=0.9)
+    embedding = torch.randn(batch, WIDTH, device=device, requires_grad=True)
+    labels = torch.randint(classes, (batch,), device=device)
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        logits = head((embedding,))
+        head.loss_module(logits, labels).backward()
+        optimizer.step()
+    parameters = list(head.parameters())
+    return dict(head=name, classes=classes, peak=peak.read(), weights=sum(p.nbytes for p in parameters),
+                gradients=sum(p.grad.nbytes for p in parameters),
+                momentum=sum(state['momentum_buffer'].nbytes for state in optimizer.state.values()), logits=logits.nbytes)
+
+
+def measure(classes: tuple[int, ...], batch: int, threads: int) -> dict:
+    rows, context = [], multiprocessing.get_context('spawn')
+    for number in classes:
+        for name in HEADS:
+            with ProcessPoolExecutor(1, mp_context=context) as pool:
+                rows.append(pool.submit(cost, name, number, batch, threads).result())
+    return dict(**about_this_run(), batch=batch, rows=rows)
+
+
+def table(result: dict) -> str:
+    """Markdown: a row a setting."""
+    parts = ('weights', 'gradients', 'momentum', 'logits', 'peak')
+    lines = [f'| identities | loss | {" | ".join(f"{part}, MB" for part in parts)} |', '|---' * 7 + '|']
+    for row in result['rows']:
+        lines.append(f'| {row["classes"]:,} | {row["head"]} | {" | ".join(mega(row[part]) for part in parts)} |')
+    return '\n'.join([*lines, '', f'Embeddings of {WIDTH} numbers, batch {result["batch"]}, float32, SGD with momentum; an MB '
+                      f'is a million bytes. {conditions(result)}'])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--classes', type=int, nargs='+', default=CLASSES)
+    parser.add_argument('--batch', type=int, default=BATCH)
+    parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='threads of PyTorch')
+    parser.add_argument('--json', type=Path, default=RESULT)
+    args = parser.parse_args()
+    result = measure(tuple(args.classes), args.batch, args.threads)
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    args.json.write_text(json.dumps(result, indent=1) + '\n')
+    print(table(result))
+
+
+if __name__ == '__main__':
+    main()

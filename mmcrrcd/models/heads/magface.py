@@ -1,0 +1,57 @@
+"""MagFace (Meng et al., CVPR 2021, https://arxiv.org/abs/2103.06627): the margin grows with the embedding's norm."""
+import torch
+from mmpretrain.structures import DataSample
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmcrrcd.errors import InputError
+from mmcrrcd.registry import MODELS
+from mmcrrcd.structures import Stream
+
+from .arcface import arcface_cosine
+from .cosine_head import CosineHead, with_margin
+
+
+def magface_margin(norm: Tensor, norms: tuple[float, float], margins: tuple[float, float]) -> Tensor:
+    """m(a): straight from ``margins[0]`` at ``norms[0]`` to ``margins[1]`` at ``norms[1]``. (N,) -> (N,), radians."""
+    (l_a, u_a), (l_m, u_m) = norms, margins
+    return (u_m - l_m) / (u_a - l_a) * (norm - l_a) + l_m
+
+
+def magface_regulariser(norm: Tensor, upper: float) -> Tensor:
+    """g(a) = 1 / a + a / u_a^2, which falls up to the largest norm ``upper``. (N,) -> (N,)."""
+    return 1 / norm + norm / upper**2
+
+
+@MODELS.register_module()
+class MagFaceHead(CosineHead):
+    """Eq. 3: :func:`arcface_cosine` with the margin m(a) of each image, and lambda g(a), averaged over the batch.
+
+    a is the norm of the embedding, brought into the bounds; gradients go through it in both places, and none from outside.
+
+    Args:
+        norms: l_a and u_a, bounds of a.
+        margins: l_m and u_m in radians; these and lambda are those of the published code.
+        regulariser: lambda.
+        num_classes, in_channels, scale: see :class:`CosineHead`.
+    """
+
+    def __init__(self, num_classes: int, in_channels: int = 512, scale: float = 64.0, norms: tuple[float, float] = (10, 110),
+                 margins: tuple[float, float] = (0.45, 0.8), regulariser: float = 35.0, init_cfg: dict | None = None):
+        super().__init__(num_classes, in_channels, scale, init_cfg=init_cfg)
+        if not 0 < norms[0] < norms[1] or not 0 <= margins[0] <= margins[1] < torch.pi / 2 or regulariser < 0:
+            raise InputError('norms go up from a positive one, margins are angles that go up to pi / 2, the regulariser is not '
+                             f'negative, got {norms}, {margins} and {regulariser}')
+        self.norms, self.margins, self.regulariser = norms, margins, regulariser
+
+    def loss_of(self, stream: Stream, labels: Tensor) -> Tensor:
+        """In place of ``loss_module``, which sees no embedding. Labels (N,) -> scalar."""
+        norm = stream.embedding.norm(dim=1).clamp(*self.norms)
+        margin = magface_margin(norm, self.norms, self.margins)
+        logits = with_margin(stream.logits, labels, lambda cosine: arcface_cosine(cosine, margin), self.scale)
+        return F.cross_entropy(logits, labels) + self.regulariser * magface_regulariser(norm, self.norms[1]).mean()
+
+    def loss(self, feats: tuple[Tensor, ...], data_samples: list[DataSample]) -> dict[str, Tensor]:
+        """The same for mmpretrain's own training, without a distiller."""
+        stream = Stream((), self.pre_logits(feats).float(), self(feats))
+        return dict(loss=self.loss_of(stream, torch.cat([sample.gt_label for sample in data_samples])))

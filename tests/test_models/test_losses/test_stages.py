@@ -1,0 +1,66 @@
+"""Which stages go together where one network gives its stem's map and the other, mmpretrain's, does not."""
+import pytest
+import torch
+from distil_step import build
+from mmpretrain.models import ResNet_CIFAR
+from tiny import SIZE, STUDENT, TEACHER, network
+
+from mmcrrcd.errors import InputError
+from mmcrrcd.models import FitNetLoss, FSPLoss, fsp_loss
+from mmcrrcd.models.losses.stages import pair_stages, stages
+from mmcrrcd.models.networks import look
+from mmcrrcd.registry import MODELS
+
+
+def mmpretrains(**settings) -> dict:
+    """A ResNet of four stages of 8, 16, 32 and 64 channels, halved before all but the first."""
+    backbone = dict(type=ResNet_CIFAR, depth=18, base_channels=8, **settings)
+    return dict(STUDENT, backbone=backbone, head=dict(STUDENT['head'], in_channels=64))
+
+
+ALL = dict(out_indices=(0, 1, 2, 3))
+
+
+def stream(config: dict):
+    return look(MODELS.build(config).eval(), torch.zeros(2, 3, SIZE, SIZE))
+
+
+def test_the_stem_is_there_in_this_packages_networks_alone():
+    ours, theirs = stream(STUDENT), stream(mmpretrains(**ALL))
+    assert ours.has_stem and not theirs.has_stem
+    assert [x.shape[1] for x in stages(ours)] == [8, 16, 16] and [x.shape[1] for x in stages(theirs)] == [8, 16, 32, 64]
+
+
+@pytest.mark.parametrize('student, teacher, expected', [
+    (STUDENT, TEACHER, [(1, 1), (2, 2), (3, 3)]),
+    (STUDENT, mmpretrains(**ALL), [(1, 0), (2, 1), (3, 2)]),
+    (mmpretrains(**ALL), TEACHER, [(0, 1), (1, 2), (2, 3)]),
+    (mmpretrains(**ALL), mmpretrains(**ALL), [(0, 0), (1, 1), (2, 2), (3, 3)])])
+def test_no_stage_is_taken_for_a_stem(student, teacher, expected):
+    assert pair_stages(stream(student), stream(teacher)) == expected
+
+
+@pytest.mark.parametrize('student, stages_', [(STUDENT, (2, 1)), (mmpretrains(**ALL), (1, 1))])
+def test_the_hint_is_the_second_stage(student, stages_):
+    loss = FitNetLoss()
+    loss.prepare(stream(student), stream(mmpretrains(**ALL)))
+    assert loss.stages == stages_
+
+
+def test_flows_leave_out_the_stem_that_only_one_network_gives():
+    s, t = stream(network((4, 8, 16, 32))), stream(mmpretrains(**ALL))
+    t = t._replace(maps=tuple(torch.rand_like(x) for x in t.maps[:3]))
+    loss = FSPLoss()
+    loss.prepare(s, t)
+    expected = sum(fsp_loss((s.maps[i + 1], s.maps[i + 2]), (t.maps[i], t.maps[i + 1])) for i in range(2))
+    assert loss(s, t, None).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize('method', ['AT', 'FitNet', 'FSP'])
+def test_the_line_names_out_indices(method):
+    with pytest.raises(InputError, match='the stages in its out_indices, by default the last alone$') as error:
+        build(dict(type=f'mmcrrcd.{method}Loss'), teacher=mmpretrains())
+    assert '\n' not in str(error.value)
+    with pytest.raises(InputError) as error:
+        build(dict(type='mmcrrcd.FSPLoss'), teacher=TEACHER)
+    assert 'out_indices' not in str(error.value)
