@@ -39,7 +39,8 @@ DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(CRR
             if isinstance(parameter.default, (int, float, str, type(None))) and name != 'objective'}
 FORMS = {
     'alone': dict(alpha=0, beta=0),
-    'kd': dict(beta=0),
+    'kd': dict(beta=0),                                  # 1 CE + alpha KD: CRRCD without its relational loss
+    'kd of the field': dict(cls_weight=0.1, alpha=0.9, beta=0),          # that of configs/baselines/kd.py
     'none b2': dict(beta=2, normalizer='none', centre=None, num_samples=50_000),
     'batch b2': dict(beta=2, normalizer='batch', centre=None),
     'batch centred b0.1': dict(beta=0.1, normalizer='batch', centre='anchor'),

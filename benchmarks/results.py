@@ -1,6 +1,7 @@
 """The main results as a table, a line for the README and curves: the runs of critic_forms.py with ``--purpose results``.
 
-Of their forms those count that are the student alone, KD and CRRCD with the package's default settings.
+Of their forms those count that are the student alone, CRRCD with the package's default settings, with and without its two
+losses, and KD with the weights of configs/baselines/kd.py, which are the field's.
 """
 import json
 from collections import defaultdict
@@ -12,19 +13,23 @@ from environment import conditions
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-METHODS = ('student alone', 'KD', 'CRRCD without KD', 'CRRCD')
+OWN_KD = f'KD (1 CE + {DEFAULTS["alpha"]} KD)'
+FIELD_CLS_WEIGHT, FIELD_ALPHA = 0.1, 0.9
+FIELD_KD = f'KD ({FIELD_CLS_WEIGHT} CE + {FIELD_ALPHA} KD)'
+METHODS = ('student alone', OWN_KD, FIELD_KD, 'CRRCD without KD', 'CRRCD')
 # Table I of the paper: 240 epochs (rows quoted there from the field), the last epoch's accuracy, both networks at 32 pixels.
-PAPER = {'resnet56_resnet20_cifar100': {'teacher': 72.34, 'student alone': 69.06, 'KD': 70.66, 'CRRCD': 72.10}}
+PAPER = {'resnet56_resnet20_cifar100': {'teacher': 72.34, 'student alone': 69.06, FIELD_KD: 70.66, 'CRRCD': 72.10}}
 
 
 def method(settings: dict) -> str | None:
     """Which row of the table a form is, None for one with other settings than the package's defaults."""
     alpha, beta = DEFAULTS['alpha'], DEFAULTS['beta']
-    rows = {(0, 0): 'student alone', (alpha, 0): 'KD', (0, beta): 'CRRCD without KD', (alpha, beta): 'CRRCD'}
-    other = any(value != DEFAULTS[name] for name, value in settings.items() if name not in ('alpha', 'beta'))
+    rows = {(1, 0, 0): 'student alone', (1, alpha, 0): OWN_KD, (FIELD_CLS_WEIGHT, FIELD_ALPHA, 0): FIELD_KD,
+            (1, 0, beta): 'CRRCD without KD', (1, alpha, beta): 'CRRCD'}
+    other = any(value != DEFAULTS[name] for name, value in settings.items() if name not in ('cls_weight', 'alpha', 'beta'))
     if isinstance(settings['beta'], list) or settings['beta'] and other:
         return None
-    return rows.get((settings['alpha'], settings['beta']))
+    return rows.get((settings.get('cls_weight', 1), settings['alpha'], settings['beta']))
 
 
 def groups() -> dict[tuple, dict]:
@@ -33,7 +38,7 @@ def groups() -> dict[tuple, dict]:
     for file in sorted(RESULTS.glob('*.json')):
         run = json.loads(file.read_text())
         curves = {method(form['settings']): form for form in run['forms'].values() if len(form['epochs']) == run['epochs']}
-        if {'student alone', 'KD', 'CRRCD'} <= set(curves) and run['purpose'] == 'results':
+        if {'student alone', OWN_KD, 'CRRCD'} <= set(curves) and run['purpose'] == 'results':
             group = found[Path(run['config']).stem, run['resolution'] or 32, run['epochs'], run['teacher']['sha256']]
             group['runs'].append(run)
             for name in METHODS:
@@ -74,14 +79,16 @@ def table() -> str:
 
 def headline() -> str:
     """Markdown: the shortest true answer to "does it work?"."""
-    lines = ['| CIFAR-100, test accuracy (%) | student alone | KD | CRRCD | teacher | epochs | seeds |',
-             '|---|---|---|---|---|---|---|']
-    for (config, resolution, epochs, _), group in groups().items():
+    found = groups()
+    trained = {name for each in found.values() for name in each['curves']}
+    columns = [name for name in METHODS if name in trained and name != 'CRRCD without KD']
+    lines = [f'| CIFAR-100, test accuracy (%) | {" | ".join(columns)} | teacher | epochs | seeds |',
+             '|---' * (len(columns) + 4) + '|']
+    for (config, resolution, epochs, _), group in found.items():
         curves, run = group['curves'], group['runs'][0]
-        last = {name: spread([curve[-1] for curve in curves[name]]) for name in METHODS if name in curves}
+        last = [spread([curve[-1] for curve in curves[name]]) if name in curves else '–' for name in columns]
         lines.append(f'| {" → ".join(config.removesuffix("_cifar100").split("_"))}, the student sees {resolution} pixels '
-                     f'| {last["student alone"]} | {last["KD"]} | {last["CRRCD"]} | {run["teacher"]["accuracy"]:.2f} '
-                     f'| {epochs} | {len(group["runs"])} |')
+                     f'| {" | ".join(last)} | {run["teacher"]["accuracy"]:.2f} | {epochs} | {len(group["runs"])} |')
     return '\n'.join(lines) if len(lines) > 2 else 'No runs yet.'
 
 
@@ -91,7 +98,7 @@ def plot() -> Figure:
     number = max(len(found), 1)
     figure, panels = plt.subplots(1, number, figsize=(5.5 * number, 4), squeeze=False, layout='constrained')
     for panel, ((config, resolution, epochs, _), group) in zip(panels[0], found.items()):
-        for colour, name in zip(('0.55', 'tab:blue', 'tab:orange', 'tab:red'), METHODS):
+        for colour, name in zip(('0.55', 'tab:blue', 'tab:green', 'tab:orange', 'tab:red'), METHODS):
             for i, curve in enumerate(group['curves'].get(name, [])):
                 panel.plot(range(1, epochs + 1), curve, color=colour, label=None if i else name)
         panel.set(title=f'{config}\nthe student sees {resolution} pixels', xlabel='epoch', ylabel='test accuracy (%)')

@@ -4,6 +4,7 @@ import pytest
 
 SHARED = Path(__file__).parents[2] / 'shared'
 DATA = Path(__file__).parents[1] / 'data'
+GOLDEN = Path(__file__).parent / 'data' / 'golden'       # what published code returns: see the README there
 
 
 def shared_file(*parts: str) -> Path:

@@ -1,17 +1,20 @@
 """What the tools do before a Runner is made."""
+import re
 import sys
 from contextlib import contextmanager
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.runner import Runner
 
 from mmcrrcd.errors import InputError
 from mmcrrcd.registry import MODELS
 
 
-def has_schedules(model: dict) -> bool:
-    """Does any weight of an algorithm's config change over the epochs, or has an algorithm or loss stages of its own?
+def leaves_parameters_out(model: dict) -> bool:
+    """May parameters of an algorithm's config go without gradients: does a weight change over the epochs, is that of the
+    classification loss 0 (losses of weight 0 are not built), or has an algorithm or loss stages of its own?
 
     Of the latter the class says so, by an attribute ``staged``.
     """
@@ -19,7 +22,7 @@ def has_schedules(model: dict) -> bool:
     weights = [model.get(name) for name in ('alpha', 'beta', 'cls_weight')] + [loss.get('weight') for loss in losses]
     kinds = [part.get('type') for part in (model, *losses)]
     kinds = [MODELS.get(kind) if isinstance(kind, str) else kind for kind in kinds]
-    return (any(isinstance(weight, (list, tuple)) for weight in weights)
+    return (any(isinstance(weight, (list, tuple)) for weight in weights) or model.get('cls_weight') == 0
             or any(getattr(kind, 'staged', False) for kind in kinds))
 
 
@@ -29,13 +32,30 @@ def prepare_processes(cfg: Config, launcher: str) -> None:
     A loss whose weight is zero for some epochs leaves its parameters without gradients, for which DDP has to look.
     """
     cfg.launcher = launcher
-    cfg.find_unused_parameters = has_schedules(cfg.model)
+    cfg.find_unused_parameters = leaves_parameters_out(cfg.model)
     if launcher != 'none' and get_device() == 'cpu':
         if launcher != 'pytorch':
             raise InputError(f'--launcher {launcher} needs GPUs; several processes on a CPU are started by torchrun (pytorch)')
+        if cfg.get('sync_bn'):
+            raise InputError(f"sync_bn={cfg.sync_bn!r} needs GPUs: torch's SyncBatchNorm does not run on a CPU")
         torch.distributed.init_process_group('gloo')
         cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False,
                                      find_unused_parameters=cfg.find_unused_parameters)
+
+
+def build_runner(cfg: Config) -> Runner:
+    """``Runner.from_cfg``, with one clear line for a setting that a class does not have.
+
+    Raises:
+        InputError: the model or a hook is given such a setting.
+    """
+    try:
+        return Runner.from_cfg(cfg)
+    except TypeError as error:
+        unknown = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+        if unknown is None:
+            raise
+        raise InputError(f'{unknown[1]} has no setting {unknown[2]!r}') from error
 
 
 @contextmanager

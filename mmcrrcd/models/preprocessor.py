@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmcrrcd.datasets.transforms.resolution_pair import check_resolution, reduce_resolution
-from mmcrrcd.errors import InputError
+from mmcrrcd.errors import InputError, is_number
 from mmcrrcd.registry import MODELS
 from mmcrrcd.structures import Batch, Pair
 
@@ -62,6 +62,15 @@ class PairPreprocessor(BaseDataPreprocessor):
             raise InputError(f'train_resolutions is a list of resolutions, got {train_resolutions!r}')
         for each in (resolution, *(train_resolutions or ())):
             check_resolution(each, interpolation)
+        for name, values in (('mean', mean), ('std', std)):
+            if not isinstance(values, (list, tuple)) or len(values) != 3 or not all(map(is_number, values)):
+                raise InputError(f'{name} of a PairPreprocessor is three numbers, one for each channel, got {values!r}')
+        if min(std) <= 0:
+            raise InputError(f'std of a PairPreprocessor is positive, got {std!r}')
+        if padding is not None and (not is_number(padding, whole=True) or padding < 0):
+            raise InputError(f'padding is a number of pixels, got {padding!r}')
+        if not is_number(flip) or not 0 <= flip <= 1:
+            raise InputError(f'flip is a probability, from 0 to 1, got {flip!r}')
         self.register_buffer('mean', torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), persistent=False)
         self.register_buffer('std', torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), persistent=False)
         self.to_rgb = to_rgb
@@ -83,6 +92,7 @@ class PairPreprocessor(BaseDataPreprocessor):
             samples = data.get('data_samples')
             if samples and 'img_low' in samples[0]:
                 low = torch.stack([sample.img_low for sample in samples])
+                self.check_low(low, images)
         several = training and self.train_resolutions
         if low is None:
             # Python's generator: drawn without waiting for the device, seeded by EpochSeedHook, and apart from crops and flips.
@@ -96,6 +106,15 @@ class PairPreprocessor(BaseDataPreprocessor):
             high = self.normalise(images)
         same = training and low is images
         return dict(inputs=Pair(high, high if same else self.normalise(low)), data_samples=samples)
+
+    def check_low(self, low: Tensor, images: Tensor) -> None:
+        """Raises InputError where the pipeline's low images (N, 3, h, w) are not of the size that ``resolution`` gives."""
+        if self.resolution is None:
+            return
+        wanted = self.reduce(images[:1], self.resolution).shape[2:]
+        if low.shape[2:] != wanted:
+            raise InputError(f'the samples carry img_low of {low.shape[2]} x {low.shape[3]} pixels, and resolution='
+                             f'{self.resolution} of the data_preprocessor makes it {wanted[0]} x {wanted[1]}')
 
     def reduce(self, images: Tensor, resolution: int | tuple[int, int] | None) -> Tensor:
         """What the student sees of images (N, 3, H, W) uint8 at ``resolution``; None for the images themselves."""

@@ -1,12 +1,13 @@
 """Two processes with half a batch each are one process with the whole batch."""
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.logging import MessageHub
 from mmengine.model import MMDistributedDataParallel
-from tiny import BATCH, crrcd, random_images, write_teacher
+from tiny import BATCH, SIZE, STUDENT, TEACHER, crrcd, random_images, write_teacher
 from torch import distributed, multiprocessing
 
 from mmcrrcd.engine.launch import prepare_processes
@@ -155,3 +156,34 @@ def test_a_loss_that_is_off_for_some_epochs_works_in_several_processes(tmp_path,
     for a, b in zip(first, second, strict=True):
         assert all(value is None or torch.equal(value, b[key]) for key, value in a.items())
     assert first[2]['losses.rcd.critic.h1.weight'].abs().max() > 0
+
+
+NEVER = dict(
+    ekd=dict(type='mmcrrcd.EKD', beta=0),
+    fitnet=dict(type='mmcrrcd.Distiller', objective=dict(hint=dict(type='mmcrrcd.FitNetLoss', weight=0))),
+    embedding=dict(type='mmcrrcd.Distiller', cls_weight=0, objective=dict(rkd=dict(type='mmcrrcd.RKDLoss'))))
+
+
+def with_a_zero(rank: int, folder: Path) -> None:
+    """Two steps of each of NEVER, with what tools/train.py tells DDP."""
+    torch.set_num_threads(1)
+    distributed.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=WORLD)
+    images, labels = (torch.from_numpy(x) for x in random_images(seed=0, n=BATCH))
+    for name, settings in NEVER.items():
+        cfg = Config(dict(model=settings))
+        prepare_processes(cfg, 'none')
+        preprocessor = crrcd('')['data_preprocessor']
+        model = MODELS.build(settings | dict(student=STUDENT, teacher=TEACHER, input_size=SIZE, data_preprocessor=preprocessor))
+        forward = MMDistributedDataParallel(model.train(), broadcast_buffers=False,
+                                            find_unused_parameters=cfg.find_unused_parameters)
+        for _ in range(2):
+            data = dict(inputs=images.permute(0, 3, 1, 2), labels=labels, index=torch.arange(BATCH))
+            data = model.data_preprocessor(data, training=True)
+            sum(value for key, value in forward(**data, mode='loss').items() if key.startswith('loss')).backward()
+        (folder / f'{name}{rank}').touch()
+    distributed.destroy_process_group()
+
+
+def test_a_weight_that_is_always_zero_works_in_several_processes(tmp_path):
+    multiprocessing.spawn(with_a_zero, (tmp_path, ), nprocs=WORLD)
+    assert all((tmp_path / f'{name}{rank}').exists() for name in NEVER for rank in range(WORLD))

@@ -10,13 +10,14 @@ from torch import nn
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import EpochBasedTrainLoop
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from mmcrrcd.engine import (CheckInputHook, CriticWatchHook, EpochSeedHook, FiniteHook, PlainCheckpointHook, seed_all,
                             seed_worker)
 from mmcrrcd.engine.launch import prepare_processes
 from mmcrrcd.errors import InputError
-from mmcrrcd.models import CRRCD, SSKD, Distiller, FTLoss
+from mmcrrcd.models import (CRRCD, SSKD, CRCDLoss, CRDLoss, Distiller, FTLoss, KDLoss, RelationContrastLoss,
+                            WCoRDLoss)
 
 
 def draw() -> tuple:
@@ -66,7 +67,7 @@ def runner_at(tmp_path, weight: float = 0.0, loss: float | None = None):
     model.bias.data.fill_(weight)
     scalars = {} if loss is None else {'train/loss': HistoryBuffer([loss], [1])}
     return SimpleNamespace(iter=9, epoch=0, model=model, work_dir=str(tmp_path),
-                           message_hub=SimpleNamespace(log_scalars=scalars))
+                           message_hub=SimpleNamespace(log_scalars=scalars, get_info=lambda key, default: default))
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
@@ -76,7 +77,7 @@ def test_a_lost_loss_or_weight_stops_the_run_and_names_the_place_and_what_is_kep
         hook.after_train_iter(runner_at(tmp_path, loss=value), 9)
     (tmp_path / 'epoch_1.pth').touch()
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_1.pth'))
-    with pytest.raises(FloatingPointError, match=r'bias is not finite at iteration 10 .* good checkpoint is .*epoch_1.pth'):
+    with pytest.raises(FloatingPointError, match=r'bias is not finite after iteration 9 .* good checkpoint is .*epoch_1.pth'):
         hook.after_train_epoch(runner_at(tmp_path, value))
 
 
@@ -153,10 +154,16 @@ def test_slurm_without_gpus_is_refused():
         prepare_processes(Config(dict(model={})), 'slurm')
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason='on a machine with GPUs it works')
+def test_batch_norm_over_processes_without_gpus_is_refused():
+    with pytest.raises(InputError, match="^sync_bn='torch' needs GPUs"):
+        prepare_processes(Config(dict(model={}, sync_bn='torch')), 'pytorch')
+
+
 @pytest.mark.parametrize('model, expected', [
     (dict(alpha=0.5, beta=0.2), False),
     (dict(alpha=0.5, beta=[(0, 1), (9, 0)]), True),
-    (dict(cls_weight=[(0, 0), (9, 1)]), True),
+    (dict(cls_weight=[(0, 0), (9, 1)]), True), (dict(cls_weight=0), True), (dict(cls_weight=0.1), False),
     (dict(objective=dict(kd=dict(weight=1.0), ab=dict(weight=[(0, 1), (30, 0)]))), True),
     (dict(type=Distiller, objective=None), False),
     (dict(type=SSKD), True), (dict(type='mmcrrcd.SSKD'), True), (dict(type='mmcrrcd.models.SSKD'), True),
@@ -167,3 +174,30 @@ def test_ddp_looks_for_parameters_without_gradients_where_a_weight_changes_or_a_
     cfg = Config(dict(model=model))
     prepare_processes(cfg, 'none')
     assert cfg.find_unused_parameters is expected
+
+
+@pytest.mark.parametrize('losses', [
+    dict(crd=CRDLoss(num_samples=20, num_negatives=4)), dict(kd=KDLoss(), crcd=CRCDLoss(num_samples=20, num_negatives=4)),
+    dict(rcd=RelationContrastLoss(normalizer='none', num_samples=20))])
+def test_losses_that_count_on_another_number_of_images_are_refused(losses):
+    run = a_run(1.0, {}, losses=losses)
+    for images in (range(20), Subset(range(20), [0, 1])):        # the positions of a part are those in the whole
+        run.train_dataloader.dataset = images
+        CheckInputHook().before_train(run)
+    run.train_dataloader.dataset = range(19)
+    with pytest.raises(InputError, match=rf'^{list(losses)[-1]} has num_samples=20, and there are 19 training images$'):
+        CheckInputHook().before_train(run)
+
+
+def test_a_queue_shorter_than_the_batch_is_refused_before_training():
+    with pytest.raises(InputError, match='num_negatives=3 samples, fewer than the batch of 4'):
+        CheckInputHook().before_train(a_run(1.0, {}, losses=dict(wcord=WCoRDLoss(num_negatives=3))))
+
+
+@pytest.mark.parametrize('persistent', [True, False])
+def test_workers_that_outlive_an_epoch_are_warned_of(persistent):
+    said = []
+    EpochSeedHook().before_train(SimpleNamespace(
+        train_dataloader=DataLoader(Draws(), num_workers=1, persistent_workers=persistent),
+        logger=SimpleNamespace(warning=said.append)))
+    assert [line.split(':')[0] for line in said] == ['train_dataloader.persistent_workers=True'] * persistent

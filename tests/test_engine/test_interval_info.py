@@ -1,9 +1,11 @@
 """The log shows means over its interval, the history stays short, and nothing waits for the device in between."""
 from collections import defaultdict
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.hooks import Hook
+from mmengine.logging import MessageHub
 
 from benchmarks.sync_audit import WaitingOperations, audit
 from mmcrrcd.engine import FiniteHook, IntervalInfoHook
@@ -43,23 +45,34 @@ def test_histories_of_every_iteration_are_cut(tmp_path):
     assert [len(times) for times in spy.shown['train/time']] == [1, *[2] * 11]
 
 
-def test_a_nan_between_two_looks_is_found_at_the_next():
-    shown = {}
+class Poison(Hook):
+    """Makes a weight of the student NaN before an iteration, counted from 0."""
 
-    class Hub:
-        log_scalars = {}
+    def __init__(self, iteration: int):
+        self.iteration = iteration
 
-        def update_scalar(self, name, value):
-            shown[name] = value
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == self.iteration:
+            next(runner.model.student.parameters()).data.fill_(float('nan'))
 
+
+@pytest.mark.parametrize('iteration', [0, 4, 5])
+def test_a_nan_between_two_looks_is_found_at_the_next_and_its_iteration_named(tmp_path, iteration):
+    cfg = config(tmp_path, crrcd(write_teacher(tmp_path / 'teacher.pth')), epochs=2)         # 3 iterations an epoch
+    cfg.default_hooks.logger = dict(type='LoggerHook', interval=3)
+    line = rf'the loss is nan at iteration {iteration + 1} \(epoch {1 + iteration // 3}\)'
+    with pytest.raises(FloatingPointError, match=line):
+        train(cfg, Poison(iteration))
+
+
+def test_the_first_of_several_lost_losses_is_named():
+    hub = MessageHub.get_instance('lost losses')
     hook = IntervalInfoHook()
-    hook.values = defaultdict(list, {'loss': [torch.tensor(float(x)) for x in ('1', 'nan', '2')]})
-    runner = type('R', (), dict(message_hub=Hub(), optim_wrapper=type('O', (), dict(get_lr=lambda self: {}))()))()
+    hook.values = defaultdict(list, {'loss': [torch.tensor(float(x)) for x in ('1', 'inf', '2', 'nan')]})
+    runner = SimpleNamespace(message_hub=hub, optim_wrapper=SimpleNamespace(get_lr=dict), iter=9, epoch=0, work_dir='/nowhere')
     hook.publish(runner)
-    assert shown['train/loss'] != shown['train/loss'] and not hook.values
-    runner.message_hub.log_scalars['train/loss'] = type('B', (), dict(current=lambda self: shown['train/loss']))()
-    runner.iter, runner.epoch, runner.work_dir = 9, 0, '/nowhere'
-    with pytest.raises(FloatingPointError, match='the loss is nan'):
+    assert not hook.values
+    with pytest.raises(FloatingPointError, match='the loss is nan at iteration 8 '):
         FiniteHook().after_train_iter(runner, 9)
 
 

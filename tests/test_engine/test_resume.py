@@ -4,9 +4,10 @@ import torch
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from tiny import BATCH, IMAGES, config, crrcd, stock_loader, train, write_folder, write_teacher
+from tiny import BATCH, IMAGES, config, crrcd, network, stock_loader, train, write_folder, write_teacher
 
 from mmcrrcd.checkpoint import find_checkpoint
+from mmcrrcd.errors import InputError
 
 PER_EPOCH = IMAGES // BATCH
 
@@ -123,3 +124,53 @@ def test_kill_while_a_checkpoint_is_written_leaves_one_to_resume_from(tmp_path, 
     if any('best' in name for name in done[:-1]):
         assert any(name.startswith('best') for name in kept)
     assert train(cfg, resume=True).epoch == 5
+
+
+CHECKED = dict(custom_hooks=[dict(type='mmcrrcd.CheckInputHook'), dict(type='mmcrrcd.PlainCheckpointHook')])
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory, teacher):
+    work_dir = tmp_path_factory.mktemp('trained')
+    train(config(work_dir, crrcd(teacher), epochs=1, **CHECKED))
+    return str(find_checkpoint(work_dir))
+
+
+def test_a_checkpoint_that_fits_is_resumed(trained, tmp_path, teacher):
+    assert train(config(tmp_path, crrcd(teacher), epochs=2, load_from=trained, **CHECKED), resume=True).epoch == 2
+
+
+@pytest.mark.parametrize('change, message', [
+    (dict(student=network((8, 8, 16, 24))), r'student\.\S+ is \(.*\), not \('), (dict(beta=0), r'unknown losses\.rcd\.'),
+    (dict(objective=dict(hint=dict(type='mmcrrcd.FitNetLoss'))), r'no losses\.hint\.')])
+def test_a_checkpoint_of_another_training_is_not_resumed(trained, tmp_path, teacher, change, message):
+    with pytest.raises(InputError, match=f'^{trained} is not a checkpoint of this training: {message}') as error:
+        train(config(tmp_path, crrcd(teacher) | change, load_from=trained, **CHECKED), resume=True)
+    assert '\n' not in str(error.value)
+
+
+def test_a_work_directory_of_another_training_is_not_resumed(tmp_path, teacher):
+    train(config(tmp_path, crrcd(teacher, beta=0), epochs=1, **CHECKED))
+    with pytest.raises(InputError, match=f'^the last one in {tmp_path} is not a checkpoint of this training: no losses.rcd'):
+        train(config(tmp_path, crrcd(teacher), **CHECKED), resume=True)
+
+
+def test_a_training_starts_from_the_student_of_any_method_but_no_other_student(trained, tmp_path, teacher):
+    model = crrcd(teacher, beta=0, objective=dict(hint=dict(type='mmcrrcd.FitNetLoss')))
+    start = {}
+
+    class Remember(Hook):
+        def before_train(self, runner):
+            start.update({key: value.clone() for key, value in runner.model.state_dict().items()})
+
+    train(config(tmp_path / 'same', model, epochs=1, load_from=trained, **CHECKED), Remember())
+    saved = torch.load(trained, weights_only=True)['state_dict']
+    key = 'student.backbone.stem.0.weight'
+    assert torch.equal(start[key], saved[key])
+    other = model | dict(student=network((8, 8, 16, 24)))
+    with pytest.raises(InputError, match=f'^{trained} is not a checkpoint of this student: student'):
+        train(config(tmp_path / 'other', other, load_from=trained, **CHECKED))
+    bare = tmp_path / 'bare.pth'                         # of mmpretrain: none of its keys would be taken
+    torch.save({key.removeprefix('student.'): value for key, value in saved.items() if key.startswith('student.')}, bare)
+    with pytest.raises(InputError, match=f'^{bare} is not a checkpoint of this student: no student.backbone'):
+        train(config(tmp_path / 'bare', model, load_from=str(bare), **CHECKED))

@@ -174,7 +174,7 @@ def test_stock_path_needs_no_crop_of_its_own():
 
 
 @pytest.mark.parametrize('settings, message', [
-    (dict(mean=(1, 2)), 'mean of a PairPreprocessor is three numbers'), (dict(mean=127.5), 'mean of a PairPreprocessor is three'),
+    (dict(mean=(1, 2)), 'mean of a PairPreprocessor is three numbers'), (dict(mean=127.5), 'mean .* is three numbers'),
     (dict(std=(1, 1, 'b')), 'std of a PairPreprocessor is three numbers'), (dict(std=(1, 0, 1)), 'std .* is positive'),
     (dict(padding='4'), "padding is a number of pixels, got '4'"), (dict(padding=-1), 'padding is a number of pixels, got -1'),
     (dict(padding=True), 'padding is a number'), (dict(flip=5), 'flip is a probability, from 0 to 1, got 5'),

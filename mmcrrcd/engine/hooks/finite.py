@@ -13,7 +13,8 @@ class FiniteHook(Hook):
     """Raises ``FloatingPointError`` when the loss, or a weight about to be saved, is not finite.
 
     The loss is the one that the log shows: with :class:`IntervalInfoHook` the mean since the last look, which a single NaN
-    makes NaN. The weights are looked at before each checkpoint.
+    makes NaN; the error names the iteration, from 1, in which the loss first was not finite. The weights are looked at before
+    each checkpoint.
     """
 
     priority = 'HIGH'                                    # after the numbers are there, before the checkpoint hook
@@ -21,13 +22,14 @@ class FiniteHook(Hook):
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         scalars = runner.message_hub.log_scalars
         if 'train/loss' in scalars and not math.isfinite(loss := scalars['train/loss'].current()):
-            self._stop(runner, f'the loss is {loss}')
+            where = runner.message_hub.get_info('lost_iter', runner.iter) + 1
+            self._stop(runner, f'the loss is {loss} at iteration {where}')
 
     def after_train_epoch(self, runner) -> None:
         weights = dict(runner.model.named_parameters())
         finite = torch.stack([torch.isfinite(weight).all() for weight in weights.values()]).tolist()
         if not all(finite):
-            self._stop(runner, f'{list(weights)[finite.index(False)]} is not finite')
+            self._stop(runner, f'{list(weights)[finite.index(False)]} is not finite after iteration {runner.iter}')
 
     @staticmethod
     def _stop(runner, what: str) -> None:
@@ -35,5 +37,5 @@ class FiniteHook(Hook):
             kept = f'the last good checkpoint is {find_checkpoint(runner.work_dir)}'
         except FileNotFoundError:
             kept = 'there is no checkpoint yet'
-        raise FloatingPointError(f'{what} at iteration {runner.iter + 1} (epoch {runner.epoch + 1}); {kept}. '
+        raise FloatingPointError(f'{what} (epoch {runner.epoch + 1}); {kept}. '
                                  'A lower learning rate or weight of the distillation losses usually helps.')

@@ -1,4 +1,5 @@
 """What the log shows, without waiting for the device in every iteration."""
+import math
 from collections import defaultdict
 
 import torch
@@ -14,7 +15,8 @@ class IntervalInfoHook(RuntimeInfoHook):
 
     mmengine's hook takes each number of each iteration off the device, which makes the host wait, and appends it to an array
     of the whole training, which is copied for it. This one keeps the tensors where they are and fetches their means at once,
-    when the logger wants them and at the end of an epoch.
+    when the logger wants them and at the end of an epoch. Where the mean of the loss is not finite, ``lost_iter`` of the
+    message hub says in which iteration (from 0) the loss first was not, for :class:`FiniteHook`.
 
     The log processor must not average them again: ``mean_pattern=r'^(time|data_time)$'``.
     """
@@ -41,7 +43,12 @@ class IntervalInfoHook(RuntimeInfoHook):
         for name, rates in runner.optim_wrapper.get_lr().items():
             hub.update_scalar(f'train/{name}', rates[0])
         if self.values:
-            means = torch.stack([torch.stack(values).float().mean() for values in self.values.values()]).tolist()
+            stacked = {name: torch.stack(values).float() for name, values in self.values.items()}
+            means = torch.stack([values.mean() for values in stacked.values()]).tolist()
             for name, mean in zip(self.values, means):
                 hub.update_scalar(f'train/{name}', mean)
+                if name == 'loss' and not math.isfinite(mean):
+                    finite = stacked[name].isfinite().tolist()
+                    if False in finite:                  # otherwise their sum alone is too large
+                        hub.update_info('lost_iter', runner.iter + 1 - len(finite) + finite.index(False), resumed=False)
         self.values.clear()

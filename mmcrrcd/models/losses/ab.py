@@ -51,8 +51,8 @@ class ABLoss(nn.Module):
     def forward(self, student: Stream, teacher: Stream, batch: Batch) -> Tensor:
         total = 0
         for n, ((i, j), connector) in enumerate(zip(self.pairs, self.connectors), 1 - len(self.pairs)):
-            raw = connector(at_least_float32(student.raw[i - 1]))          # raw leaves the stem out
-            target = teacher.raw[j - 1] if teacher.raw else teacher.maps[j]
+            raw = connector(at_least_float32(student.raw[i - student.has_stem]))      # raw leaves the stem out
+            target = teacher.raw[j - teacher.has_stem] if teacher.raw else teacher.maps[j]
             if raw.shape[2:] != target.shape[2:]:
                 raw = F.adaptive_avg_pool2d(raw, target.shape[2:])        # a smaller one is enlarged by repetition
             total = total + 2.0**n * ab_loss(raw, target, self.margin)

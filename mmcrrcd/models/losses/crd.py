@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from mmcrrcd.errors import InputError
+from mmcrrcd.errors import check_positive
 from mmcrrcd.models.memory import MemoryBank
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, Stream
@@ -80,8 +80,8 @@ class MemoryContrast(nn.Module):
 
     def __init__(self, num_samples: int, dim: int, num_negatives: int, temperature: float, momentum: float):
         super().__init__()
-        if num_negatives < 1 or temperature <= 0:
-            raise InputError(f'num_negatives and temperature are positive, got {num_negatives} and {temperature}')
+        check_positive(temperature=temperature)
+        check_positive(whole=True, num_samples=num_samples, dim=dim, num_negatives=num_negatives)
         self.num_samples, self.dim = num_samples, dim
         self.num_negatives, self.temperature = num_negatives, temperature
         self.bank = MemoryBank(num_samples, dim, momentum)

@@ -17,14 +17,14 @@ def hint_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
 class FitNetLoss(nn.Module):
     """:func:`hint_loss` of a middle stage, the student's after a learned 1x1 convolution, batch norm and ReLU.
 
-    The stage is the student's second after the stem, where it has a counterpart of the teacher's, otherwise the middle one
-    of those that do. No first stage of training with hints alone.
+    The stage is the student's second, the stem not counted, where it has a counterpart of the teacher's, otherwise the
+    middle one of those that do. No first stage of training with hints alone.
     """
 
     def prepare(self, student: Stream, teacher: Stream) -> None:
         """Choose the stage and make the regressor."""
         pairs = pair_stages(student, teacher)
-        self.stages = next((pair for pair in pairs if pair[0] == 2), pairs[len(pairs) // 2])
+        self.stages = next((pair for pair in pairs if pair[0] == 1 + student.has_stem), pairs[len(pairs) // 2])
         width_s, width_t = (stream.maps[i].shape[1] for stream, i in zip((student, teacher), self.stages))
         self.regressor = nn.Sequential(nn.Conv2d(width_s, width_t, 1, bias=False), nn.BatchNorm2d(width_t), nn.ReLU())
 

@@ -7,7 +7,7 @@ from mmcrrcd.errors import InputError
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, Stream
 
-from .stages import at_least_float32, same_size
+from .stages import at_least_float32, hint, same_size, stages
 
 
 def flow(first: Tensor, second: Tensor) -> Tensor:
@@ -24,9 +24,16 @@ def fsp_loss(student_maps: tuple[Tensor, Tensor], teacher_maps: tuple[Tensor, Te
     return (flow(*student_maps) - flow(*teacher_maps)).square().mean()
 
 
+def maps_of(student: Stream, teacher: Stream) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """The maps of both; the stem's only where both have one."""
+    if student.has_stem and teacher.has_stem:
+        return student.maps, teacher.maps
+    return stages(student), stages(teacher)
+
+
 @LOSSES.register_module()
 class FSPLoss(nn.Module):
-    """:func:`fsp_loss`, summed over consecutive maps, the stem's included.
+    """:func:`fsp_loss`, summed over consecutive maps, the stem's included where both networks give it.
 
     Teacher and student have the same channels; their resolutions may differ. Published as a stage of its own before the
     classification loss: a weight of ``[(0, 1), (30, 1), (30, 0)]`` and ``cls_weight=[(0, 0), (30, 0), (30, 1)]``.
@@ -34,10 +41,10 @@ class FSPLoss(nn.Module):
 
     def prepare(self, student: Stream, teacher: Stream) -> None:
         """Raises InputError where the matrices cannot be compared."""
-        channels, channels_t = ([x.shape[1] for x in stream.maps] for stream in (student, teacher))
+        channels, channels_t = ([x.shape[1] for x in maps] for maps in maps_of(student, teacher))
         if channels != channels_t or len(channels) < 2:
             raise InputError('FSPLoss needs a teacher and a student with maps of the same channels, two at least, '
-                             f'got {channels_t} and {channels}')
+                             f'got {channels_t} and {channels}{hint(student, teacher)}')
 
     def forward(self, student: Stream, teacher: Stream, batch: Batch) -> Tensor:
-        return sum(fsp_loss(s, t) for s, t in zip(pairwise(student.maps), pairwise(teacher.maps)))
+        return sum(fsp_loss(s, t) for s, t in zip(*map(pairwise, maps_of(student, teacher))))

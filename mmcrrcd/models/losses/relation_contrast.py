@@ -8,7 +8,7 @@ from torch.distributed.nn.functional import all_gather as all_gather_with_gradie
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from mmcrrcd.errors import InputError
+from mmcrrcd.errors import InputError, check_positive
 from mmcrrcd.models.memory import EmbeddingQueue
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, Stream
@@ -74,8 +74,9 @@ class RelationContrastLoss(nn.Module):
             raise InputError(f"normalizer is 'softmax', 'batch' or 'none', got {normalizer!r}")
         if normalizer == 'none' and not num_samples:
             raise InputError("normalizer='none' needs num_samples, the number of training images")
-        if tau <= 0 or num_negatives < 1 or (num_anchors is not None and num_anchors < 1):
-            raise InputError(f'tau, num_negatives and num_anchors are positive, got {tau}, {num_negatives}, {num_anchors}')
+        check_positive(tau=tau)
+        whole = dict(dim=dim, num_negatives=num_negatives, num_anchors=num_anchors, num_samples=num_samples)
+        check_positive(whole=True, **{name: value for name, value in whole.items() if value is not None})
         self.dim, self.num_negatives, self.tau = dim, num_negatives, tau
         self.num_anchors, self.sampling, self.normalizer, self.num_samples = num_anchors, sampling, normalizer, num_samples
         self.critic = RelationCritic(dim, centre)

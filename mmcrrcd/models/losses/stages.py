@@ -8,17 +8,29 @@ from mmcrrcd.errors import InputError
 from mmcrrcd.structures import Stream
 
 
+def stages(stream: Stream) -> tuple[Tensor, ...]:
+    """The maps without the stem's."""
+    return stream.maps[int(stream.has_stem):]
+
+
 def reductions(stream: Stream, image_height: int) -> list[int]:
-    """How often each map, the stem's left out, has been halved since the image."""
-    return [round(math.log2(image_height / stage.shape[2])) for stage in stream.maps[1:]]
+    """How often the map of each stage has been halved since the image."""
+    return [round(math.log2(image_height / stage.shape[2])) for stage in stages(stream)]
+
+
+def hint(*streams: Stream) -> str:
+    """What to do about a network that gives too few maps, '' where nothing helps."""
+    if any(len(stream.maps) == 1 and not stream.has_stem for stream in streams):
+        return '; a backbone of mmpretrain gives the maps of the stages in its out_indices, by default the last alone'
+    return ''
 
 
 def pair_stages(student: Stream, teacher: Stream) -> list[tuple[int, int]]:
     """Positions in ``student.maps`` and ``teacher.maps`` of the stages that have reduced their image equally.
 
-    The stem's map is left out. Where both networks have as many stages at one reduction these go one by one, otherwise the
-    last of each. So networks of one family are paired stage by stage, as in the published code; others by what their maps
-    show of the image, which also holds where the student's image is smaller than the teacher's.
+    The stem's map is left out, where there is one. Where both networks have as many stages at one reduction these go one
+    by one, otherwise the last of each. So networks of one family are paired stage by stage, as in the published code; others
+    by what their maps show of the image, which also holds where the student's image is smaller than the teacher's.
 
     Raises:
         InputError: no two stages fit, for instance where a network gives no maps.
@@ -29,12 +41,12 @@ def pair_stages(student: Stream, teacher: Stream) -> list[tuple[int, int]]:
     of_student, of_teacher = reductions(student, heights[0]), reductions(teacher, heights[1])
     pairs = []
     for reduction in sorted(set(of_student) & set(of_teacher)):
-        ours = [i for i, r in enumerate(of_student, 1) if r == reduction]
-        theirs = [i for i, r in enumerate(of_teacher, 1) if r == reduction]
+        ours = [i for i, r in enumerate(of_student, int(student.has_stem)) if r == reduction]
+        theirs = [i for i, r in enumerate(of_teacher, int(teacher.has_stem)) if r == reduction]
         pairs += zip(ours, theirs, strict=True) if len(ours) == len(theirs) else [(ours[-1], theirs[-1])]
     if not pairs:
         raise InputError(f'no stages to compare: the maps of the student are {[tuple(m.shape[1:]) for m in student.maps]}, '
-                         f'of the teacher {[tuple(m.shape[1:]) for m in teacher.maps]}')
+                         f'of the teacher {[tuple(m.shape[1:]) for m in teacher.maps]}{hint(student, teacher)}')
     return pairs
 
 

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmcrrcd.errors import InputError, check_positive
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, Stream
 
@@ -36,6 +37,9 @@ class VIDLoss(nn.Module):
 
     def __init__(self, variance: float = 5.0, eps: float = 1e-5):
         super().__init__()
+        check_positive(variance=variance, eps=eps)
+        if variance <= eps:
+            raise InputError(f'variance is above eps, the least there is, got {variance} and {eps}')
         self.variance, self.eps = variance, eps
 
     def prepare(self, student: Stream, teacher: Stream) -> None:

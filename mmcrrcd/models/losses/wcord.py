@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from mmcrrcd.errors import InputError
+from mmcrrcd.errors import InputError, check_positive
 from mmcrrcd.models.memory import EmbeddingQueue
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, Stream
@@ -83,9 +83,8 @@ class WCoRDLoss(nn.Module):
     def __init__(self, dim: int = 128, num_negatives: int = 512, epsilon: float = 0.1, iterations: int = 20,
                  local_weight: float = 1.0):
         super().__init__()
-        if min(dim, num_negatives, epsilon, iterations) <= 0:
-            raise InputError('dim, num_negatives, epsilon and iterations are positive, got '
-                             f'{dim}, {num_negatives}, {epsilon}, {iterations}')
+        check_positive(epsilon=epsilon)
+        check_positive(whole=True, dim=dim, num_negatives=num_negatives, iterations=iterations)
         self.dim, self.num_negatives = dim, num_negatives
         self.epsilon, self.iterations, self.local_weight = epsilon, iterations, local_weight
 
@@ -95,12 +94,15 @@ class WCoRDLoss(nn.Module):
         self.project = nn.Linear(width_s, width_t)
         self.queue = EmbeddingQueue(self.num_negatives, width_t)
 
+    def check_batch(self, size: int) -> None:
+        """Raises InputError where a batch of ``size`` samples, of all processes together, does not fit the queue."""
+        if size > self.num_negatives:
+            raise InputError(f'the queue holds num_negatives={self.num_negatives} samples, fewer than the batch of {size}')
+
     def forward(self, student: Stream, teacher: Stream, batch: Batch) -> Tensor:
         s, t = F.normalize(student.embedding), F.normalize(teacher.embedding)
         everyone, labels = torch.cat(dist.all_gather(t)), torch.cat(dist.all_gather(batch.labels))
-        if len(everyone) > self.num_negatives:
-            raise InputError(f'the queue holds num_negatives={self.num_negatives} samples, fewer than the batch of '
-                             f'{len(everyone)}')
+        self.check_batch(len(everyone))
         place = len(s) * dist.get_rank() + torch.arange(len(s), device=s.device)
         values = self.critic(torch.cat([everyone, self.queue.embedding]), s)
         filled = (self.queue.key >= 0).expand(len(s), -1)
