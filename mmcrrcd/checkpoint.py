@@ -81,13 +81,8 @@ def read_network(path: str | Path) -> dict[str, torch.Tensor]:
     return students or {key: value for key, value in weights.items() if not key.startswith('data_preprocessor.')}
 
 
-def load_network(network: nn.Module, path: str | Path, name: str) -> None:
-    """Fill ``network`` with the weights at ``path``, all of them.
-
-    Raises:
-        InputError: the checkpoint is of another architecture; the line names the first keys that do not fit.
-    """
-    weights, wanted = read_network(path), network.state_dict()
+def check_weights(weights: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor], path: str | Path, name: str) -> None:
+    """Raises InputError where ``weights``, of the file ``path``, are not those ``wanted``; the line names the first keys."""
     wrong = [f'no {key}' for key in wanted if key not in weights]
     wrong += [f'unknown {key}' for key in weights if key not in wanted]
     wrong += [f'{key} is {tuple(weights[key].shape)}, not {tuple(wanted[key].shape)}'
@@ -95,4 +90,14 @@ def load_network(network: nn.Module, path: str | Path, name: str) -> None:
     if wrong:
         more = f' and {len(wrong) - 3} more' if len(wrong) > 3 else ''
         raise InputError(f'{path} is not a checkpoint of this {name}: {"; ".join(wrong[:3])}{more}')
+
+
+def load_network(network: nn.Module, path: str | Path, name: str) -> None:
+    """Fill ``network`` with the weights at ``path``, all of them.
+
+    Raises:
+        InputError: the checkpoint is of another architecture; the line names the first keys that do not fit.
+    """
+    weights = read_network(path)
+    check_weights(weights, network.state_dict(), path, name)
     network.load_state_dict(weights)

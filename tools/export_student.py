@@ -63,7 +63,10 @@ def test_pipeline(own: list[dict] | None, reduction: dict) -> list[dict]:
 
 def student_config(cfg: Config, student: dict) -> Config:
     """The config for mmpretrain; its test data are the training's, or a folder of images where those were arrays."""
-    dataset = plain(cfg.test_dataloader.dataset.to_dict())
+    loader = cfg.get('test_dataloader') or cfg.get('train_dataloader')   # face networks train without a test
+    if not loader:
+        raise InputError(f'{cfg.filename} has neither test_dataloader nor train_dataloader: the test data are unknown')
+    dataset = plain(loader.dataset.to_dict())
     preprocessor = plain((cfg.model.get('data_preprocessor') or cfg.data_preprocessor).to_dict())
     reduction = {}
     if 'pipeline' not in dataset:                        # arrays of RGB; files are read as BGR
@@ -77,7 +80,7 @@ def student_config(cfg: Config, student: dict) -> Config:
     dataset['pipeline'] = test_pipeline(dataset.get('pipeline'), reduction)
     return Config(dict(
         default_scope='mmpretrain', model=student, data_preprocessor=preprocessor,
-        test_dataloader=dict(batch_size=cfg.test_dataloader.batch_size, num_workers=0, dataset=dataset,
+        test_dataloader=dict(batch_size=loader.batch_size, num_workers=0, dataset=dataset,
                              sampler=dict(type='DefaultSampler', shuffle=False)),
         test_evaluator=dict(type='Accuracy', topk=(1, )), test_cfg=dict()))
 

@@ -8,10 +8,10 @@ from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
 
 from mmcrrcd.checkpoint import find_checkpoint, load_network
-from mmcrrcd.engine.launch import one_line_errors, prepare_processes
+from mmcrrcd.engine.launch import build_runner, one_line_errors, prepare_processes
+from mmcrrcd.errors import InputError
 
 
 def parse_args() -> argparse.Namespace:
@@ -35,6 +35,9 @@ def load_config(args: argparse.Namespace) -> Config:
     cfg = Config.fromfile(args.config)
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
+    missing = [key for key in ('test_dataloader', 'test_evaluator', 'test_cfg') if cfg.get(key) is None]
+    if missing:
+        raise InputError(f'{args.config} has no {missing[0]}; for face networks see tools/verify_faces.py')
     cfg.work_dir = args.work_dir or f'work_dirs/{Path(args.config).stem}/test'
     if 'student' in cfg.model:
         model = dict(type='mmcrrcd.Distiller', student=cfg.model.student)
@@ -54,7 +57,9 @@ def main() -> None:
         checkpoint = find_checkpoint(args.checkpoint)
         cfg = load_config(args)
         prepare_processes(cfg, args.launcher)
-        runner = Runner.from_cfg(cfg)
+        if args.out:
+            Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+        runner = build_runner(cfg)
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         load_network(getattr(model, 'student', model), checkpoint, 'student')
         if args.amp:

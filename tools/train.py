@@ -4,10 +4,9 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 from mmengine.dist import barrier
-from mmengine.runner import Runner
 
 from mmcrrcd.checkpoint import UnfinishedTraining, read_network
-from mmcrrcd.engine.launch import one_line_errors, prepare_processes
+from mmcrrcd.engine.launch import build_runner, one_line_errors, prepare_processes
 from mmcrrcd.errors import InputError
 
 
@@ -72,7 +71,7 @@ def train_teacher(cfg: Config, args: argparse.Namespace) -> None:
     teacher = load_config(config, args)
     teacher.work_dir, teacher.resume, teacher.launcher = str(path), True, cfg.launcher
     teacher.model_wrapper_cfg = cfg.get('model_wrapper_cfg')
-    Runner.from_cfg(teacher).train()
+    build_runner(teacher).train()
     barrier()                                            # the first process writes the checkpoint that all read
 
 
@@ -96,7 +95,7 @@ def main() -> None:
         cfg = student_config(args)
         prepare_processes(cfg, args.launcher)
         need_teacher(cfg, args)
-        Runner.from_cfg(cfg).train()
+        build_runner(cfg).train()
 
 
 if __name__ == '__main__':

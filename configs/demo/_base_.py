@@ -39,8 +39,9 @@ val_dataloader = dict(
     dataset=dict(type=GlyphArrays, split='test', num_images=2000),
     sampler=dict(type=DefaultSampler, shuffle=False),
     collate_fn=dict(type=whole_batch))
-val_evaluator = dict(type=BatchAccuracy, topk=(1, ))
-val_cfg = dict()
+test_dataloader = val_dataloader
+val_evaluator = test_evaluator = dict(type=BatchAccuracy, topk=(1, ))
+val_cfg = test_cfg = dict()
 
 # Not the recipe of the papers' tables (SGD): in so few epochs AdamW gets much further.
 optim_wrapper = dict(type=BF16OptimWrapper, optimizer=dict(type=AdamW, lr=3e-3, weight_decay=0.05))

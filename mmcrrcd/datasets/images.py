@@ -1,7 +1,7 @@
 """Image data sets as arrays: everything in memory as uint8, whole batches at once."""
 import pickle
+import tarfile
 from pathlib import Path
-from urllib.error import URLError
 
 import numpy as np
 import torch
@@ -129,8 +129,9 @@ class _CIFAR(ImageArrays):
         if missing and is_main_process():
             try:
                 download_and_extract_archive(official.url, str(root), filename=official.filename, md5=official.tgz_md5)
-            except URLError as error:
-                raise FileNotFoundError(f'{missing[0]} is missing, and {official.url} cannot be reached ({error.reason}); '
+            except (OSError, RuntimeError, tarfile.TarError) as error:   # no network, no room, another checksum, half a file
+                reason = (str(getattr(error, 'reason', error)) or type(error).__name__).splitlines()[0]
+                raise FileNotFoundError(f'{missing[0]} is missing, and {official.url} cannot be downloaded ({reason}); '
                                         f'unpack it into {root}') from error
         barrier()
         parts = [read_pickle(path, 'data', self.label_key) for path in files]

@@ -4,6 +4,7 @@ import os
 import pickle
 import runpy
 import struct
+import tarfile
 from pathlib import Path
 from urllib.error import URLError
 
@@ -185,14 +186,18 @@ def test_missing_files_without_download(tmp_path):
     assert one_line(error).startswith(f'{folder / "meta"} is missing')
 
 
-def test_missing_files_without_a_network(tmp_path, monkeypatch):
+@pytest.mark.parametrize('error, reason', [
+    (URLError('no route'), 'no route'), (ConnectionResetError(104, 'reset by peer'), '[Errno 104] reset by peer'),
+    (TimeoutError(), 'TimeoutError'), (RuntimeError('File not found or corrupted.'), 'File not found or corrupted.'),
+    (tarfile.ReadError('unexpected end of data'), 'unexpected end of data')])
+def test_missing_files_without_a_network(tmp_path, monkeypatch, error, reason):
     def unreachable(*_, **__):
-        raise URLError('no route')
+        raise error
 
     monkeypatch.setattr(images_module, 'download_and_extract_archive', unreachable)
-    with pytest.raises(FileNotFoundError) as error:
+    with pytest.raises(FileNotFoundError) as caught:
         CIFAR100Arrays(tmp_path)
-    assert 'cannot be reached (no route); unpack it into' in one_line(error)
+    assert f'cannot be downloaded ({reason}); unpack it into' in one_line(caught)
 
 
 def test_missing_files_are_downloaded(tmp_path, monkeypatch, cifar100):

@@ -132,6 +132,7 @@ def test_the_low_image_is_packed():
     (dict(resolution=0), 'resolution is a number of pixels (or a height and a width), got 0'),
     (dict(resolution=8.5), 'resolution is a number of pixels (or a height and a width), got 8.5'),
     (dict(resolution='8'), "resolution is a number of pixels (or a height and a width), got '8'"),
+    (dict(resolution=True), 'resolution is a number of pixels (or a height and a width), got True'),
     (dict(resolution=(8, -8)), 'resolution is a number of pixels (or a height and a width), got (8, -8)'),
     (dict(resolution=(8, 8, 8)), 'resolution is a number of pixels (or a height and a width), got (8, 8, 8)'),
     (dict(resolution=8, interpolation='lanczos'),

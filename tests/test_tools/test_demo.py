@@ -34,6 +34,12 @@ def test_students_differ_in_the_objective_only():
     assert set(crrcd['model']) - set(alone['model']) == {'teacher', 'teacher_checkpoint'}       # the method's own defaults
 
 
+@pytest.mark.parametrize('name', ['teacher', 'alone', 'kd', 'crrcd'])
+def test_tools_that_test_and_export_know_the_data(name):
+    cfg = config(name)
+    assert cfg.test_dataloader == cfg.val_dataloader and cfg.test_evaluator == cfg.val_evaluator and cfg.test_cfg == {}
+
+
 def test_kd_has_the_weight_and_temperature_that_it_has_in_crrcd():
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         kd, crrcd = (MODELS.build(config(name).model) for name in ('kd', 'crrcd'))

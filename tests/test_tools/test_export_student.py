@@ -140,7 +140,7 @@ def test_test_tool_takes_checkpoints_of_every_kind(exported, tmp_path, monkeypat
     cfg.model.teacher_checkpoint = 'nowhere.pth'         # a test needs no teacher
     cfg.experiment_name = what
     cfg.dump(tmp_path / 'config.py')
-    out = tmp_path / 'results.json'
+    out = tmp_path / 'a' / 'new' / 'results.json'
     tool(monkeypatch, 'test.py', tmp_path / 'config.py', checkpoint, '--out', out, '--work-dir', tmp_path / 'test')
     expected = exported['arrays'].message_hub.get_scalar('val/accuracy/top1').current()
     assert json.loads(out.read_text()) == {'accuracy/top1': expected}
@@ -162,3 +162,18 @@ def test_bad_input_is_one_line(runs, tmp_path, monkeypatch, name, args, message)
     with pytest.raises(SystemExit) as error:
         tool(monkeypatch, name, *args)
     assert str(error.value).startswith(f'error: {message}') and '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('name, keys', [
+    ('test.py', ['test_dataloader']), ('test.py', ['test_evaluator']), ('test.py', ['test_cfg']),
+    ('export_student.py', ['test_dataloader', 'train_dataloader'])])
+def test_a_config_without_a_test_is_one_line(runs, tmp_path, monkeypatch, name, keys):
+    cfg = Config.fromfile(next((runs['folder'] / 'arrays').glob('*.py')))
+    for key in keys:
+        cfg[key] = None
+    cfg.dump(tmp_path / 'config.py')
+    checkpoint = runs['folder'] / 'arrays' / 'epoch_2.pth'
+    args = [tmp_path / 'config.py', checkpoint] if name == 'test.py' else [checkpoint, '--config', tmp_path / 'config.py']
+    with pytest.raises(SystemExit) as error:
+        tool(monkeypatch, name, *args)
+    assert f'{keys[0]}' in str(error.value) and str(error.value).startswith('error: ') and '\n' not in str(error.value)

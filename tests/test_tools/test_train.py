@@ -111,6 +111,13 @@ def test_two_processes_on_a_cpu(folder):
      'the loss is nan at iteration'),
     (['student.py', '--cfg-options', 'model.teacher_checkpoint=None', 'model.num_negatives=8'],
      'the queue holds num_negatives=8 samples, fewer than the batch of 16'),
+    (['student.py', '--cfg-options', 'model.teacher_checkpoint=None', 'model.num_negativ=64'],
+     "Distiller has no setting 'num_negativ'"),
+    (['student.py', '--cfg-options', 'model.teacher_checkpoint=None', 'model.num_negatives=many'],
+     "num_negatives is a positive whole number, got 'many'"),
+    (['student.py', '--cfg-options', 'model.teacher_checkpoint=None', 'model.alpha=[0,1]'],
+     'weight of kd: expected a number or points'),
+    (['teacher.py', '--cfg-options', 'model.student.backbone.deep=8'], "ResNetCIFAR has no setting 'deep'"),
 ])
 def test_bad_input_ends_in_one_line(folder, options, message):
     result = train(folder, *options)

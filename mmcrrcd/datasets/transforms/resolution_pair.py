@@ -5,7 +5,7 @@ from mmcv.transforms import BaseTransform
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmcrrcd.errors import InputError
+from mmcrrcd.errors import InputError, is_number
 from mmcrrcd.registry import TRANSFORMS
 
 MODES = {'bilinear': 'bilinear', 'bicubic': 'bicubic', 'area': 'area', 'nearest': 'nearest-exact'}
@@ -39,7 +39,7 @@ def reduce_resolution(images: Tensor, resolution: int | tuple[int, int], interpo
 def check_resolution(resolution: int | tuple[int, int] | None, interpolation: str) -> None:
     """One clear line for settings that cannot work."""
     sides = resolution if isinstance(resolution, (tuple, list)) else (resolution, resolution)
-    if resolution is not None and (len(sides) != 2 or any(not isinstance(side, int) or side < 1 for side in sides)):
+    if resolution is not None and (len(sides) != 2 or any(not is_number(side, whole=True) or side < 1 for side in sides)):
         raise InputError(f'resolution is a number of pixels (or a height and a width), got {resolution!r}')
     if interpolation not in MODES:
         raise InputError(f'interpolation is one of {", ".join(MODES)}, got {interpolation!r}')

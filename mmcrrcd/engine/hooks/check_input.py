@@ -6,6 +6,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop
 
+from mmcrrcd.checkpoint import check_weights
 from mmcrrcd.errors import InputError
 from mmcrrcd.models.algorithms.schedule import Schedule, value_at
 from mmcrrcd.registry import HOOKS
@@ -29,16 +30,35 @@ def check_stages(weights: dict[str, Schedule], losses, epochs: float) -> None:
                          f'{first[name] + 1}; set train_cfg.max_epochs, or shorten the first stage')
 
 
+def check_num_samples(losses, dataset) -> None:
+    """Raises InputError where a loss counts on another number of training images, its ``num_samples``."""
+    images = len(getattr(dataset, 'dataset', dataset))   # behind mmengine's wrappers, which show some images several times
+    for name, loss in losses.items():
+        for part in loss.modules():
+            if (expected := getattr(part, 'num_samples', None)) not in (None, images):
+                raise InputError(f'{name} has num_samples={expected}, and there are {images} training images')
+
+
 @HOOKS.register_module()
 class CheckInputHook(Hook):
-    """Compares, before training, the data's classes with the student's, the batch with what the losses can hold, the weights'
-    schedules with the loop and its length, the place of the images with the loader's workers.
+    """Compares, before training, the data's classes with the student's, the batch and the number of images with what the
+    losses can hold, the weights' schedules with the loop and its length, the place of the images with the loader's workers;
+    and a checkpoint with the model: to resume from it all must fit, to start from it (``load_from``) the student.
 
     A loss that trains only parts of its own at first says in ``student_from`` which epoch is the first for the student.
 
     Raises:
         InputError: they do not fit.
     """
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        weights = checkpoint.get('state_dict', checkpoint)
+        weights, wanted, name = {key.removeprefix('module.'): weights[key] for key in weights}, model.state_dict(), 'training'
+        if not runner._resume:
+            weights, wanted = ({key: part[key] for key in part if key.startswith('student.')} for part in (weights, wanted))
+            name = 'student'
+        check_weights(weights, wanted, runner._load_from or f'the last one in {runner.work_dir}', name)
 
     def before_train(self, runner) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
@@ -56,6 +76,7 @@ class CheckInputHook(Hook):
         images = getattr(loader.dataset, 'images', None)
         if loader.num_workers and getattr(images, 'is_cuda', False):
             raise InputError(f"images kept on the GPU need num_workers=0, got {loader.num_workers}; or say device='cpu'")
+        check_num_samples(model.losses, loader.dataset)
         for loss in model.losses.values():
             if hasattr(loss, 'check_batch'):
                 loss.check_batch(loader.batch_size * get_world_size())

@@ -36,5 +36,10 @@ class EpochSeedHook(Hook):
 
     priority = 'VERY_HIGH'
 
+    def before_train(self, runner) -> None:
+        if getattr(runner.train_dataloader, 'persistent_workers', False):
+            runner.logger.warning('train_dataloader.persistent_workers=True: workers that outlive an epoch are not seeded '
+                                  'anew, so a resumed training draws other augmentations than one never stopped')
+
     def before_train_epoch(self, runner) -> None:
         seed_all(runner.seed, runner.epoch, get_rank())
