@@ -25,6 +25,10 @@ class PaperTable(NamedTuple):
     def methods(self) -> list[str]:
         return [name for name in self.rows if name != 'teacher']
 
+    def cells(self) -> list[tuple[str, tuple[str, str]]]:
+        """(method, pair) of all that can be trained."""
+        return [(method, pair) for method in self.methods() for pair in self.pairs if '_'.join(pair) in self.rows[method]]
+
 
 def paper_table(title: str, pairs: str, rows: str) -> PaperTable:
     pairs = [tuple(pair.split('>')) for pair in pairs.split()]

@@ -1,6 +1,6 @@
 """The config of a cell of the paper's tables: a pair of configs/crrcd/, a method of configs/baselines/, a schedule.
 
-That of a point of its Figure 3 has settings of configs/ablations/ in place of the method.
+That of a point of its Figure 3 has settings of configs/ablations/ in place of the method. For faces it is one of configs/face/.
 """
 from pathlib import Path
 from typing import NamedTuple
@@ -64,6 +64,23 @@ def ablated(name: str, pair: tuple[str, str], recipe: Recipe) -> Config:
     return cfg
 
 
+def face(method: str, pair: tuple[str, str], recipe: Recipe) -> Config:
+    """A config of configs/face/ as it stands but for ``epochs`` and ``amp``; 'naive' is the teacher on 16 pixels scaled up."""
+    teacher, (student, *restored) = pair[0], pair[1].split('_')
+    end = '_'.join(['16px', *([method] if method not in ('student', 'crrcd') else []), *restored])
+    if method == 'naive':
+        cfg = load(f'face/{teacher}_webface')
+        cfg.model.data_preprocessor.update(resolution=16, restore=True)
+    else:
+        cfg = load(f'face/{student}_webface_{end}' if method == 'student' else f'face/{teacher}_{student}_webface_{end}')
+    return shortened(cfg, recipe)
+
+
+def face_teacher(name: str, recipe: Recipe) -> Config:
+    """The face teacher's own config, likewise."""
+    return shortened(load(f'face/{name}_webface'), recipe)
+
+
 def of_the_pair(cfg: Config, method: str, pair: tuple[str, str]) -> None:
     """Constants of the published code that depend on the networks."""
     if method == 'dkd':
@@ -74,7 +91,11 @@ def of_the_pair(cfg: Config, method: str, pair: tuple[str, str]) -> None:
 
 def teacher_recipe(name: str, recipe: Recipe) -> Config:
     """The teacher's own config, as it stands but for ``epochs`` and ``amp``."""
-    cfg = load(f'teachers/{name}_cifar100')
+    return shortened(load(f'teachers/{name}_cifar100'), recipe)
+
+
+def shortened(cfg: Config, recipe: Recipe) -> Config:
+    """``cfg`` with its own schedule and the recipe's ``epochs`` and ``amp``."""
     plain = cfg.train_cfg.max_epochs, cfg.param_scheduler.milestones
     return timed(cfg, plain, Recipe(epochs=recipe.epochs, amp=recipe.amp), FIRST_SEED)
 

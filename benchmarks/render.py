@@ -11,6 +11,7 @@ import classifier_memory
 import critic_alone
 import critic_forms
 import data_time
+import face_tables
 import figure3
 import loss_cost
 import precision
@@ -39,6 +40,9 @@ TABLES = {
     'step_time': lambda: of_one_run(step_time),
     'table1': lambda: reproduced.markdown('table1'),
     'table2': lambda: reproduced.markdown('table2'),
+    'table5': lambda: face_tables.markdown('table5'),
+    'table6': lambda: face_tables.markdown('table6'),
+    'table7': lambda: face_tables.markdown('table7'),
 }
 
 

@@ -55,11 +55,20 @@ def pixels(recipe: str) -> int:
     return int(recipe.split('px__')[0]) if 'px__' in recipe else 32
 
 
+def length(recipe: str) -> str:
+    """The schedule of a recipe's label in words."""
+    schedule, *epochs = recipe.split('px__')[-1].split('_in_')
+    return f'schedule {schedule}' + (f', shortened to {epochs[0].removesuffix("e")} epochs' if epochs else '')
+
+
 def described(recipe: str) -> str:
     """A recipe's label in words."""
-    schedule, *epochs = recipe.split('px__')[-1].split('_in_')
-    length = f', shortened to {epochs[0].removesuffix("e")} epochs' if epochs else ''
-    return f'CIFAR-100, the student sees {pixels(recipe)} pixels, schedule {schedule}{length}'
+    return f'CIFAR-100, the student sees {pixels(recipe)} pixels, {length(recipe)}'
+
+
+def pair_name(method: str, pair: tuple[str, str]) -> str:
+    """What a method trains or tests of a pair: a student alone has no teacher, a teacher on small images no student."""
+    return dict(student=pair[1], naive=pair[0]).get(method, '_'.join(pair))
 
 
 def training_notes(records: list[dict]) -> list[str]:
@@ -95,7 +104,7 @@ class Variant:
                         if record['teacher'] and record['pair'] == '_'.join(pair)}
             return Entry([accuracy for accuracy in teachers.values() if accuracy is not None], paper,
                          not self.shortened, exists)
-        record = self.of.get((method, pair[1] if method == 'student' else '_'.join(pair)))
+        record = self.of.get((method, pair_name(method, pair)))
         shown = 'best' if method in BEST_EPOCH else 'last'
         ours = [seed[shown] for seed in record['seeds'].values()] if record else []
         return Entry(ours, paper, not self.shortened, exists)

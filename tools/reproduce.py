@@ -1,4 +1,4 @@
-"""Tables I and II and Figure 3 of the paper, trained here:
+"""Tables I, II, V, VI and VII and Figure 3 of the paper, trained here:
 ``python tools/reproduce.py table1 --cell kd/resnet56_resnet20 --seeds 1``, ``python tools/reproduce.py fig3 --sweep tau``.
 
 Without ``--cell`` or ``--sweep`` it trains all, missing teachers first. The same command goes on after an interruption and
@@ -12,6 +12,7 @@ import os
 import shlex
 import signal
 import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -24,9 +25,11 @@ from mmcrrcd.errors import InputError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'benchmarks'))
 
+import face_tables  # noqa: E402
 import figure3  # noqa: E402
 import recipes  # noqa: E402
 import reproduced  # noqa: E402
+from face_tables import FACE_TABLES, FaceTable  # noqa: E402
 from paper_tables import PAPER_TABLES, PaperTable  # noqa: E402
 from runs import Run, carry_out, curve, seconds  # noqa: E402
 
@@ -62,7 +65,7 @@ def about_the_teacher(path: str) -> dict:
 
 
 @cache
-def teacher_run(name: str, path: str, recipe: recipes.Recipe) -> Run:
+def teacher_run(name: str, path: str, recipe: recipes.Recipe, compose: Callable[[str, recipes.Recipe], Config]) -> Run:
     """The training of a teacher, in the folder where the pair's config looks for it.
 
     A shortened one has a folder of its own; but a teacher that is there already is taken as it is.
@@ -70,25 +73,33 @@ def teacher_run(name: str, path: str, recipe: recipes.Recipe) -> Run:
     folder = Path(path)
     if recipe.epochs and not is_trained(path):
         folder = WORK / 'teachers' / f'{name}_in_{recipe.epochs}e'
-    run = Run(f'teacher {name}', folder, recipes.teacher_recipe(name, recipe))
+    run = Run(f'teacher {name}', folder, compose(name, recipe))
     run.finished = is_trained(str(folder))
     return run
+
+
+def about_the_training(run: Run) -> dict:
+    """Seconds, hardware, versions and threads of a finished training."""
+    abouts = [json.loads(line) for line in (run.folder / 'about.jsonl').read_text().splitlines()]
+    hardware = ', then '.join(dict.fromkeys(about['hardware'] for about in abouts))
+    return dict(seconds=seconds(run.folder)) | abouts[-1] | dict(hardware=hardware)
 
 
 class Cell:
     """A cell of a table: the file with its results, and the runs that this still lacks, by their seeds."""
 
-    work, compose = WORK, staticmethod(recipes.compose)
+    work, compose, compose_teacher = WORK, staticmethod(recipes.compose), staticmethod(recipes.teacher_recipe)
 
     def __init__(self, table: str, method: str, pair: tuple[str, str], recipe: recipes.Recipe, seeds: list[int]):
         self.table, self.method, self.recipe = table, method, recipe
-        self.pair = pair[1] if method == 'student' else '_'.join(pair)         # a student alone has no teacher
+        self.pair = reproduced.pair_name(method, pair)
         stem = f'{method}__{self.pair}__{recipe.label()}'
         self.file = reproduced.RESULTS / table / f'{stem}.json'
         self.cfg, self.teacher = self.compose(method, pair, recipe), None
-        if path := self.cfg.model.get('teacher_checkpoint'):
-            self.teacher = teacher_run(pair[0], path, recipe)
-            self.cfg.model.teacher_checkpoint = str(self.teacher.folder)
+        if path := self.teacher_path(pair):
+            self.teacher = teacher_run(pair[0], path, recipe, self.compose_teacher)
+            if 'teacher' in self.cfg.model:
+                self.cfg.model.teacher_checkpoint = str(self.teacher.folder)
         record = self.record()
         self.runs = {seed: self.run(seed, self.work / stem) for seed in seeds if not record or str(seed) not in record['seeds']}
         if record:
@@ -97,6 +108,10 @@ class Cell:
             path = self.teacher.folder
             if not self.teacher.finished or about_the_teacher(str(path))['sha256'] != record['teacher']['sha256']:
                 raise InputError(f'{self.file} is of another teacher than that of {path}: move the file away')
+
+    def teacher_path(self, pair: tuple[str, str]) -> str | None:
+        """Where the trained teacher is looked for, None where there is none to train."""
+        return self.cfg.model.get('teacher_checkpoint')
 
     def run(self, seed: int, folder: Path) -> Run:
         cfg = Config(self.cfg.to_dict())
@@ -109,24 +124,31 @@ class Cell:
     def add(self, seed: int) -> str:
         """Puts a finished run into the file; what to say of it."""
         run = self.runs[seed]
-        accuracies, time_taken = curve(run.folder), seconds(run.folder)
-        abouts = [json.loads(line) for line in (run.folder / 'about.jsonl').read_text().splitlines()]
-        hardware = ', then '.join(dict.fromkeys(about['hardware'] for about in abouts))
+        result, said = self.outcome(run)
         record = self.record() or dict(
             table=self.table, method=self.method, pair=self.pair, resolution=self.recipe.resolution or 32,
-            schedule=self.recipe.schedule, epochs=run.epochs, batch=self.cfg.train_dataloader.batch_size,
+            schedule=self.recipe.schedule, epochs=self.cfg.train_cfg.max_epochs, batch=self.cfg.train_dataloader.batch_size,
             lr=self.cfg.optim_wrapper.optimizer.lr, precision='bfloat16' if self.recipe.amp else 'float32',
-            teacher=about_the_teacher(str(self.teacher.folder)) if self.teacher else None,
+            teacher=self.about_teacher(run) if self.teacher else None,
             config=self.cfg.pretty_text, seeds={})
-        last, best = accuracies[run.epochs], max(accuracies.values())
-        record['seeds'][str(seed)] = dict(
-            curve=[accuracies.get(epoch) for epoch in range(1, run.epochs + 1)], last=last, best=best, seconds=time_taken,
-            **abouts[-1] | dict(hardware=hardware, command=shlex.join(['python', *sys.argv])))
+        record['seeds'][str(seed)] = result | dict(command=shlex.join(['python', *sys.argv]))
         self.file.parent.mkdir(parents=True, exist_ok=True)
         part = self.file.with_suffix('.part')
         part.write_text(json.dumps(record, indent=1) + '\n')
         os.replace(part, self.file)
-        return f'{last:.2f} % at the last epoch, {best:.2f} % at the best, {time_taken / 60:.0f} min'
+        return said
+
+    def about_teacher(self, run: Run) -> dict:
+        """Of a finished run."""
+        return about_the_teacher(str(self.teacher.folder))
+
+    def outcome(self, run: Run) -> tuple[dict, str]:
+        """Numbers and conditions of a finished run, and the same in words."""
+        accuracies, conditions = curve(run.folder), about_the_training(run)
+        last, best = accuracies[run.epochs], max(accuracies.values())
+        numbers = dict(curve=[accuracies.get(epoch) for epoch in range(1, run.epochs + 1)], last=last, best=best)
+        minutes = conditions['seconds'] / 60
+        return numbers | conditions, f'{last:.2f} % at the last epoch, {best:.2f} % at the best, {minutes:.0f} min'
 
 
 class Point(Cell):
@@ -135,17 +157,88 @@ class Point(Cell):
     work, compose = WORK / 'fig3', staticmethod(recipes.ablated)
 
 
-def chosen(paper: PaperTable, wanted: list[str] | None) -> list[tuple[str, tuple[str, str]]]:
-    """(method, pair) of each wanted cell, all that have a number in the paper by default."""
-    pairs = {'_'.join(pair): pair for pair in paper.pairs}
-    there = [(method, name) for method in paper.methods() for name in pairs if name in paper.rows[method]]
+class Evaluation(Run):
+    """The test of a face network by one of the tools, after the training that ``needs`` says."""
+
+    def __init__(self, name: str, table: str, folder: Path, cfg: Config, needs: Run, then: Callable[[], str]):
+        super().__init__(name, folder, cfg, needs, then)
+        self.table, self.epochs = FACE_TABLES[table], 0  # of a training
+
+    @property
+    def result(self) -> Path:
+        return self.folder / 'result.json'
+
+    def command(self) -> list[str]:
+        tool = os.path.relpath(Path(__file__).with_name(self.table.tool))
+        return [sys.executable, '-u', tool, str(self.folder / 'config.py'), str(self.needs.folder), *self.table.arguments,
+                '--json', str(self.result)]
+
+
+class FaceCell(Cell):
+    """A cell of a table of faces: its training is the same for all of them, its runs are evaluations.
+
+    'naive' trains nothing but the teacher, of which there is one.
+    """
+
+    work, compose, compose_teacher = WORK / 'faces', staticmethod(recipes.face), staticmethod(recipes.face_teacher)
+
+    def __init__(self, table: str, method: str, pair: tuple[str, str], recipe: recipes.Recipe, seeds: list[int]):
+        super().__init__(table, method, pair, recipe, seeds[:1] if method == 'naive' else seeds)
+
+    def teacher_path(self, pair: tuple[str, str]) -> str | None:
+        return f'work_dirs/{pair[0]}_webface' if self.method == 'naive' else super().teacher_path(pair)
+
+    def run(self, seed: int, folder: Path) -> Evaluation:
+        training = super().run(seed, folder)
+        training.then = lambda: self.trained(training)
+        if is_trained(str(training.folder)) and (training.folder / 'teacher.json').exists():
+            training.finished = True
+            check_same(training.cfg, (training.folder / 'config.py').read_text(), training.folder)
+            now = about_the_teacher(str(self.teacher.folder)) if self.teacher and self.teacher.finished else None
+            if now and now['sha256'] != json.loads((training.folder / 'teacher.json').read_text())['sha256']:
+                raise InputError(f'{training.folder} is of another teacher than that of {self.teacher.folder}: move it away')
+        return Evaluation(f'{training.name}, {self.table}', self.table, training.folder / self.table, training.cfg,
+                          self.teacher if self.method == 'naive' else training, lambda: self.add(seed))
+
+    def trained(self, training: Run) -> str:
+        """Notes whom the student has learned from: it may be tested later, when the teacher is another."""
+        teacher = super().about_teacher(training) if self.teacher else None
+        (training.folder / 'teacher.json').write_text(json.dumps(teacher))
+        return 'trained'
+
+    def about_teacher(self, run: Evaluation) -> dict:
+        trained = run.needs is not self.teacher
+        return json.loads((run.needs.folder / 'teacher.json').read_text()) if trained else super().about_teacher(run)
+
+    def outcome(self, run: Evaluation) -> tuple[dict, str]:
+        found = json.loads(run.result.read_text())
+        about = {key: found[key] for key in ('hardware', 'versions', 'threads')}
+        conditions = about if self.method == 'naive' else about_the_training(run.needs)
+        said = ', '.join(f'{title} {found[key]:.2f} %' for title, key in run.table.numbers.items())
+        return dict(evaluation=found) | conditions, said
+
+
+def need_data(runs: list[Run]) -> None:
+    """Raises InputError where the faces that these runs train on or are tested with are missing."""
+    needed = {}
+    for run in runs:
+        training = {run.cfg.train_dataloader.dataset.data_root: 'CASIA-WebFace'}
+        needed |= run.table.data if isinstance(run, Evaluation) else training
+    if missing := [f'{path} ({what})' for path, what in needed.items() if not Path(path).exists()]:
+        raise InputError(f'missing: {", ".join(missing)}; what lies where is in docs/data.md, what it may be used for in '
+                         'configs/face/README.md')
+
+
+def chosen(paper: PaperTable | FaceTable, wanted: list[str] | None) -> list[tuple[str, tuple[str, str]]]:
+    """(method, pair) of each wanted cell, all that the table has by default."""
+    there = {(method, '_'.join(pair)): (method, pair) for method, pair in paper.cells()}
     for cell in wanted or []:
         method, _, name = cell.partition('/')
         if method not in paper.methods():
             raise InputError(f'--cell {cell}: the table has the methods {", ".join(paper.methods())}; say METHOD/PAIR')
         if (method, name) not in there:
             raise InputError(f'--cell {cell}: {method} has the pairs {", ".join(n for m, n in there if m == method)}')
-    return [(method, pairs[name]) for method, name in there if not wanted or f'{method}/{name}' in wanted]
+    return [cell for (method, name), cell in there.items() if not wanted or f'{method}/{name}' in wanted]
 
 
 def positive(text: str) -> int:
@@ -157,14 +250,14 @@ def positive(text: str) -> int:
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('table', choices=[*PAPER_TABLES, 'fig3'])
+    parser.add_argument('table', choices=[*PAPER_TABLES, *FACE_TABLES, 'fig3'])
     parser.add_argument('--cell', nargs='+', metavar='METHOD/PAIR', help='of a table only these, e.g. crrcd/resnet56_resnet20')
     parser.add_argument('--sweep', nargs='+', choices=figure3.SWEEPS, metavar='SWEEP',
                         help=f'of fig3 only these: {", ".join(figure3.SWEEPS)}')
     parser.add_argument('--seeds', type=positive, default=3, help=f'how many, from {recipes.FIRST_SEED} on (default: 3)')
-    parser.add_argument('--schedule', choices=recipes.SCHEDULES, default=recipes.SCHEDULES[0])
+    parser.add_argument('--schedule', choices=recipes.SCHEDULES, help=f'not for faces (default: {recipes.SCHEDULES[0]})')
     parser.add_argument('--epochs', type=positive, help="shorten the schedule to so many; a method's first stage comes on top")
-    parser.add_argument('--resolution', type=int, choices=[8, 16], help='pixels the student sees (default: all 32)')
+    parser.add_argument('--resolution', type=int, choices=[8, 16], help='pixels the student sees (default: all 32; faces: 16)')
     parser.add_argument('--jobs', type=positive, default=1, help='runs side by side, on different GPUs where there are several')
     parser.add_argument('--amp', action='store_true', help='bfloat16 autocast, on CPU and GPU')
     parser.add_argument('--slurm', metavar='PARTITION', help='start every run by srun (environment: CPUS_PER_TASK SRUN_ARGS)')
@@ -176,7 +269,8 @@ def wanted_cells(args: argparse.Namespace, recipe: recipes.Recipe, console: Cons
     """The cells of a table, or the points of Figure 3 whose queue holds a batch."""
     seeds = list(range(recipes.FIRST_SEED, recipes.FIRST_SEED + args.seeds))
     if args.table != 'fig3':
-        cells = (Cell(args.table, method, pair, recipe, seeds) for method, pair in chosen(PAPER_TABLES[args.table], args.cell))
+        kind, paper = (FaceCell, FACE_TABLES) if args.table in FACE_TABLES else (Cell, PAPER_TABLES)
+        cells = (kind(args.table, method, pair, recipe, seeds) for method, pair in chosen(paper[args.table], args.cell))
         return list({cell.file: cell for cell in cells}.values())        # a student alone stands once for each of its teachers
     points = []
     for name in figure3.names(args.sweep):
@@ -192,8 +286,12 @@ def wanted_cells(args: argparse.Namespace, recipe: recipes.Recipe, console: Cons
 def train_cells(args: argparse.Namespace, recipe: recipes.Recipe, console: Console) -> list[str]:
     """What failed, and why."""
     cells = wanted_cells(args, recipe, console)
-    students = [run for cell in cells for run in cell.runs.values()]
-    runs = [*dict.fromkeys(run.needs for run in students if run.needs and not run.needs.finished), *students]
+    stages = [[run for cell in cells for run in cell.runs.values()]]
+    while needed := [run.needs for run in stages[0] if run.needs and not run.needs.finished]:
+        stages.insert(0, needed)
+    runs = list(dict.fromkeys(run for stage in stages for run in stage))               # teachers first
+    if args.table in FACE_TABLES:
+        need_data(runs)
     for run in runs:
         for file in run.folder.glob('*.py'):             # from here, or from tools/train.py
             check_same(run.cfg, file.read_text(), run.folder)
@@ -204,13 +302,20 @@ def train_cells(args: argparse.Namespace, recipe: recipes.Recipe, console: Conso
 
 def main(argv: list[str] | None = None) -> None:
     args, console = parse_args(argv), Console()
-    recipe = recipes.Recipe(args.schedule, args.epochs, args.resolution, args.amp)
+    faces = args.table in FACE_TABLES
+    schedule, resolution = ((face_tables.SCHEDULE, face_tables.PIXELS) if faces else
+                            (args.schedule or recipes.SCHEDULES[0], args.resolution))
+    recipe = recipes.Recipe(schedule, args.epochs, resolution, args.amp)
     with one_line_errors():
+        if faces and (args.schedule or args.resolution):
+            raise InputError(f'{args.table} is of {resolution} pixels with the schedule {schedule}: leave --schedule and '
+                             '--resolution away')
         if args.cell and args.table == 'fig3' or args.sweep and args.table != 'fig3':
             raise InputError('--cell is for tables, --sweep for fig3')
         failed = [] if args.render else train_cells(args, recipe, console)
         label = recipe.label()
-        results = figure3.curves(label) if args.table == 'fig3' else reproduced.variant(args.table, label)
+        results = (figure3.curves(label) if args.table == 'fig3' else
+                   face_tables.results(args.table, label) if faces else reproduced.variant(args.table, label))
         for file in results.write():
             console.print(str(file), soft_wrap=True)
     if failed:

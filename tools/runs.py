@@ -45,6 +45,13 @@ def seconds(folder: Path) -> float:
     return total
 
 
+def reached(folder: Path) -> int:
+    """Epochs of which there is a checkpoint."""
+    file = folder / 'last_checkpoint'
+    epoch = re.search(r'epoch_(\d+)\.pth$', file.read_text()) if file.exists() else None
+    return int(epoch[1]) if epoch else 0
+
+
 class Run:
     """A training in ``folder``, after ``needs``, and what to do and to say when it has finished."""
 
@@ -59,12 +66,15 @@ class Run:
     def waits(self) -> bool:
         return self.process is None and not self.finished and not self.failure
 
+    def command(self) -> list[str]:
+        return [sys.executable, '-u', __file__, str(self.folder)]
+
     def start(self, slot: int, launch: list[str], env: dict[str, str]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.cfg.dump(self.folder / 'config.py')
         with open(self.folder / 'output.txt', 'w') as output:
-            self.process = subprocess.Popen([*launch, sys.executable, '-u', __file__, str(self.folder)], env=env,
-                                            stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT)
+            self.process = subprocess.Popen([*launch, *self.command()], env=env, stdin=subprocess.PIPE, stdout=output,
+                                            stderr=subprocess.STDOUT)
         self.slot = slot
 
     def end(self) -> str:
@@ -103,10 +113,10 @@ def carry_out(runs: list[Run], jobs: int, slurm: str | None, console: Console) -
         raise InputError('--slurm needs srun, which was not found')
     columns = (TextColumn('{task.description}'), BarColumn(), TextColumn('epoch {task.completed:.0f} / {task.total:.0f}'),
                TimeElapsedColumn(), TextColumn('left'), TimeRemainingColumn())
-    reached, bars = {run: len(curve(run.folder)) for run in runs}, {}
+    done, bars = {run: reached(run.folder) for run in runs}, {}
     with Progress(*columns, console=console, speed_estimate_period=7 * 86_400) as progress:
         total = sum(run.epochs for run in runs)
-        everything = progress.add_task(f'{len(runs)} runs', total=total, completed=sum(reached.values()))
+        everything = progress.add_task(f'{len(runs)} runs', total=total, completed=sum(done.values()))
         try:
             while any(run.waits or run.process for run in runs):
                 for run in runs:
@@ -116,16 +126,16 @@ def carry_out(runs: list[Run], jobs: int, slurm: str | None, console: Console) -
                 ready = [run for run in runs if run.waits and (run.needs is None or run.needs.finished)]
                 for slot, run in zip(free, ready):
                     run.start(slot, *launcher(run, slot, jobs, slurm))
-                    bars[run] = progress.add_task(run.name, total=run.epochs, completed=reached[run])
+                    bars[run] = progress.add_task(run.name, total=run.epochs, completed=done[run])
                 time.sleep(0.2)
                 for run in [run for run in runs if run.process]:
                     ended = run.process.poll() is not None
-                    reached[run] = len(curve(run.folder))
-                    progress.update(bars[run], completed=reached[run])
+                    done[run] = reached(run.folder)
+                    progress.update(bars[run], completed=done[run])
                     if ended:
                         console.print(f'{run.name}: {run.end()}', highlight=False, markup=False, soft_wrap=True)
                         progress.remove_task(bars[run])
-                progress.update(everything, completed=sum(reached.values()))
+                progress.update(everything, completed=sum(done.values()))
         finally:
             for run in runs:
                 if run.process:
@@ -148,9 +158,8 @@ def catch_up(folder: Path) -> None:
         file = find_checkpoint(folder)
     except FileNotFoundError:
         return
-    epoch = safe_load(file)['meta']['epoch']
-    if epoch not in curve(folder):
-        cfg = Config.fromfile(folder / 'config.py')
+    epoch, cfg = safe_load(file)['meta']['epoch'], Config.fromfile(folder / 'config.py')
+    if cfg.get('val_dataloader') and epoch not in curve(folder):
         cfg.work_dir, cfg.experiment_name, cfg.load_from = str(folder / 'evaluation'), 'evaluation', str(file)
         cfg.default_hooks, cfg.custom_hooks = dict(checkpoint=None), []
         metrics = Runner.from_cfg(cfg).val()

@@ -496,7 +496,7 @@ def test_the_table_has_the_papers_words_and_what_is_missing(swept):
     assert '| number of negatives n | 1024 | 70.50 (n = 1) | +0.05 over 512 |' in rows
     assert '| number of negatives n | 64 | not run | no number |' in rows
     assert '| temperature τ | 0.1 (default) | 70.00 ± 1.00 (n = 3) | chosen; 0.08 to 0.1 works well |' in rows
-    assert '| without the relational loss | KD | 68.00 (n = 1) | – |' in rows
+    assert '| without the relational loss | KD (1 CE + 0.5 KD) | 68.00 (n = 1) | – |' in rows
     assert 'anchors' not in page                         # of a sweep that nobody has run
     assert 'the student sees 8 pixels, schedule cifar_240e' in page and 'not comparable' in page and 'different' not in page
 
