@@ -3,7 +3,6 @@ from pathlib import Path
 import pytest
 
 SHARED = Path(__file__).parents[2] / 'shared'
-DATA = Path(__file__).parents[1] / 'data'
 GOLDEN = Path(__file__).parent / 'data' / 'golden'       # what published code returns: see the README there
 
 
@@ -12,12 +11,4 @@ def shared_file(*parts: str) -> Path:
     path = SHARED.joinpath(*parts)
     if not path.exists():
         pytest.skip(f'needs ../shared/{"/".join(parts)}')
-    return path
-
-
-def real_data(*parts: str) -> Path:
-    """A file or folder in ``data/``, where the configs look for it; the test is skipped where it is missing."""
-    path = DATA.joinpath(*parts)
-    if not path.exists():
-        pytest.skip(f'needs data/{"/".join(parts)}')
     return path

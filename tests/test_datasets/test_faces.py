@@ -12,7 +12,6 @@ from mmcrrcd.errors import InputError
 from mmcrrcd.registry import DATASETS
 from PIL import Image
 from torch.utils.data import DataLoader
-from utils import real_data
 
 PEOPLE = {'Ann': 3, 'Bob': 1, 'Cas': 2, 'Dora': 4}
 PAIRS = '2\t1\nAnn\t1\t2\nAnn\t1\tBob\t1\nDora\t1\t2\nDora\t3\tCas\t1\n'
@@ -255,9 +254,8 @@ def test_from_a_config_and_on_the_stock_path(folder):
 
 
 @pytest.mark.slow
-def test_the_real_lfw(tmp_path):
-    root, pairs = real_data('lfw', 'lfw'), real_data('lfw', 'pairs.txt')
-    dataset = FaceFolder(root, 32, exclude=pairs, exclude_folds=[8, 9], min_images=2, cache_dir=tmp_path)
+def test_the_real_lfw(lfw, lfw_pairs_file, tmp_path):
+    dataset = FaceFolder(lfw, 32, exclude=lfw_pairs_file, exclude_folds=[8, 9], min_images=2, cache_dir=tmp_path)
     assert len(names(dataset)) == 1334 and dataset.images.shape[1:] == (32, 32, 3)
     assert dataset.labels.bincount().min() == 2 and dataset.labels.bincount().max() == 236
     assert names(dataset)[dataset.labels.bincount().argmax()] == 'Colin_Powell'

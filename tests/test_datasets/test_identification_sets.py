@@ -10,7 +10,6 @@ from mmcrrcd.datasets import FaceFolder, UCCSFaces, decoded, identification_sets
 from mmcrrcd.errors import InputError
 from PIL import Image
 from scipy.io import savemat
-from utils import real_data
 
 GALLERY = ['12_3.jpg', '7_1.jpg', '12_1.jpg']
 PROBE = ['7_4.jpg', '12_2.jpg']
@@ -200,8 +199,8 @@ def test_orl(tmp_path):
         read_orl(tmp_path)
 
 
-def test_the_real_orl():
-    images = read_orl(real_data('orl', 'orl')).images(16).reshape(40, 10, -1).astype(float)
+def test_the_real_orl(orl):
+    images = read_orl(orl).images(16).reshape(40, 10, -1).astype(float)
     within = np.abs(images[:, :1] - images[:, 1:]).mean()
     between = np.abs(images[:1] - images[1:]).mean()
     assert within < 0.7 * between                        # images of one person are nearer

@@ -11,7 +11,6 @@ from mmcrrcd.datasets import VerificationPairs, bin_pairs, decoded, lfw_pairs
 from mmcrrcd.datasets.verification_sets import read_pairs
 from mmcrrcd.errors import InputError
 from PIL import Image
-from utils import real_data
 
 PAIRS = """2\t2
 Ann\t1\t3
@@ -133,8 +132,8 @@ def test_folds_that_are_not_there(root, folds):
         load(root, folds=folds)
 
 
-def test_the_list_of_the_real_lfw():
-    number, pairs = read_pairs(real_data('lfw', 'pairs.txt'))
+def test_the_list_of_the_real_lfw(lfw_pairs_file):
+    number, pairs = read_pairs(lfw_pairs_file)
     same = np.array([pair.same for pair in pairs]).reshape(10, 2, 300)
     assert number == 10 and same[:, 0].all() and not same[:, 1].any()
     assert [pair.fold for pair in pairs] == [fold for fold in range(10) for _ in range(600)]
@@ -144,12 +143,11 @@ def test_the_list_of_the_real_lfw():
 
 
 @pytest.mark.slow
-def test_the_real_lfw():
-    folder = real_data('lfw', 'lfw')
-    pairs = lfw_pairs(folder, real_data('lfw', 'pairs.txt'), image_size=32)
+def test_the_real_lfw(lfw, lfw_pairs_file):
+    pairs = lfw_pairs(lfw, lfw_pairs_file, image_size=32)
     assert pairs.images.shape == (7701, 32, 32, 3) and len(pairs) == 6000 and pairs.same.sum() == 3000
-    last = (folder.parent / 'pairs.txt').read_text().split('\n')[6000].split()
-    files = [folder / name / f'{name}_{int(number):04d}.jpg' for name, number in (last[:2], last[2:])]
+    last = lfw_pairs_file.read_text().split('\n')[6000].split()
+    files = [lfw / name / f'{name}_{int(number):04d}.jpg' for name, number in (last[:2], last[2:])]
     for row, file in zip((pairs.left[-1], pairs.right[-1]), files):
         assert np.array_equal(pairs.images[row], Image.open(file).resize((32, 32), Image.Resampling.BILINEAR))
 
