@@ -40,6 +40,7 @@ class Sweep(NamedTuple):
 SWEEPS = dict(
     negatives=Sweep('number of negatives n', {
         64: 'negatives_64', 128: 'negatives_128', 256: 'negatives_256', 512: 'default', 1024: 'negatives_1024'}),
+    source=Sweep('negatives come from', {'queue': 'default', 'batch': 'in_batch'}, False),
     tau=Sweep('temperature τ', {
         0.02: 'tau_0.02', 0.05: 'tau_0.05', 0.07: 'tau_0.07', 0.1: 'default', 0.2: 'tau_0.2', 0.3: 'tau_0.3'}),
     dim=Sweep('width of relations and critic', {64: 'dim_64', 128: 'default', 256: 'dim_256'}),

@@ -276,7 +276,7 @@ def wanted_cells(args: argparse.Namespace, recipe: recipes.Recipe, console: Cons
     for name in figure3.names(args.sweep):
         point = Point('fig3', name, figure3.PAIR, recipe, seeds)
         batch = point.cfg.train_dataloader.batch_size
-        if point.cfg.model.get('num_negatives', batch) >= batch:
+        if (point.cfg.model.get('num_negatives') or batch) >= batch:
             points.append(point)
         else:
             console.print(f'{name} is left out: its queue is shorter than the batch of {batch}')

@@ -12,6 +12,7 @@ ablations = {
     'negatives_128': dict(num_negatives=128),
     'negatives_256': dict(num_negatives=256),
     'negatives_1024': dict(num_negatives=1024),
+    'in_batch': dict(num_negatives=None),                # no queue: the batch itself
     'tau_0.02': dict(tau=0.02),
     'tau_0.05': dict(tau=0.05),
     'tau_0.07': dict(tau=0.07),

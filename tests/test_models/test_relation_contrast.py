@@ -113,6 +113,27 @@ def test_equals_loops_with_gradients(normalizer, sampling, centre, anchors):
         torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.parametrize('centre', [None, 'anchor'])
+@pytest.mark.parametrize('normalizer', ['softmax', 'batch', 'none'])
+@pytest.mark.parametrize('sampling', ['supervised', 'unsupervised'])
+def test_without_a_queue_the_batch_serves(sampling, normalizer, centre):
+    torch.manual_seed(0)
+    e_t, e_s = torch.randn(5, 6).double(), torch.randn(5, 4).double().requires_grad_()
+    labels, index = torch.tensor([0, 1, 2, 0, 1]), torch.arange(5)
+    loss = RelationContrastLoss(dim=3, num_negatives=None, tau=0.3, num_anchors=3, sampling=sampling, centre=centre,
+                                normalizer=normalizer, num_samples=50)
+    logits = torch.zeros(5, 3)
+    loss.prepare(Stream((), e_s, logits), Stream((), e_t, logits))
+    loss.double().check_batch(10_000)
+    keys = labels if sampling == 'supervised' else index
+    expected = slow_loss(loss, e_t, e_s, keys, e_t, keys, 3)
+    value = call(loss, e_t, e_s, labels, index)
+    parameters = [e_s, *loss.parameters()]
+    torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-9)
+    for ours, theirs in zip(torch.autograd.grad(value, parameters), torch.autograd.grad(expected, parameters), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-9)
+
+
 def test_chunks_change_nothing(monkeypatch):
     torch.manual_seed(0)
     e_t, e_s = torch.randn(9, 6).double(), torch.randn(9, 4).double().requires_grad_()

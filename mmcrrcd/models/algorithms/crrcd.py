@@ -32,7 +32,7 @@ class CRRCD(Distiller):
     RATIO_INTERVAL = 100
 
     def __init__(self, student: dict, teacher: dict, alpha: Schedule = 0.5, beta: Schedule = 0.2, temperature: float = 4.0,
-                 dim: int = 128, num_negatives: int = 512, tau: float = 0.1, num_anchors: int | None = 8,
+                 dim: int = 128, num_negatives: int | None = 512, tau: float = 0.1, num_anchors: int | None = 8,
                  sampling: str = 'supervised', normalizer: str = 'softmax', centre: str | None = 'anchor',
                  num_samples: int | None = None, objective: dict[str, dict] | None = None, **kwargs):
         parts = {}

@@ -45,11 +45,12 @@ class RelationContrastLoss(nn.Module):
     """Pulls F^{t,s}(e^t_a, e^s_i) to F^t(e^t_a, e^t_i) and away from F^t(e^t_a, e^t_k) of the queue's samples k.
 
     Averaged over the pairs of an anchor a and a sample i != a. The queue takes the batch after scoring; until it has been
-    filled once the loss is zero. With several processes, anchors and queue are the same on every rank.
+    filled once the loss is zero. Without a queue the samples k are those of the batch, the anchor among them. With several processes, anchors and queue are the same on every rank.
 
     Args:
         dim: width of relations and critic.
-        num_negatives: n, the length of the queue; at least the number of samples in a batch of all processes.
+        num_negatives: n, the length of the queue; at least the number of samples in a batch of all processes. None for no
+            queue.
         tau: temperature of the critic.
         num_anchors: how many samples of the batch serve as anchors, None for all. The batch is shuffled, so its first
             samples are as random as any.
@@ -64,7 +65,7 @@ class RelationContrastLoss(nn.Module):
     Shown in the log: ``score_positive`` and ``score_negative``, the mean cosine of the critic.
     """
 
-    def __init__(self, dim: int = 128, num_negatives: int = 512, tau: float = 0.1, num_anchors: int | None = 8,
+    def __init__(self, dim: int = 128, num_negatives: int | None = 512, tau: float = 0.1, num_anchors: int | None = 8,
                  sampling: str = 'supervised', normalizer: str = 'softmax', centre: str | None = 'anchor',
                  num_samples: int | None = None):
         super().__init__()
@@ -89,7 +90,7 @@ class RelationContrastLoss(nn.Module):
         width_t, width_s = teacher.embedding.shape[1], student.embedding.shape[1]
         self.teacher_relation = FeatureRelation(width_t, width_t, self.dim)
         self.cross_relation = FeatureRelation(width_t, width_s, self.dim)
-        self.queue = EmbeddingQueue(self.num_negatives, width_t)
+        self.queue = None if self.num_negatives is None else EmbeddingQueue(self.num_negatives, width_t)
 
     def compile(self, **options) -> None:
         """Compiles the scores and their loss. Not the queue: torch.compile (2.14) keeps it for the backward pass as it is
@@ -99,7 +100,7 @@ class RelationContrastLoss(nn.Module):
 
     def check_batch(self, size: int) -> None:
         """Raises InputError where a batch of ``size`` samples, of all processes together, does not fit the queue."""
-        if size > self.num_negatives:
+        if self.num_negatives is not None and size > self.num_negatives:
             raise InputError(f'the queue holds num_negatives={self.num_negatives} samples, fewer than the batch of {size}')
 
     def forward(self, student: Stream, teacher: Stream, batch: Batch) -> Tensor:
@@ -113,14 +114,18 @@ class RelationContrastLoss(nn.Module):
         anchors = everyone[:self.num_anchors]
         place = torch.arange(len(everyone), device=keys.device).view(dist.get_world_size(), -1)[dist.get_rank()]
         valid = torch.arange(len(anchors), device=keys.device)[:, None] != place
-        use = keys[:, None] != self.queue.key
+        if self.queue is None:
+            others, others_keys, full = everyone, everyones_keys, torch.ones((), dtype=torch.bool, device=keys.device)
+        else:
+            others, others_keys, full = self.queue.embedding, self.queue.key, self.queue.full
+        use = keys[:, None] != others_keys
         batch_t, batch_s, own = teacher.embedding, student.embedding, slice(None)
         if self.critic.centre == 'anchor' and dist.get_world_size() > 1:
             # The mean is that of the whole batch, so the relations of all of it are needed; and so are their gradients.
             batch_t, batch_s, own = everyone, torch.cat(all_gather_with_gradient(student.embedding.contiguous())), place
         # A copy: the backward pass needs these negatives, and the queue moves on before it.
-        samples = (batch_s, torch.cat([batch_t, self.queue.embedding]), own)
-        if self.normalizer == 'batch' and not self._offset_known and self.queue.full:
+        samples = (batch_s, torch.cat([batch_t, others]), own)
+        if self.normalizer == 'batch' and not self._offset_known and full:
             self._set_offset(anchors, valid, samples, use)
         total, shown = 0, 0
         pieces = [(a, v) for a, v in zip(anchors.split(CHUNK), valid.split(CHUNK), strict=True)]
@@ -131,10 +136,10 @@ class RelationContrastLoss(nn.Module):
             total, shown = total + part, shown + scores
         self.shown = dict(score_positive=shown[0] / shown[1].clamp(min=1), score_negative=shown[2] / shown[3].clamp(min=1))
 
-        full = self.queue.full.float()
-        self.queue.push(everyone, everyones_keys)
+        if self.queue is not None:
+            self.queue.push(everyone, everyones_keys)
         pairs = max(len(anchors) * (len(everyone) - 1), 1)
-        return full * total * dist.get_world_size() / pairs
+        return full.float() * total * dist.get_world_size() / pairs
 
     def scores(self, anchors: Tensor, batch_s: Tensor, teachers: Tensor, own: slice | Tensor = slice(None)):
         """Positive (A, b) and negative (A, b, n) scores of the samples ``own`` (b of them) of a batch of B.
@@ -149,7 +154,7 @@ class RelationContrastLoss(nn.Module):
     def _part(self, anchors, valid, samples, use) -> tuple[Tensor, Tensor]:
         """Sum of the loss over the valid pairs of some anchors, and the sums and counts behind ``shown``."""
         positive, negative = self.scores(anchors, *samples)
-        loss = contrast(positive, negative, use, self.tau, self._log_offset())
+        loss = contrast(positive, negative, use, self.tau, self._log_offset(use.shape[1]))
         with torch.no_grad():
             counts, used = valid.to(negative), use.to(negative)
             negatives = torch.einsum('abn,bn->ab', negative, used)
@@ -157,11 +162,11 @@ class RelationContrastLoss(nn.Module):
                                  (counts * used.sum(-1)).sum()])
         return (loss * valid).sum(), shown
 
-    def _log_offset(self) -> Tensor | float | None:
+    def _log_offset(self, n: int) -> Tensor | float | None:
         if self.normalizer == 'softmax':
             return None
         # Eq. 10: P / (P + n / m), with P = exp(s / tau) as printed, or over Z = m x mean.
-        log_n = math.log(self.num_negatives)
+        log_n = math.log(n)
         return log_n + self.log_mean.nan_to_num(neginf=0) if self.normalizer == 'batch' else log_n - math.log(self.num_samples)
 
     @torch.no_grad()
