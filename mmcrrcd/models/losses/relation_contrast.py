@@ -45,7 +45,8 @@ class RelationContrastLoss(nn.Module):
     """Pulls F^{t,s}(e^t_a, e^s_i) to F^t(e^t_a, e^t_i) and away from F^t(e^t_a, e^t_k) of the queue's samples k.
 
     Averaged over the pairs of an anchor a and a sample i != a. The queue takes the batch after scoring; until it has been
-    filled once the loss is zero. Without a queue the samples k are those of the batch, the anchor among them. With several processes, anchors and queue are the same on every rank.
+    filled once the loss is zero. Without a queue the samples k are those of the batch, the anchor
+    among them. With several processes, anchors and queue are the same on every rank.
 
     Args:
         dim: width of relations and critic.
