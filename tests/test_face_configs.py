@@ -22,7 +22,8 @@ from PIL import Image
 from utils import shared_file
 
 ROOT = Path(__file__).parents[1]
-FILES = sorted((ROOT / 'configs' / 'face').glob('*.py'))
+TINYFACE = ROOT / 'configs' / 'face' / 'resnet18_tinyface_16px.py'           # goes on from another config's training
+FILES = sorted(set((ROOT / 'configs' / 'face').glob('*.py')) - {TINYFACE})
 PAIR = 'iresnet50_resnet18_webface_16px'
 TEACHERS = ['iresnet18_webface', 'iresnet50_webface', 'resnet50_webface', 'iresnet18_lfw']
 ROWS = ['resnet18_webface_16px', PAIR, *(f'{PAIR}_{method}' for method in ('kd', 'crd', 'skd', 'horkd'))]
@@ -57,7 +58,7 @@ def test_what_the_folder_holds():
     assert [path.stem for path in FILES] == sorted([*TEACHERS, *ROWS, *(f'{name}_restored' for name in ROWS), *LFW])
 
 
-@every_file
+@pytest.mark.parametrize('path', [*FILES, TINYFACE], ids=lambda path: path.stem)
 def test_is_short_and_starts_with_its_command(path):
     lines = path.read_text(encoding='utf-8').splitlines()
     assert len(lines) <= 25
@@ -208,6 +209,30 @@ def test_a_run_from_folders_to_an_exported_student(faces, tmp_path, monkeypatch)
     images = torch.randn(2, 3, 16, 16)
     with torch.no_grad():
         torch.testing.assert_close(student(images), look(runner.model.eval().student, images).logits)
+
+
+def test_a_trained_student_goes_on_with_other_people(faces, tmp_path):
+    cfg = reduced(ROOT / 'configs' / 'face' / 'resnet18_webface_16px.py', faces)
+    torch.manual_seed(0)
+    trained = MODELS.build(cfg.model)
+    trained.init_weights()
+    torch.save(dict(state_dict=trained.state_dict()), tmp_path / 'trained.pth')
+    cfg = Config.fromfile(TINYFACE)
+    assert cfg.model.student.head.num_classes == 2570 and 'resolution' not in cfg.model.data_preprocessor
+    cfg.model.student.head.num_classes = 5
+    cfg.model.student.init_cfg.checkpoint = str(tmp_path / 'trained.pth')
+    cfg.train_dataloader.dataset.data_root = str(write_faces(tmp_path / 'Training_Set', people=5))
+    cfg.train_dataloader.batch_size, cfg.train_cfg.max_epochs = 6, 1
+    cfg.work_dir, cfg.log_level = str(tmp_path / 'run'), 'ERROR'
+    runner = Runner.from_cfg(cfg)
+    runner.model.init_weights()
+    student = runner.model.student
+    for part in ('backbone', 'neck'):
+        for name, value in getattr(trained.student, part).state_dict().items():
+            assert torch.equal(value, getattr(student, part).state_dict()[name])
+    runner.train()
+    assert runner.iter == 2
+    assert runner.train_dataloader.dataset.images.shape == (15, 16, 16, 3)
 
 
 def test_there_is_no_test_without_test_data(tmp_path, monkeypatch):
