@@ -48,7 +48,8 @@ FACE_TABLES = dict(
         'Table V: face verification on LFW', 'verify_faces.py', ['--pairs', 'data/lfw/pairs.txt', '--images', 'data/lfw/lfw'],
         {'data/lfw/pairs.txt': "LFW's list of pairs", 'data/lfw/lfw': "LFW's faces"},
         {'accuracy': 'accuracy'}, dict(naive=[92.30], skd=[85.87], horkd=[90.03], crrcd=[95.25]), True,
-        'Accuracy in percent, mean of the ten folds.'),
+        'Accuracy in percent, mean of the ten folds. Some people of LFW are in CASIA-WebFace, too, as in most published '
+        'numbers.'),
     table6=FaceTable(
         'Table VI: face identification on UCCS', 'linear_probe.py', ['--dataset', 'uccs', '--data-root', 'data/uccs'],
         {'data/uccs': '180 people of UCCS'},

@@ -2,11 +2,14 @@
 
 That of a point of its Figure 3 has settings of configs/ablations/ in place of the method. For faces it is one of configs/face/.
 """
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from mmengine.config import Config
+
+from mmcrrcd.datasets.faces import list_folders, list_images
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 SCHEDULES = ('cifar_240e', 'paper_35e')
@@ -65,7 +68,9 @@ def ablated(name: str, pair: tuple[str, str], recipe: Recipe) -> Config:
 
 
 def face(method: str, pair: tuple[str, str], recipe: Recipe) -> Config:
-    """A config of configs/face/ as it stands but for ``epochs`` and ``amp``; 'naive' is the teacher on 16 pixels scaled up."""
+    """A config of configs/face/ as it stands but for ``epochs``, ``amp`` and what :func:`counted` counts; 'naive' is the
+    teacher on 16 pixels scaled up.
+    """
     teacher, (student, *restored) = pair[0], pair[1].split('_')
     end = '_'.join(['16px', *([method] if method not in ('student', 'crrcd') else []), *restored])
     if method == 'naive':
@@ -73,12 +78,32 @@ def face(method: str, pair: tuple[str, str], recipe: Recipe) -> Config:
         cfg.model.data_preprocessor.update(resolution=16, restore=True)
     else:
         cfg = load(f'face/{student}_webface_{end}' if method == 'student' else f'face/{teacher}_{student}_webface_{end}')
-    return shortened(cfg, recipe)
+    return shortened(counted(cfg), recipe)
 
 
 def face_teacher(name: str, recipe: Recipe) -> Config:
     """The face teacher's own config, likewise."""
-    return shortened(load(f'face/{name}_webface'), recipe)
+    return shortened(counted(load(f'face/{name}_webface')), recipe)
+
+
+@cache
+def people_and_images(folder: Path) -> tuple[int, int]:
+    """How many there are in a folder of a folder for each person."""
+    images = [number for name in list_folders(folder) if (number := len(list_images(folder / name)))]
+    return len(images), sum(images)
+
+
+def counted(cfg: Config) -> Config:
+    """``cfg`` for as many people and images as its data have: copies of CASIA-WebFace differ."""
+    folder = Path(cfg.train_dataloader.dataset.data_root)
+    if folder.is_dir():                                  # where it is missing, that is said before anything is trained
+        people, images = people_and_images(folder)
+        for network in ('student', 'teacher'):
+            if network in cfg.model:
+                cfg.model[network].head.num_classes = people
+        if 'crd' in cfg.model.get('objective', {}):
+            cfg.model.objective.crd.num_samples = images
+    return cfg
 
 
 def of_the_pair(cfg: Config, method: str, pair: tuple[str, str]) -> None:

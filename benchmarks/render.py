@@ -45,6 +45,8 @@ TABLES = {
     'table7': lambda: face_tables.markdown('table7'),
 }
 
+MARKED = r'<!-- begin (\w+) -->\n.*?<!-- end \1 -->'
+
 
 def rendered(text: str) -> str:
     """``text`` with every marked table made anew."""
@@ -52,7 +54,7 @@ def rendered(text: str) -> str:
         name = match[1]
         return f'<!-- begin {name} -->\n{TABLES[name]()}\n<!-- end {name} -->'
 
-    return re.sub(r'<!-- begin (\w+) -->\n.*?<!-- end \1 -->', table, text, flags=re.DOTALL)
+    return re.sub(MARKED, table, text, flags=re.DOTALL)
 
 
 def pages() -> list[Path]:

@@ -32,4 +32,5 @@ def test_the_tables_are_those_of_the_results(monkeypatch):
     import render
     for page in render.pages():
         text = page.read_text(encoding='utf-8')
+        assert text.count('<!-- begin') == text.count('<!-- end ') == len(re.findall(render.MARKED, text, re.DOTALL))
         assert render.rendered(text) == text, f'{page.name} is out of date: python benchmarks/render.py'

@@ -16,10 +16,15 @@ from .verification_sets import read_pairs, read_text
 SUFFIXES = {'.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp'}
 
 
-def list_images(folder: Path) -> list[tuple[str, int]]:
-    """Names and sizes in bytes of the images right in ``folder``, by name."""
+def mark_of(stat: os.stat_result) -> str:
+    """Size and date of a file."""
+    return f'{stat.st_size} {stat.st_mtime_ns}'
+
+
+def list_images(folder: Path) -> list[tuple[str, str]]:
+    """Names of the images right in ``folder``, by name, each with size and date: what tells that a file is another now."""
     with os.scandir(folder) as entries:
-        return sorted((entry.name, entry.stat().st_size) for entry in entries
+        return sorted((entry.name, mark_of(entry.stat())) for entry in entries
                       if Path(entry.name).suffix.lower() in SUFFIXES and not entry.name.startswith('.'))
 
 
@@ -48,9 +53,11 @@ def read_people(path: Path, folds: Sequence[int] | None) -> set[str]:
 class FaceFolder(ImageArrays):
     """``data_root/<identity>/<image>``: people are the classes, in the order of their folders' names.
 
+    The names stay here, in ``people``: ``metainfo``, which goes into every checkpoint, has numbers in their place.
+
     The first use decodes all images into a file, ``mmcrrcd-<settings>-<fingerprint>.npy`` (37,632 bytes an image of 112
-    pixels), memory-mapped from then on. The fingerprint is that of the names and sizes of the images: where these change, a new
-    file takes the place of the old one. Each choice of people has a file of its own.
+    pixels), memory-mapped from then on. The fingerprint is that of the names, sizes and dates of the images: where these
+    change, a new file takes the place of the old one. Each choice of people has a file of its own.
 
     Args:
         image_size: side. Images of another size are resized as a whole, bilinear with antialiasing; align and crop them before.
@@ -93,8 +100,9 @@ class FaceFolder(ImageArrays):
         settings = fingerprint(map(str, (identities, exclude, exclude_folds and sorted(exclude_folds), min_images,
                                          cache_dir and root.resolve())))
         files = [root / name / image for name, images in found.items() for image, _ in images]
-        marks = (f'{name}/{image} {size}' for name, images in found.items() for image, size in images)
+        marks = (f'{name}/{image} {mark}' for name, images in found.items() for image, mark in images)
         path = Path(cache_dir or root) / f'mmcrrcd-{image_size}px-{settings}-{fingerprint(marks)}.npy'
         images = load_decoded(path, files, partial(decode_files, side=image_size), image_size, str(root))
         labels = np.repeat(np.arange(len(found)), [len(images) for images in found.values()])
-        super().__init__(images, labels, list(found), str(root), device)
+        super().__init__(images, labels, [str(i) for i in range(len(found))], str(root), device)
+        self.people = list(found)

@@ -1,6 +1,7 @@
 """Who is this? Ranks of the right faces of a gallery among all others, with any number of distractors: Table VII of the paper.
 
-The protocol is that of TinyFace (Cheng et al. 2018). All is counted exactly in float64, without a matrix of all similarities:
+The protocol is that of TinyFace (Cheng et al. 2018), whose average precision is the area under the curve of precision over
+recall by trapezoids. All is counted exactly in float64, without a matrix of all similarities:
 of a distractor only this matters, above how many of a probe's right faces it lies.
 """
 from collections.abc import Iterable
@@ -57,9 +58,10 @@ def identify(gallery: Tensor, gallery_ids: Tensor, probe: Tensor, probe_ids: Ten
              distractors: Iterable[Tensor] = ()) -> Identification:
     """Rank all faces of the gallery and all distractors by their cosine with each probe.
 
-    Ties count against the network: a wrong face with the similarity of a right one is before it, and right faces of one
-    similarity share the last one's rank. A probe's average precision is the mean over its right faces of (right faces up to
-    it) / (faces up to it), which is scikit-learn's ``average_precision_score``.
+    Ties count against the network: a wrong face with the similarity of a right one is before it. Precision at a place is
+    (right faces up to it) / (faces up to it), and 1 before the first. A probe's average precision is the mean over its right
+    faces of the mean of the precisions at its place and at the one before. So one right face at rank 2 gives 0.25; means of
+    the precisions at the right faces alone, as scikit-learn's, are larger.
 
     Args:
         gallery, probe: (G, D) and (P, D) embeddings, of any length, on one device; no probe is itself in the gallery.
@@ -82,14 +84,13 @@ def identify(gallery: Tensor, gallery_ids: Tensor, probe: Tensor, probe_ids: Ten
     if missing.any():
         raise InputError(f'{int(missing.sum())} of {len(probe)} probes show persons who are not in the gallery')
     most = int(gallery_ids.unique(return_counts=True)[1].max())
-    thresholds, right, wrong = [], [], []                # of the right faces, ascending, then inf; faces at or above each
+    thresholds, wrong = [], []                           # of the right faces, ascending, then inf; wrong ones at or above each
     for rows, ids in zip(probe.split(ROWS), probe_ids.split(ROWS)):
         scores, own = rows @ gallery.T, ids[:, None] == gallery_ids
         of_right, of_wrong = scores.where(own, -torch.inf), scores.where(~own, -torch.inf)
         found = of_right.topk(most).values
         found = found.where(found.isfinite(), torch.inf).sort().values
         thresholds.append(found)
-        right.append(at_or_above(found, of_right))
         wrong.append(at_or_above(found, of_wrong))
     searched = len(gallery)
     for block in distractors:
@@ -100,8 +101,10 @@ def identify(gallery: Tensor, gallery_ids: Tensor, probe: Tensor, probe_ids: Ten
         for columns in block.split(COLUMNS):
             for rows, found, count in zip(probe.split(ROWS), thresholds, wrong):
                 count += at_or_above(found, rows @ columns.T)
-    thresholds, right, wrong = torch.cat(thresholds), torch.cat(right), torch.cat(wrong)
-    real = thresholds.isfinite()
+    wrong, real = torch.cat(wrong), torch.cat(thresholds).isfinite()
+    right = (real.sum(1, keepdim=True) - torch.arange(most, device=real.device)).clamp(min=1)       # this one and those above
     ranks = wrong.where(real, torch.iinfo(torch.int64).max - 1).amin(1) + 1
-    precisions = (right.double() / (right + wrong).clamp(min=1)).where(real, 0)
+    place = right + wrong
+    before = ((right - 1) / (place - 1).clamp(min=1).double()).where(place > 1, 1)
+    precisions = ((before + right / place.double()) / 2).where(real, 0)
     return Identification(ranks.cpu(), (precisions.sum(1) / real.sum(1)).cpu(), searched)

@@ -49,7 +49,7 @@ def caches(folder: Path) -> list[Path]:
 
 
 def names(dataset: FaceFolder) -> tuple[str, ...]:
-    return dataset.metainfo['classes']
+    return tuple(dataset.people)
 
 
 def plain(folder: Path, people: tuple[str, ...], side: int) -> np.ndarray:

@@ -57,7 +57,7 @@ def test_tinyface(tinyface):
     assert all(part.ids.dtype == np.int64 for part in found)
     assert np.array_equal(found.probe.images(16), [pixels(folder / 'Probe' / name, 16) for name in PROBE])
     train = FaceFolder(tinyface / 'Training_Set', 16)
-    assert train.metainfo['classes'] == ('1', '5') and train.labels.tolist() == [0, 0, 1, 1, 1]
+    assert train.people == ['1', '5'] and train.metainfo['classes'] == ('0', '1') and train.labels.tolist() == [0, 0, 1, 1, 1]
 
 
 @pytest.mark.parametrize('several', (False, True))

@@ -226,6 +226,19 @@ def call(monkeypatch, *command: str) -> None:
     reproduce.main([*command, '--seeds', '1', '--epochs', '1'])
 
 
+def test_networks_and_memory_are_as_large_as_the_data(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for person, number in (('a', 2), ('b', 3), ('empty', 0)):
+        (tmp_path / 'data/casia_webface' / person).mkdir(parents=True)
+        for image in range(number):
+            (tmp_path / 'data/casia_webface' / person / f'{image}.jpg').touch()
+    recipes.people_and_images.cache_clear()
+    cfg = recipes.face('crd', PAIRS[0], Recipe('face_35e', None, 16))
+    recipes.people_and_images.cache_clear()
+    assert cfg.model.student.head.num_classes == cfg.model.teacher.head.num_classes == 2
+    assert cfg.model.objective.crd.num_samples == 5
+
+
 @pytest.mark.slow
 def test_tables_from_teacher_to_page(tiny_faces, monkeypatch, capsys):
     cells = ('--cell', 'kd/iresnet50_resnet18', 'naive/iresnet50_resnet18')

@@ -1,6 +1,7 @@
 """CASIA-WebFace, aligned to 112 pixels, in a folder for each of its 10,575 people.
 
-Mirrored in training, nothing else. Nobody of the test sets is among these people, so training has no validation.
+Mirrored in training, nothing else. No validation: the tests are of other people, but for some whom CASIA-WebFace shares with
+LFW (docs/data.md), and whom the field's numbers leave in.
 """
 from mmengine.dataset import DefaultSampler
 
