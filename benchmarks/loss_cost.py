@@ -43,6 +43,7 @@ from mmengine.device import get_device
 from rich.progress import track
 from step_time import now
 from torch import Tensor, nn
+from torch._subclasses import FakeTensor
 
 from mmcrrcd.models import CRCDLoss, CRDLoss, RelationContrastLoss
 from mmcrrcd.structures import Batch, Stream
@@ -163,8 +164,9 @@ class PeakMemory:
 
 
 def memory_of(tensors) -> dict[int, int]:
-    """Address -> bytes of the memory of ``tensors``, each once."""
-    return {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in tensors}
+    """Address -> bytes of the memory of ``tensors``, each once; the fake ones that torch.compile keeps have none."""
+    storages = [x.untyped_storage() for x in tensors if not isinstance(x, FakeTensor)]
+    return {storage.data_ptr(): storage.nbytes() for storage in storages}
 
 
 def saved_bytes(forward: Callable[[], Tensor]) -> int:

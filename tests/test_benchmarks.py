@@ -41,6 +41,13 @@ def test_saved_bytes_are_those_of_the_definition(loss_cost):
     assert loss_cost.saved_bytes(recomputed) == pytest.approx(4 * 200, abs=8)    # the input only
 
 
+def test_saved_bytes_leave_out_tensors_without_memory(loss_cost):
+    compiled = torch.compile(torch.nn.Linear(3, 3), backend='aot_eager')
+    compiled(torch.ones(2, 3))                           # keeps fake tensors
+    x = torch.randn(10, 20, requires_grad=True)
+    assert loss_cost.saved_bytes(lambda: x.exp().sum()) == pytest.approx(4 * 200, abs=8)
+
+
 def test_saved_bytes_grow_with_negatives_and_not_with_pairs(loss_cost):
     by_n = [saved(loss_cost, batch=32, negatives=n) for n in (256, 512, 1024)]
     assert by_n[2] - by_n[1] == pytest.approx(2 * (by_n[1] - by_n[0]), rel=0.01)
