@@ -76,7 +76,10 @@ def training_notes(records: list[dict]) -> list[str]:
     steps = sorted({f'batch {record["batch"]}, learning rate {record["lr"]}, {record["precision"]}' for record in records})
     teachers = sorted({f'{Path(r["teacher"]["checkpoint"]).name} {r["teacher"]["epochs"]} epochs'
                        for r in records if r['teacher']})
-    where = sorted({conditions(seed) for record in records for seed in record['seeds'].values()})
+    seeds = [seed for record in records for seed in record['seeds'].values()]
+    where = sorted({conditions(seed) for seed in seeds})
+    if together := max((len(seed.get('in_step', [])) for seed in seeds), default=0):
+        where.insert(0, f'Trained in step, up to {together} in one process: on the same batches, crops and flips.')
     return [f'{name}: {"; ".join(values)}.' for name, values in (('Training', steps), ('Teachers', teachers))
             if values] + where
 

@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / 'tools'), str(ROOT / 'benchmarks')]
 
 import figure3  # noqa: E402
+import in_step  # noqa: E402
 import recipes  # noqa: E402
 import reproduce  # noqa: E402
 import reproduced  # noqa: E402
@@ -171,7 +172,7 @@ val_dataloader.update(dataset=dict(type=GlyphArrays, split='test', num_images=50
 '''
 TINY_TABLE = PaperTable('Table T: two small networks', [R56_R20], {
     name: {'resnet56_resnet20': number}
-    for name, number in dict(teacher=90.0, student=1.0, kd=99.0, fsp=50.0, at=40.0).items()})
+    for name, number in dict(teacher=90.0, student=1.0, kd=99.0, fsp=50.0, at=40.0, ab=30.0, crrcd=99.0).items()})
 EPOCHS = 30
 
 
@@ -260,6 +261,100 @@ def test_a_table_from_teacher_to_picture(tiny_table, monkeypatch, capsys):
     reproduce.about_the_teacher.cache_clear()
     with pytest.raises(SystemExit, match='kd__.*json is of another teacher than that of'):
         reproduce.main(['tiny', '--cell', 'kd/resnet56_resnet20', '--seeds', '2', '--epochs', str(EPOCHS)])
+
+
+IN_STEP = ['tiny', '--in-step', '--seeds', '1', '--epochs', '4', '--cell']
+
+
+def weights_of(method: str, pair: str = 'resnet56_resnet20') -> dict:
+    folder = Path('work_dirs/reproduce') / f'{method}__{pair}__cifar_240e_in_4e' / 'seed5'
+    return safe_load(find_checkpoint(folder))['state_dict']
+
+
+def start_anew() -> None:
+    """Forgets all results and all that was trained but the teacher."""
+    shutil.rmtree('results')
+    for folder in Path('work_dirs/reproduce').iterdir():
+        if folder.name != 'teachers':
+            shutil.rmtree(folder)
+
+
+def test_in_step_a_student_learns_what_it_learns_by_itself(tiny_table):
+    cells = ['kd/resnet56_resnet20', 'student/resnet56_resnet20', 'at/resnet56_resnet20']
+    reproduce.main([*IN_STEP, *cells])
+    file, = (tiny_table / 'results' / 'tiny').glob('kd__*.json')
+    kd = json.loads(file.read_text())
+    assert kd['seeds']['5']['in_step'] == ['student/resnet20 seed 5', 'kd/resnet56_resnet20 seed 5',
+                                           'at/resnet56_resnet20 seed 5']
+    assert len(kd['seeds']['5']['curve']) == 4 and kd['seeds']['5']['seconds'] > 0
+    assert not list(Path('work_dirs/reproduce/in_step').iterdir())
+    together = {'kd': weights_of('kd'), 'student': weights_of('student', 'resnet20')}
+
+    start_anew()
+    reproduce.main([option for option in [*IN_STEP, *cells[:2]] if option != '--in-step'])
+    alone = json.loads(file.read_text())
+    assert alone['seeds']['5']['curve'] == kd['seeds']['5']['curve'] and 'in_step' not in alone['seeds']['5']
+    for name, pair in (('kd', 'resnet56_resnet20'), ('student', 'resnet20')):
+        weights = weights_of(name, pair)
+        assert weights.keys() == together[name].keys()
+        assert all(torch.equal(weights[key], together[name][key]) for key in weights)
+
+
+def test_in_step_an_interrupted_training_goes_on_to_the_same_weights(tiny_table, monkeypatch):
+    command = [*IN_STEP, 'crrcd/resnet56_resnet20', 'ab/resnet56_resnet20']
+    reproduce.main(command)                              # of AB, a stage of its own comes first
+    whole = {method: weights_of(method) for method in ('crrcd', 'ab')}
+    start_anew()
+    write = in_step.write
+
+    def killed(state, file):
+        write(state, file)
+        if state.get('epoch') == 2:
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(in_step, 'write', killed)
+        reproduce.main(command)
+    state, = Path('work_dirs/reproduce/in_step').iterdir()
+    with pytest.raises(SystemExit, match=f'{state.name} is of a training without kd/resnet56_resnet20 seed 5'):
+        reproduce.main([*command, 'kd/resnet56_resnet20'])
+    longer = [option if option != '4' else '5' for option in command]
+    with pytest.raises(SystemExit, match=f'{state.name} is of a training of ab/.* with other settings'):
+        reproduce.main(longer)
+    reproduce.main(command)
+    for method in whole:
+        weights = weights_of(method)
+        assert all(torch.equal(weights[key], whole[method][key]) for key in whole[method])
+    assert not state.exists()
+
+
+def test_in_step_a_lost_run_ends_no_others(tiny_table):
+    file = recipes.CONFIGS / 'baselines' / 'at.py'
+    file.write_text(file.read_text() + '\nmodel["objective"]["at"]["weight"] = 1e38\n')
+    with pytest.raises(SystemExit) as error:
+        reproduce.main([*IN_STEP, 'at/resnet56_resnet20', 'kd/resnet56_resnet20'])
+    how_many, which = error.value.code.splitlines()
+    assert how_many == '1 failed:' and which.startswith('at/resnet56_resnet20 seed 5: loss or weights are not finite after')
+    file, = (tiny_table / 'results' / 'tiny').glob('*.json')
+    assert file.name.startswith('kd__')
+
+
+def test_what_cannot_go_in_step(tiny_table):
+    cfg = compose('kd', R56_R20, Recipe())
+    run = runs.Run('kd', Path('kd'), cfg)
+    run.folder.mkdir()
+    (run.folder / 'last_checkpoint').write_text('epoch_3.pth')
+    with pytest.raises(InputError, match='kd has been begun by itself'):
+        in_step.groups([run])
+    other = runs.Run('other', Path('other'), compose('kd', ('resnet110', 'resnet20'), Recipe()))
+    with pytest.raises(InputError, match='of one teacher, these have work_dirs/resnet110_cifar100, work_dirs/resnet56_'):
+        in_step.groups([runs.Run('kd', Path('elsewhere'), cfg), other])
+    with pytest.raises(SystemExit, match='--in-step is for tables I and II and for fig3, without --slurm'):
+        reproduce.main(['tiny', '--in-step', '--slurm', 'gpus'])
+    assert len(in_step.groups([runs.Run('a', Path('a'), compose('student', R56_R20, Recipe(), seed=5)),
+                               runs.Run('b', Path('b'), compose('kd', R56_R20, Recipe(), seed=6))])) == 2
+    assert len(in_step.groups([runs.Run('a', Path('a'), compose('student', R56_R20, Recipe(), seed=5)),
+                               runs.Run('b', Path('b'), compose('kd', R56_R20, Recipe(), seed=5))])) == 1
 
 
 def test_a_student_alone_is_trained_once_for_all_its_teachers(tiny_table):
