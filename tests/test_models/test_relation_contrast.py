@@ -141,14 +141,16 @@ def test_chunks_change_nothing(monkeypatch):
     loss = RelationContrastLoss(dim=3, num_negatives=12, num_anchors=None)
     filled(loss, e_t, e_s, queue, keys)
     results = []
-    for chunk in (100, 2):
+    for kept, chunk in ((100, 100), (2, 2), (2, 4)):
+        monkeypatch.setattr(module, 'KEPT', kept)
         monkeypatch.setattr(module, 'CHUNK', chunk)
         loss.queue.pushed.zero_()
         loss.queue.push(queue, keys)
         value = call(loss, e_t, e_s, labels)
         results.append((value, *torch.autograd.grad(value, [e_s, *loss.parameters()])))
-    for whole, chunked in zip(*results, strict=True):
-        torch.testing.assert_close(whole, chunked, rtol=1e-12, atol=1e-12)
+    for whole, *chunked in zip(*results, strict=True):
+        for each in chunked:
+            torch.testing.assert_close(whole, each, rtol=1e-12, atol=1e-12)
 
 
 def test_the_loss_counts_once_the_queue_is_full():

@@ -16,7 +16,9 @@ from mmcrrcd.structures import Batch, Stream
 from .critic import RelationCritic
 from .relation import FeatureRelation
 
-CHUNK = 8          # anchors at once; peak memory is CHUNK x ((batch + negatives) x dim + batch x negatives)
+# Peak memory is anchors at once x ((batch + negatives) x dim + batch x negatives). So many are taken at once and kept for the
+# backward pass; more than that are taken CHUNK at a time and computed again there.
+KEPT, CHUNK = 8, 4
 
 
 def contrast(positive: Tensor, negative: Tensor, use: Tensor, tau: float, log_offset: Tensor | float | None) -> Tensor:
@@ -129,7 +131,8 @@ class RelationContrastLoss(nn.Module):
         if self.normalizer == 'batch' and not self._offset_known and full:
             self._set_offset(anchors, valid, samples, use)
         total, shown = 0, 0
-        pieces = [(a, v) for a, v in zip(anchors.split(CHUNK), valid.split(CHUNK), strict=True)]
+        size = KEPT if len(anchors) <= KEPT else CHUNK
+        pieces = list(zip(anchors.split(size), valid.split(size), strict=True))
         for some, their_valid in pieces:
             inputs = (some, their_valid, samples, use)
             part, scores = (checkpoint(self._part, *inputs, use_reentrant=False, preserve_rng_state=False) if len(pieces) > 1
