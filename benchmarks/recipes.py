@@ -86,6 +86,20 @@ def face_teacher(name: str, recipe: Recipe) -> Config:
     return shortened(counted(load(f'face/{name}_webface')), recipe)
 
 
+def further(config: str, cfg: Config, checkpoint: Path, recipe: Recipe) -> Config:
+    """The training of another face config, from where that of ``cfg`` ended: its network, and how it sees the images."""
+    new = counted(load(config))
+    head = cfg.model.student.head | dict(num_classes=new.model.student.head.num_classes)
+    start = dict(type='Pretrained', checkpoint=str(checkpoint), prefix='student')
+    new.model.student = cfg.model.student | dict(head=head, init_cfg=start)
+    if cfg.model.data_preprocessor.get('restore'):       # small images are brought to the size that they are restored to
+        new.model.data_preprocessor, new.model.input_size = cfg.model.data_preprocessor, cfg.model.input_size
+        new.train_dataloader.dataset.image_size = cfg.model.input_size
+    new = shortened(new, recipe)
+    new.randomness.seed = cfg.randomness.seed
+    return new
+
+
 @cache
 def people_and_images(folder: Path) -> tuple[int, int]:
     """How many there are in a folder of a folder for each person."""

@@ -29,7 +29,7 @@ import face_tables  # noqa: E402
 import figure3  # noqa: E402
 import recipes  # noqa: E402
 import reproduced  # noqa: E402
-from face_tables import FACE_TABLES, FaceTable  # noqa: E402
+from face_tables import FACE_TABLES, TRAINING_DATA, FaceTable  # noqa: E402
 from in_step import carry_out_in_step  # noqa: E402
 from paper_tables import PAPER_TABLES, PaperTable  # noqa: E402
 from runs import Run, carry_out, curve, seconds  # noqa: E402
@@ -159,7 +159,7 @@ class Point(Cell):
 
 
 class Evaluation(Run):
-    """The test of a face network by one of the tools, after the training that ``needs`` says."""
+    """The test of a face network by one of the tools, after the training that ``needs`` says, by the config of that."""
 
     def __init__(self, name: str, table: str, folder: Path, cfg: Config, needs: Run, then: Callable[[], str]):
         super().__init__(name, folder, cfg, needs, then)
@@ -198,8 +198,19 @@ class FaceCell(Cell):
             now = about_the_teacher(str(self.teacher.folder)) if self.teacher and self.teacher.finished else None
             if now and now['sha256'] != json.loads((training.folder / 'teacher.json').read_text())['sha256']:
                 raise InputError(f'{training.folder} is of another teacher than that of {self.teacher.folder}: move it away')
-        return Evaluation(f'{training.name}, {self.table}', self.table, training.folder / self.table, training.cfg,
-                          self.teacher if self.method == 'naive' else training, lambda: self.add(seed))
+        last = self.teacher if self.method == 'naive' else self.further(training)
+        return Evaluation(f'{training.name}, {self.table}', self.table, training.folder / self.table,
+                          training.cfg if self.method == 'naive' else last.cfg, last, lambda: self.add(seed))
+
+    def further(self, training: Run) -> Run:
+        """The last training before the test: this one, or the one by which the table lets it go on."""
+        config = FACE_TABLES[self.table].further
+        if config is None:
+            return training
+        folder, checkpoint = training.folder / Path(config).name, training.folder / f'epoch_{training.epochs}.pth'
+        run = Run(f'{training.name}, further', folder, recipes.further(config, training.cfg, checkpoint, self.recipe), training)
+        run.finished = is_trained(str(folder))
+        return run
 
     def trained(self, training: Run) -> str:
         """Notes whom the student has learned from: it may be tested later, when the teacher is another."""
@@ -208,8 +219,9 @@ class FaceCell(Cell):
         return 'trained'
 
     def about_teacher(self, run: Evaluation) -> dict:
-        trained = run.needs is not self.teacher
-        return json.loads((run.needs.folder / 'teacher.json').read_text()) if trained else super().about_teacher(run)
+        if run.needs is self.teacher:
+            return super().about_teacher(run)
+        return json.loads((run.folder.parent / 'teacher.json').read_text())
 
     def outcome(self, run: Evaluation) -> tuple[dict, str]:
         found = json.loads(run.result.read_text())
@@ -223,8 +235,8 @@ def need_data(runs: list[Run]) -> None:
     """Raises InputError where the faces that these runs train on or are tested with are missing."""
     needed = {}
     for run in runs:
-        training = {run.cfg.train_dataloader.dataset.data_root: 'CASIA-WebFace'}
-        needed |= run.table.data if isinstance(run, Evaluation) else training
+        root = run.cfg.train_dataloader.dataset.data_root
+        needed |= run.table.data if isinstance(run, Evaluation) else {root: TRAINING_DATA[root]}
     if missing := [f'{path} ({what})' for path, what in needed.items() if not Path(path).exists()]:
         raise InputError(f'missing: {", ".join(missing)}; what lies where is in docs/data.md, what it may be used for in '
                          'configs/face/README.md')

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from PIL import Image
 from scipy.io import savemat
 
+from mmcrrcd.checkpoint import safe_load
 from mmcrrcd.datasets import lfw_pairs
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.embeddings import embed_images, load_classifier
@@ -65,7 +66,8 @@ def test_a_shorter_schedule_in_proportion():
 @pytest.mark.parametrize('name, missing', dict(
     table5="data/casia_webface (CASIA-WebFace), data/lfw/pairs.txt (LFW's list of pairs), data/lfw/lfw (LFW's faces)",
     table6='data/casia_webface (CASIA-WebFace), data/uccs (180 people of UCCS)',
-    table7='data/casia_webface (CASIA-WebFace), data/tinyface (TinyFace)').items())
+    table7="data/casia_webface (CASIA-WebFace), data/tinyface/Training_Set (TinyFace's training set), data/tinyface (TinyFace)"
+    ).items())
 def test_missing_data_is_one_line_before_any_training(name, missing, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(reproduced, 'RESULTS', tmp_path / 'results')
@@ -200,6 +202,9 @@ def write_data(root: Path) -> None:
                                                      f'{key}_ids': np.arange(PEOPLE)[:, None]})
     for number in range(5):
         write(tests / 'Gallery_Distractor' / f'd{number}.jpg', 50 + number, 0, 20)
+    for person in range(6):
+        for number in range(5):
+            write(root / 'tinyface' / 'Training_Set' / f'{person}' / f'{number}.jpg', 70 + person, number, 20)
 
 
 @pytest.fixture
@@ -224,6 +229,22 @@ def call(monkeypatch, *command: str) -> None:
     reproduce.teacher_run.cache_clear()                  # as in a new process
     monkeypatch.setattr(sys, 'argv', ['reproduce.py', *command])
     reproduce.main([*command, '--seeds', '1', '--epochs', '1'])
+
+
+@pytest.mark.parametrize('pair', PAIRS, ids='-'.join)
+def test_a_training_goes_on_by_another_config(pair):
+    cfg = recipes.face('crrcd', pair, Recipe('face_35e', 7, 16))
+    cfg.randomness.seed = 6
+    new = recipes.further('face/resnet18_tinyface_16px', cfg, Path('run/epoch_7.pth'), Recipe('face_35e', 7, 16, True))
+    student, own = new.model.student, recipes.load('face/resnet18_tinyface_16px')
+    assert student.backbone == cfg.model.student.backbone and student.neck == cfg.model.student.neck
+    assert student.head.num_classes == 2570 and cfg.model.student.head.num_classes == 10_575
+    assert student.init_cfg == dict(type='Pretrained', checkpoint='run/epoch_7.pth', prefix='student')
+    assert 'teacher' not in new.model and new.train_cfg.max_epochs == 7 and new.randomness.seed == 6
+    assert new.optim_wrapper.optimizer.lr == 0.002 and new.optim_wrapper.type == 'mmcrrcd.BF16OptimWrapper'
+    restored = pair[1].endswith('_restored')
+    assert new.train_dataloader.dataset.image_size == new.model.input_size == (112 if restored else 16)
+    assert new.model.data_preprocessor == (cfg if restored else own).model.data_preprocessor
 
 
 def test_networks_and_memory_are_as_large_as_the_data(monkeypatch, tmp_path):
@@ -273,6 +294,17 @@ def test_tables_from_teacher_to_page(tiny_faces, monkeypatch, capsys):
     capsys.readouterr()
     call(monkeypatch, 'table7', cells[0], cells[2])
     assert 'cells: 1; runs to go: 1,' in capsys.readouterr().out
+    call(monkeypatch, 'table7', *cells[:2])              # trains further first
+    assert 'cells: 1; runs to go: 2,' in capsys.readouterr().out
+    further = safe_load(folder / 'resnet18_tinyface_16px' / 'epoch_1.pth')['state_dict']
+    before = safe_load(folder / 'epoch_1.pth')['state_dict']
+    assert further['student.head.weight'].shape[0] == 6 and before['student.head.weight'].shape[0] == 8
+    assert not any(key.startswith('teacher') for key in further)
+    tested = json.loads((results / 'table7' / 'kd__iresnet50_resnet18__16px__face_35e_in_1e.json').read_text())
+    assert tested['teacher'] == kd['teacher'] and 0 < tested['seeds']['5']['evaluation']['rank-20'] <= 100
+    assert Config.fromfile(folder / 'table7' / 'config.py').model.student.head.num_classes == 6
+    first = 'student.backbone.conv1.weight'              # it has gone on, a step further, and not begun anew
+    assert 0 < (further[first] - before[first]).abs().max() < 0.01 * before[first].abs().max()
     for file, number in (('table6/kd__iresnet50_resnet18', 'mean'), ('table7/naive__iresnet50', 'rank-20')):
         found = json.loads((results / f'{file}__16px__face_35e_in_1e.json').read_text())
         assert 0 < found['seeds']['5']['evaluation'][number] <= 100 and found['teacher'] == kd['teacher']
@@ -285,6 +317,7 @@ def test_tables_from_teacher_to_page(tiny_faces, monkeypatch, capsys):
     with pytest.raises(InputError, match='is of a run with other settings'):
         reproduce.FaceCell('table5', 'kd', PAIRS[0], Recipe('face_35e', 1, 16, True), [5])
     (folder / 'teacher.json').write_text(json.dumps(kd['teacher'] | dict(sha256='another')))
+    (results / 'table7' / 'kd__iresnet50_resnet18__16px__face_35e_in_1e.json').unlink()
     reproduce.teacher_run.cache_clear()
     with pytest.raises(InputError, match='seed5 is of another teacher than that of .*iresnet50_in_1e: move it away'):
         reproduce.FaceCell('table7', 'kd', PAIRS[0], Recipe('face_35e', 1, 16), [5])
