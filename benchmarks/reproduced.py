@@ -78,8 +78,8 @@ def training_notes(records: list[dict]) -> list[str]:
                        for r in records if r['teacher']})
     seeds = [seed for record in records for seed in record['seeds'].values()]
     where = sorted({conditions(seed) for seed in seeds})
-    if together := max((len(seed.get('in_step', [])) for seed in seeds), default=0):
-        where.insert(0, f'Trained in step, up to {together} in one process: on the same batches, crops and flips.')
+    if together := sorted({', '.join(seed['in_step']) for seed in seeds if 'in_step' in seed}):
+        where.insert(0, f'Trained in step, on the same batches, crops and flips: {"; ".join(together)}.')
     return [f'{name}: {"; ".join(values)}.' for name, values in (('Training', steps), ('Teachers', teachers))
             if values] + where
 

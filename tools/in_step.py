@@ -1,12 +1,16 @@
 """Several trainings in one process, in step: the same batches for all, and a teacher that is asked once for all of them.
 
 Where a teacher's answers cost more than a small student this saves most of the time, and the students of a table differ in
-their method alone. Each has the weights, losses, optimiser and schedules that its config gives it.
+their method alone. Each has the weights, losses, optimiser and schedules that its config gives it. There is no log but the
+test accuracy after each epoch.
 """
+import fcntl
 import hashlib
 import json
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -19,9 +23,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from runs import Run, reached
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from mmcrrcd.checkpoint import safe_load
 from mmcrrcd.engine import seed_all
+from mmcrrcd.engine.hooks.check_input import check_training
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.errors import InputError
 from mmcrrcd.models import Distiller
@@ -44,25 +50,31 @@ class Answers:
 class Student:
     """A run's model, optimiser and schedules, and its test accuracy after each epoch.
 
-    ``answers`` are those of a teacher that another student has loaded; None for the first.
+    ``answers`` are those of a teacher that another student has loaded; None for the first. Raises InputError where the
+    method refuses the networks, or the data do not fit it.
     """
 
-    def __init__(self, run: Run, answers: Answers | None):
-        self.run, self.curve, self.loss = run, [], 0.0
-        model = run.cfg.model.to_dict()
-        self.answers = answers if model.get('teacher_checkpoint') else None
-        if self.answers:
-            model.update(teacher=answers.teacher, teacher_checkpoint=None)
+    def __init__(self, run: Run, answers: Answers | None, loader: DataLoader):
+        self.run, self.curve, self.loss, self.answers = run, [], 0.0, None
         set_random_seed(run.cfg.randomness.seed)
-        self.model = MODELS.build(model)
+        self.model = MODELS.build(run.cfg.model)
+        check_training(self.model, loader, run.epochs)
+        shares = run.cfg.model.get('teacher_checkpoint') is not None
+        if shares and answers:
+            self.model.use_teacher(answers.teacher)
         self.model.init_weights()
         self.model.to(get_device()).train()
-        if run.cfg.model.get('teacher_checkpoint'):
-            self.answers = self.answers or Answers(self.model)
+        if shares:
+            self.answers = answers or Answers(self.model)
             self.model.teach = self.answers
         self.wrapper = build_optim_wrapper(self.model, run.cfg.optim_wrapper)
         schedules = run.cfg.param_scheduler if isinstance(run.cfg.param_scheduler, list) else [run.cfg.param_scheduler]
         self.schedules = [PARAM_SCHEDULERS.build(dict(schedule, optimizer=self.wrapper)) for schedule in schedules]
+
+    @property
+    def checkpoint(self) -> Path:
+        """The last of its training."""
+        return self.run.folder / f'epoch_{self.run.epochs}.pth'
 
     def step(self, batch: dict) -> None:
         """Learns from a batch that the preprocessor has been through."""
@@ -86,7 +98,8 @@ class Student:
         return [self.model, self.wrapper, *self.schedules]
 
     def state(self) -> dict:
-        return dict(config=self.run.cfg.pretty_text, curve=self.curve, parts=[part.state_dict() for part in self.parts()])
+        return dict(config=self.run.cfg.pretty_text, checkpoint=str(self.checkpoint), curve=self.curve,
+                    parts=[part.state_dict() for part in self.parts()])
 
     def load(self, state: dict, file: Path) -> None:
         """Raises InputError where the state in ``file`` is of another config."""
@@ -97,19 +110,18 @@ class Student:
             part.load_state_dict(saved)
 
     def finish(self, seconds: float, together: list[str]) -> str:
-        """Leaves in the run's folder what a training by itself would: config, checkpoint, curve, conditions."""
-        folder, epoch = self.run.folder, self.run.epochs
-        folder.mkdir(parents=True, exist_ok=True)
-        self.run.cfg.dump(folder / 'config.py')
-        write(dict(state_dict=self.model.state_dict(), meta=dict(epoch=epoch, cfg=self.run.cfg.pretty_text)),
-              folder / f'epoch_{epoch}.pth')
-        (folder / 'last_checkpoint').write_text(str(folder / f'epoch_{epoch}.pth'))
+        """Leaves in the run's folder what a finished training has: config, weights, curve, conditions (``seconds`` of all)."""
+        self.run.folder.mkdir(parents=True, exist_ok=True)
+        self.run.cfg.dump(self.run.folder / 'config.py')
+        write(dict(state_dict=self.model.state_dict(), meta=dict(epoch=self.run.epochs, cfg=self.run.cfg.pretty_text)),
+              self.checkpoint)
         rows = (json.dumps({'accuracy/top1': accuracy, 'step': i}) + '\n' for i, accuracy in enumerate(self.curve, 1))
-        (folder / 'evaluated.json').write_text(''.join(rows))
+        (self.run.folder / 'evaluated.json').write_text(''.join(rows))
         about = about_this_run() | dict(seconds=seconds, in_step=together)
-        (folder / 'about.jsonl').write_text(json.dumps(about) + '\n')
-        self.run.finished = True
-        return self.run.then()
+        (self.run.folder / 'about.jsonl').write_text(json.dumps(about) + '\n')
+        said, self.run.finished = self.run.then(), True
+        (self.run.folder / 'last_checkpoint').write_text(str(self.checkpoint))
+        return said
 
 
 def write(state: dict, file: Path) -> None:
@@ -122,50 +134,89 @@ def write(state: dict, file: Path) -> None:
 def groups(runs: list[Run]) -> dict[str, list[Run]]:
     """Those together that have data, batches, seed and resolution in common, and a name for each group.
 
-    Raises InputError where a group has several teachers, or a run has been begun otherwise.
+    Raises InputError where a group has several teachers, or a run has been begun by itself.
     """
-    found = {}
+    found, named = {}, {}
     for run in runs:
         if reached(run.folder):
             raise InputError(f'{run.folder} has been begun by itself: let it go on without --in-step, or move it away')
         shared = [run.cfg.train_dataloader, run.cfg.randomness, run.cfg.model.data_preprocessor]
-        name = hashlib.sha256(json.dumps(shared, default=str, sort_keys=True).encode()).hexdigest()[:12]
-        found.setdefault(name, []).append(run)
-    for group in found.values():
-        teachers = {run.cfg.model.get('teacher_checkpoint') for run in group} - {None}
+        found.setdefault(json.dumps(shared, default=str, sort_keys=True), []).append(run)
+    for shared, group in found.items():
+        teachers = sorted({run.cfg.model.get('teacher_checkpoint') for run in group} - {None})
         if len(teachers) > 1:
-            raise InputError(f'in step go the students of one teacher, these have {", ".join(sorted(teachers))}: name cells '
-                             'of one pair with --cell')
-    return found
+            raise InputError(f'in step go the students of one teacher, these have {", ".join(teachers)}: name cells of one '
+                             'pair with --cell')
+        named[hashlib.sha256(f'{shared} {teachers}'.encode()).hexdigest()[:12]] = group
+    return named
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Raises InputError where another process has it."""
+    with open(file.with_suffix('.lock'), 'w') as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f'{file} is being trained by another process') from None
+        yield
+
+
+def build(runs: list[Run], loader: DataLoader) -> list[Student]:
+    """The students of ``runs``; one that is refused ends its own run, no others."""
+    students, answers = [], None
+    for run in runs:
+        try:
+            students.append(Student(run, answers, loader))
+        except InputError as error:
+            run.failure = str(error)
+        else:
+            answers = answers or students[-1].answers
+    return students
+
+
+def go_on(students: list[Student], file: Path) -> tuple[list[Student], int, float]:
+    """From where ``file`` ends, if it is there: the students still in the training, epochs done, and seconds gone.
+
+    Raises InputError where it is not of these students.
+    """
+    if not file.exists():
+        return students, 0, 0.0
+    state = safe_load(file)
+    for student in students:
+        student.run.failure = state['failed'].get(student.run.name)
+    students = [student for student in students if not student.run.failure]
+    names = {student.run.name for student in students}
+    left = {name for name, saved in state['students'].items() if not Path(saved['checkpoint']).exists()} - names
+    missing = names - state['students'].keys()
+    if not names & state['students'].keys() and not left:
+        return students, 0, 0.0                          # all that were in it had finished
+    for some, what in ((missing, 'is of a training without'), (left, 'is of a training with')):
+        if some:
+            raise InputError(f'{file} {what} {", ".join(sorted(some))}: name the same cells again, or move it away')
+    for student in students:
+        student.load(state['students'][student.run.name], file)
+    return students, state['epoch'], state['seconds']
 
 
 def train_in_step(runs: list[Run], file: Path, console: Console) -> None:
     """Trains all ``runs`` of a group; after each epoch ``file`` has what the same call needs to go on."""
-    students, answers = [], None
-    for run in runs:
-        students.append(Student(run, answers))
-        answers = answers or students[-1].answers
-    names, start, before = [run.name for run in runs], time.time(), 0.0
-    epoch = 0
-    if file.exists():
-        state = safe_load(file)
-        if missing := [name for name in names if name not in state['students']]:
-            raise InputError(f'{file} is of a training without {", ".join(missing)}: leave them out, or move the file away')
-        epoch, before = state['epoch'], state['seconds']
-        for student in students:
-            student.load(state['students'][student.run.name], file)
-    cfg, preprocess = runs[0].cfg, students[0].model.data_preprocessor
+    cfg, start = runs[0].cfg, time.time()
+    torch.backends.cudnn.benchmark = cfg.env_cfg.cudnn_benchmark
     loader = Runner.build_dataloader(cfg.train_dataloader, seed=cfg.randomness.seed)
     tests = Runner.build_dataloader(cfg.val_dataloader)
+    students, epoch, before = go_on(build(runs, loader), file)
+    names, answers = [each.run.name for each in students], next((each.answers for each in students if each.answers), None)
     columns = (TextColumn('{task.description}'), BarColumn(), TextColumn('{task.completed:.0f} / {task.total:.0f}'),
                TimeElapsedColumn(), TextColumn('left'), TimeRemainingColumn())
     with Progress(*columns, console=console, speed_estimate_period=86_400) as progress:
-        total = max(run.epochs for run in runs)
-        bar = progress.add_task(f'{len(runs)} in step, batches', total=total * len(loader), completed=epoch * len(loader))
+        total = max((each.run.epochs for each in students), default=0) * len(loader)
+        bar = progress.add_task(f'{len(students)} in step, batches', total=total, completed=epoch * len(loader))
         while students:
-            seed_all(cfg.randomness.seed, epoch)
+            seed_all(cfg.randomness.seed, epoch, 0)
             loader.sampler.set_epoch(epoch)
             MessageHub.get_current_instance().update_info('epoch', epoch)
+            preprocess = students[0].model.data_preprocessor
             for data in loader:
                 batch = preprocess(data, training=True)
                 if answers:
@@ -173,21 +224,21 @@ def train_in_step(runs: list[Run], file: Path, console: Console) -> None:
                 for student in students:
                     student.step(batch)
                 progress.advance(bar)
-            epoch += 1
-            students = end_epoch(students, epoch, tests, preprocess, console)
-            seconds = before + time.time() - start
+            epoch, seconds = epoch + 1, before + time.time() - start
+            end_epoch(students, epoch, tests, console)
+            students = [student for student in students if not student.run.failure]
             for student in [student for student in students if student.run.epochs == epoch]:
                 console.print(f'{student.run.name}: {student.finish(seconds, names)}', highlight=False, markup=False,
                               soft_wrap=True)
                 students.remove(student)
-            states = {student.run.name: student.state() for student in students}
-            write(dict(epoch=epoch, seconds=seconds, students=states), file)
-    file.unlink()
+            write(dict(epoch=epoch, seconds=seconds, students={each.run.name: each.state() for each in students},
+                       failed={run.name: run.failure for run in runs if run.failure}), file)
+    file.unlink(missing_ok=True)
 
 
-def end_epoch(students: list[Student], epoch: int, tests, preprocess, console: Console) -> list[Student]:
-    """Tests all, tells how well they do, and moves their learning rates; -> those that can go on."""
-    right = [0] * len(students)
+def end_epoch(students: list[Student], epoch: int, tests: DataLoader, console: Console) -> None:
+    """Tests all, tells how well they do, moves their learning rates; a run that has lost its numbers has failed."""
+    right, preprocess = [0] * len(students), students[0].model.data_preprocessor
     for student in students:
         student.model.eval()
     for data in tests:
@@ -203,17 +254,16 @@ def end_epoch(students: list[Student], epoch: int, tests, preprocess, console: C
         student.model.train()
     console.print(f'epoch {epoch}: ' + ', '.join(f'{each.run.name} {each.curve[-1]:.2f}' for each in students),
                   highlight=False, markup=False, soft_wrap=True)
-    return [student for student in students if not student.run.failure]
 
 
 def carry_out_in_step(runs: list[Run], folder: Path, console: Console) -> None:
-    """Trains ``runs``, a group after the other; a loss that is not finite ends its own run, no others."""
+    """Trains ``runs``, a group after the other; what goes wrong with one ends no others."""
     folder.mkdir(parents=True, exist_ok=True)
     for run in runs:
         if run.needs and run.needs.failure:
             run.failure = f'{run.needs.name} failed'
-    runs = [run for run in runs if not run.failure]
     MMLogger.get_instance('in_step').setLevel('WARNING')                 # without a line for each parameter's initialisation
     with DefaultScope.overwrite_default_scope('mmpretrain'):
-        for name, group in groups(runs).items():
-            train_in_step(group, folder / f'{name}.pth', console)
+        for name, group in groups([run for run in runs if not run.failure]).items():
+            with locked(folder / f'{name}.pth'):
+                train_in_step(group, folder / f'{name}.pth', console)

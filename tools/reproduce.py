@@ -30,7 +30,7 @@ import figure3  # noqa: E402
 import recipes  # noqa: E402
 import reproduced  # noqa: E402
 from face_tables import FACE_TABLES, TRAINING_DATA, FaceTable  # noqa: E402
-from in_step import carry_out_in_step  # noqa: E402
+from in_step import carry_out_in_step, groups  # noqa: E402
 from paper_tables import PAPER_TABLES, PaperTable  # noqa: E402
 from runs import Run, carry_out, curve, seconds  # noqa: E402
 
@@ -210,6 +210,8 @@ class FaceCell(Cell):
         folder, checkpoint = training.folder / Path(config).name, training.folder / f'epoch_{training.epochs}.pth'
         run = Run(f'{training.name}, further', folder, recipes.further(config, training.cfg, checkpoint, self.recipe), training)
         run.finished = is_trained(str(folder))
+        if run.finished:
+            check_same(run.cfg, (folder / 'config.py').read_text(), folder)
         return run
 
     def trained(self, training: Run) -> str:
@@ -226,9 +228,13 @@ class FaceCell(Cell):
     def outcome(self, run: Evaluation) -> tuple[dict, str]:
         found = json.loads(run.result.read_text())
         about = {key: found[key] for key in ('hardware', 'versions', 'threads')}
-        conditions = about if self.method == 'naive' else about_the_training(run.needs)
         said = ', '.join(f'{title} {found[key]:.2f} %' for title, key in run.table.numbers.items())
-        return dict(evaluation=found) | conditions, said
+        if self.method == 'naive':
+            return dict(evaluation=found) | about, said
+        if run.needs.needs is None or run.needs.needs is self.teacher:
+            return dict(evaluation=found) | about_the_training(run.needs), said
+        further = dict(seconds=seconds(run.needs.folder), config=run.needs.cfg.pretty_text)
+        return dict(evaluation=found, further=further) | about_the_training(run.needs.needs), said
 
 
 def need_data(runs: list[Run]) -> None:
@@ -236,7 +242,7 @@ def need_data(runs: list[Run]) -> None:
     needed = {}
     for run in runs:
         root = run.cfg.train_dataloader.dataset.data_root
-        needed |= run.table.data if isinstance(run, Evaluation) else {root: TRAINING_DATA[root]}
+        needed |= run.table.data if isinstance(run, Evaluation) else {root: TRAINING_DATA.get(root, 'training images')}
     if missing := [f'{path} ({what})' for path, what in needed.items() if not Path(path).exists()]:
         raise InputError(f'missing: {", ".join(missing)}; what lies where is in docs/data.md, what it may be used for in '
                          'configs/face/README.md')
@@ -312,9 +318,11 @@ def train_cells(args: argparse.Namespace, recipe: recipes.Recipe, console: Conso
             check_same(run.cfg, file.read_text(), run.folder)
     console.print(f'{"points" if args.table == "fig3" else "cells"}: {len(cells)}; runs to go: {len(runs)}, in {WORK}')
     students = stages[-1] if args.in_step else []
+    groups(students)                                     # what cannot go in step is said before teachers are trained
     if others := [run for run in runs if run not in students]:
         carry_out(others, args.jobs, args.slurm, console)
-    carry_out_in_step(students, WORK / 'in_step', console)
+    if students:
+        carry_out_in_step(students, WORK / 'in_step' / f'{args.table}__{recipe.label()}', console)
     return [f'{run.name}: {run.failure}' for run in runs if run.failure]
 
 

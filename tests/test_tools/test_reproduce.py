@@ -172,7 +172,7 @@ val_dataloader.update(dataset=dict(type=GlyphArrays, split='test', num_images=50
 '''
 TINY_TABLE = PaperTable('Table T: two small networks', [R56_R20], {
     name: {'resnet56_resnet20': number}
-    for name, number in dict(teacher=90.0, student=1.0, kd=99.0, fsp=50.0, at=40.0, ab=30.0, crrcd=99.0).items()})
+    for name, number in dict(teacher=90.0, student=1.0, kd=99.0, fitnet=60.0, fsp=50.0, at=40.0, ab=30.0, crrcd=99.0).items()})
 EPOCHS = 30
 
 
@@ -280,21 +280,19 @@ def start_anew() -> None:
 
 
 def test_in_step_a_student_learns_what_it_learns_by_itself(tiny_table):
-    cells = ['kd/resnet56_resnet20', 'student/resnet56_resnet20', 'at/resnet56_resnet20']
+    cells = ['student/resnet56_resnet20', 'fitnet/resnet56_resnet20', 'kd/resnet56_resnet20', 'ab/resnet56_resnet20']
     reproduce.main([*IN_STEP, *cells])
     file, = (tiny_table / 'results' / 'tiny').glob('kd__*.json')
     kd = json.loads(file.read_text())
     assert kd['seeds']['5']['in_step'] == ['student/resnet20 seed 5', 'kd/resnet56_resnet20 seed 5',
-                                           'at/resnet56_resnet20 seed 5']
+                                           'fitnet/resnet56_resnet20 seed 5', 'ab/resnet56_resnet20 seed 5']
     assert len(kd['seeds']['5']['curve']) == 4 and kd['seeds']['5']['seconds'] > 0
-    assert not list(Path('work_dirs/reproduce/in_step').iterdir())
-    together = {'kd': weights_of('kd'), 'student': weights_of('student', 'resnet20')}
+    assert not list(Path('work_dirs/reproduce/in_step').rglob('*.pth'))
+    together = {'fitnet': weights_of('fitnet'), 'student': weights_of('student', 'resnet20')}
 
     start_anew()
     reproduce.main([option for option in [*IN_STEP, *cells[:2]] if option != '--in-step'])
-    alone = json.loads(file.read_text())
-    assert alone['seeds']['5']['curve'] == kd['seeds']['5']['curve'] and 'in_step' not in alone['seeds']['5']
-    for name, pair in (('kd', 'resnet56_resnet20'), ('student', 'resnet20')):
+    for name, pair in (('fitnet', 'resnet56_resnet20'), ('student', 'resnet20')):
         weights = weights_of(name, pair)
         assert weights.keys() == together[name].keys()
         assert all(torch.equal(weights[key], together[name][key]) for key in weights)
@@ -315,12 +313,16 @@ def test_in_step_an_interrupted_training_goes_on_to_the_same_weights(tiny_table,
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(in_step, 'write', killed)
         reproduce.main(command)
-    state, = Path('work_dirs/reproduce/in_step').iterdir()
+    state, = Path('work_dirs/reproduce/in_step').rglob('*.pth')
     with pytest.raises(SystemExit, match=f'{state.name} is of a training without kd/resnet56_resnet20 seed 5'):
         reproduce.main([*command, 'kd/resnet56_resnet20'])
-    longer = [option if option != '4' else '5' for option in command]
-    with pytest.raises(SystemExit, match=f'{state.name} is of a training of ab/.* with other settings'):
-        reproduce.main(longer)
+    with pytest.raises(SystemExit, match=f'{state.name} is of a training with ab/resnet56_resnet20 seed 5'):
+        reproduce.main(command[:-1])                     # whose state would be lost
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match='is of a training of .* with other settings'):
+        patch.setattr(Config, 'pretty_text', 'another config')
+        reproduce.main(command)
+    with in_step.locked(state), pytest.raises(SystemExit, match=f'{state.name} is being trained by another process'):
+        reproduce.main(command)
     reproduce.main(command)
     for method in whole:
         weights = weights_of(method)
@@ -328,13 +330,25 @@ def test_in_step_an_interrupted_training_goes_on_to_the_same_weights(tiny_table,
     assert not state.exists()
 
 
-def test_in_step_a_lost_run_ends_no_others(tiny_table):
+def test_in_step_a_lost_or_refused_run_ends_no_others(tiny_table, monkeypatch):
     file = recipes.CONFIGS / 'baselines' / 'at.py'
     file.write_text(file.read_text() + '\nmodel["objective"]["at"]["weight"] = 1e38\n')
-    with pytest.raises(SystemExit) as error:
-        reproduce.main([*IN_STEP, 'at/resnet56_resnet20', 'kd/resnet56_resnet20'])
-    how_many, which = error.value.code.splitlines()
-    assert how_many == '1 failed:' and which.startswith('at/resnet56_resnet20 seed 5: loss or weights are not finite after')
+    command = [*IN_STEP, *(f'{method}/resnet56_resnet20' for method in ('at', 'fsp', 'kd'))]
+    write = in_step.write
+
+    def killed(state, file):
+        write(state, file)
+        if state.get('epoch') == 3:
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(in_step, 'write', killed)
+        reproduce.main(command)
+    with pytest.raises(SystemExit) as error:             # what has failed stays so, the others go on
+        reproduce.main(command)
+    how_many, at, fsp = sorted(error.value.code.splitlines())
+    assert how_many == '2 failed:' and at.startswith('at/resnet56_resnet20 seed 5: loss or weights are not finite after')
+    assert fsp.startswith('fsp/resnet56_resnet20 seed 5: FSPLoss needs a teacher and a student with maps of the same')
     file, = (tiny_table / 'results' / 'tiny').glob('*.json')
     assert file.name.startswith('kd__')
 

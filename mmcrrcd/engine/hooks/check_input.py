@@ -39,6 +39,22 @@ def check_num_samples(losses, dataset) -> None:
                 raise InputError(f'{name} has num_samples={expected}, and there are {images} training images')
 
 
+def check_training(model, loader, epochs: float) -> None:
+    """Raises InputError where data, batch, or length in epochs (infinite where it is by iterations) do not fit ``model``."""
+    classes = (getattr(loader.dataset, 'metainfo', None) or {}).get('classes')
+    known = getattr(model.student.head, 'num_classes', None)
+    if classes is not None and known is not None and len(classes) != known:
+        raise InputError(f'the training data have {len(classes)} classes, the student {known}: set its head.num_classes')
+    check_stages({'the classification loss': model.cls_weight, **model.weights}, model.losses, epochs)
+    images = getattr(loader.dataset, 'images', None)
+    if loader.num_workers and getattr(images, 'is_cuda', False):
+        raise InputError(f"images kept on the GPU need num_workers=0, got {loader.num_workers}; or say device='cpu'")
+    check_num_samples(model.losses, loader.dataset)
+    for loss in model.losses.values():
+        if hasattr(loss, 'check_batch'):
+            loss.check_batch(loader.batch_size * get_world_size())
+
+
 @HOOKS.register_module()
 class CheckInputHook(Hook):
     """Compares, before training, the data's classes with the student's, the batch and the number of images with what the
@@ -62,21 +78,9 @@ class CheckInputHook(Hook):
 
     def before_train(self, runner) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        loader = runner.train_dataloader
-        classes = (getattr(loader.dataset, 'metainfo', None) or {}).get('classes')
-        known = getattr(model.student.head, 'num_classes', None)
-        if classes is not None and known is not None and len(classes) != known:
-            raise InputError(f'the training data have {len(classes)} classes, the student {known}: set its head.num_classes')
-        weights = {'the classification loss': model.cls_weight, **model.weights}
-        scheduled = [name for name, weight in weights.items() if isinstance(weight, (list, tuple))]
+        scheduled = [name for name, weight in {'the classification loss': model.cls_weight, **model.weights}.items()
+                     if isinstance(weight, (list, tuple))]
         by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
         if scheduled and not by_epoch:
             raise InputError(f'the weight of {scheduled[0]} is a schedule over epochs, but training is by iterations')
-        check_stages(weights, model.losses, runner.train_loop.max_epochs if by_epoch else math.inf)
-        images = getattr(loader.dataset, 'images', None)
-        if loader.num_workers and getattr(images, 'is_cuda', False):
-            raise InputError(f"images kept on the GPU need num_workers=0, got {loader.num_workers}; or say device='cpu'")
-        check_num_samples(model.losses, loader.dataset)
-        for loss in model.losses.values():
-            if hasattr(loss, 'check_batch'):
-                loss.check_batch(loader.batch_size * get_world_size())
+        check_training(model, runner.train_dataloader, runner.train_loop.max_epochs if by_epoch else math.inf)

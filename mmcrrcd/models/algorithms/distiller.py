@@ -142,6 +142,13 @@ class Distiller(BaseModel):
             self.__dict__['teacher'] = fold(self.teacher, images)
         self._teacher_is_ready = True
 
+    def use_teacher(self, teacher: nn.Module) -> None:
+        """Takes a teacher of the same kind in place of its own: frozen, with its weights, perhaps that of another student."""
+        if any(getattr(loss, 'needs_raw', False) for loss in self.losses.values()):
+            ask_for_raw(teacher)
+        self.__dict__['teacher'] = teacher
+        self._teacher_is_ready = True
+
     def _apply(self, fn, recurse: bool = True):
         if self.teacher is not None:
             self.teacher._apply(fn, recurse)
