@@ -15,6 +15,7 @@ import face_tables
 import figure3
 import loss_cost
 import precision
+import probes
 import reproduced
 import results
 import step_time
@@ -36,6 +37,7 @@ TABLES = {
     'headline': results.headline,
     'loss_cost': lambda: of_one_run(loss_cost),
     'precision': lambda: of_one_run(precision),
+    'probes': probes.table,
     'results': results.table,
     'step_time': lambda: of_one_run(step_time),
     'table1': lambda: reproduced.markdown('table1'),
