@@ -172,12 +172,13 @@ def table() -> str:
                          f'{result["teacher"]["epochs"]} epochs: {conditions(result)}')
         for form, record in result['forms'].items():
             if len(record['epochs']) == result['epochs']:
-                key = (Path(result['config']).stem, result['resolution'] or 32, result['epochs'], form)
+                key = (Path(result['config']).stem, result['resolution'] or 32, result['epochs'],
+                       result['teacher']['accuracy'], form)
                 rows[key].append(record['epochs'])
-    lines = ['| config | student sees | epochs | form | seeds | last epoch | best epoch | training images '
-             '| score of positives / negatives | gradient, rcd / cls |', '|---|---|---|---|---|---|---|---|---|---|']
-    for (config, resolution, epochs, form), runs in sorted(
-            rows.items(), key=lambda item: (item[0][:3], -mean(curve[-1]['test'] for curve in item[1]))):
+    lines = ['| config | student sees | epochs | teacher | form | seeds | last epoch | best epoch | training images '
+             '| score of positives / negatives | gradient, rcd / cls |', '|---|---|---|---|---|---|---|---|---|---|---|']
+    for (config, resolution, epochs, teacher, form), runs in sorted(
+            rows.items(), key=lambda item: (item[0][:4], -mean(curve[-1]['test'] for curve in item[1]))):
         last = [curve[-1] for curve in runs]
         tests, best = [row['test'] for row in last], [max(row['test'] for row in curve) for curve in runs]
         spread = f' ± {stdev(tests):.2f}' if len(tests) > 1 else ''
@@ -185,8 +186,9 @@ def table() -> str:
         if 'score_positive' in last[0]:
             scores = ' / '.join(f'{mean(row[key] for row in last):.2f}' for key in ('score_positive', 'score_negative'))
             ratio = ' → '.join(f'{mean(curve[i].get("gradient_ratio", 0) for curve in runs):.2f}' for i in (0, -1))
-        lines.append(f'| {config} | {resolution} px | {epochs} | {form} | {len(tests)} | {mean(tests):.2f}{spread} '
-                     f'| {mean(best):.2f} | {mean(row["accuracy"] for row in last):.1f} | {scores} | {ratio} |')
+        lines.append(f'| {config} | {resolution} px | {epochs} | {teacher:.1f} % | {form} | {len(tests)} '
+                     f'| {mean(tests):.2f}{spread} | {mean(best):.2f} | {mean(row["accuracy"] for row in last):.1f} '
+                     f'| {scores} | {ratio} |')
     return '\n'.join([*lines, '', *runs_made])
 
 

@@ -1,4 +1,4 @@
-"""Linear probes of networks trained here: ``tools/linear_probe.py ... --json benchmarks/results/linear_probe/METHOD__PAIR.json``."""
+"""Linear probes of networks trained here: what ``tools/linear_probe.py --json`` left in results/linear_probe/METHOD__PAIR.json."""
 import json
 from pathlib import Path
 from statistics import mean

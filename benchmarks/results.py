@@ -39,7 +39,8 @@ def groups() -> dict[tuple, dict]:
         run = json.loads(file.read_text())
         curves = {method(form['settings']): form for form in run['forms'].values() if len(form['epochs']) == run['epochs']}
         if {'student alone', OWN_KD, 'CRRCD'} <= set(curves) and run['purpose'] == 'results':
-            group = found[Path(run['config']).stem, run['resolution'] or 32, run['epochs'], run['teacher']['sha256']]
+            teacher = run['teacher']['accuracy'], run['teacher']['sha256']
+            group = found[Path(run['config']).stem, run['resolution'] or 32, run['epochs'], teacher]
             group['runs'].append(run)
             for name in METHODS:
                 if name in curves:
@@ -54,9 +55,9 @@ def spread(values: list[float]) -> str:
 def table() -> str:
     """Markdown: for each pair and resolution a row a method, and the conditions below it."""
     parts = []
-    for (config, resolution, epochs, _), group in groups().items():
+    for (config, resolution, epochs, (accuracy, _)), group in groups().items():
         run, paper = group['runs'][0], PAPER.get(config, {}) if resolution == 32 else {}
-        lines = [f'### {config}: the student sees {resolution} pixels, {epochs} epochs', '',
+        lines = [f'### {config}: the student sees {resolution} pixels, {epochs} epochs, a teacher of {accuracy:.1f} %', '',
                  '| | last epoch | best epoch | seeds | paper | difference |', '|---|---|---|---|---|---|']
 
         def row(name, last, best, seeds, paper=paper):
@@ -64,8 +65,7 @@ def table() -> str:
             difference = f'{mean(last) - quoted:+.2f}' if quoted else '–'
             lines.append(f'| {name} | {spread(last)} | {spread(best)} | {seeds} | {quoted or "–"} | {difference} |')  # noqa: B023
 
-        teacher = [run['teacher']['accuracy']]
-        row('teacher', teacher, teacher, 1)
+        row('teacher', [accuracy], [accuracy], 1)
         for name, curves in group['curves'].items():
             row(name, [curve[-1] for curve in curves], [max(curve) for curve in curves], len(curves))
         minutes = mean(each['seconds'] for each in group['runs']) / 60
@@ -81,14 +81,14 @@ def headline() -> str:
     """Markdown: the shortest true answer to "does it work?"."""
     found = groups()
     trained = {name for each in found.values() for name in each['curves']}
-    columns = [name for name in METHODS if name in trained and name != 'CRRCD without KD']
+    columns = [name for name in METHODS if name in trained]
     lines = [f'| CIFAR-100, test accuracy (%) | {" | ".join(columns)} | teacher | epochs | seeds |',
              '|---' * (len(columns) + 4) + '|']
-    for (config, resolution, epochs, _), group in found.items():
-        curves, run = group['curves'], group['runs'][0]
+    for (config, resolution, epochs, (accuracy, _)), group in found.items():
+        curves = group['curves']
         last = [spread([curve[-1] for curve in curves[name]]) if name in curves else '–' for name in columns]
         lines.append(f'| {" → ".join(config.removesuffix("_cifar100").split("_"))}, the student sees {resolution} pixels '
-                     f'| {" | ".join(last)} | {run["teacher"]["accuracy"]:.2f} | {epochs} | {len(group["runs"])} |')
+                     f'| {" | ".join(last)} | {accuracy:.2f} | {epochs} | {len(group["runs"])} |')
     return '\n'.join(lines) if len(lines) > 2 else 'No runs yet.'
 
 
@@ -97,11 +97,12 @@ def plot() -> Figure:
     found = groups()
     number = max(len(found), 1)
     figure, panels = plt.subplots(1, number, figsize=(5.5 * number, 4), squeeze=False, layout='constrained')
-    for panel, ((config, resolution, epochs, _), group) in zip(panels[0], found.items()):
+    for panel, ((config, resolution, epochs, (accuracy, _)), group) in zip(panels[0], found.items()):
         for colour, name in zip(('0.55', 'tab:blue', 'tab:green', 'tab:orange', 'tab:red'), METHODS):
             for i, curve in enumerate(group['curves'].get(name, [])):
                 panel.plot(range(1, epochs + 1), curve, color=colour, label=None if i else name)
-        panel.set(title=f'{config}\nthe student sees {resolution} pixels', xlabel='epoch', ylabel='test accuracy (%)')
+        panel.set(title=f'{config}\nthe student sees {resolution} pixels, a teacher of {accuracy:.1f} %', xlabel='epoch',
+                  ylabel='test accuracy (%)')
         panel.grid(alpha=0.3)
         panel.legend(loc='lower right')
     return figure
