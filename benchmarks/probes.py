@@ -1,4 +1,4 @@
-"""Linear probes of networks trained here: what ``tools/linear_probe.py --json`` left in results/linear_probe/METHOD__PAIR.json."""
+"""Linear probes of networks trained here: the files of ``tools/linear_probe.py --json`` in results/linear_probe/."""
 import json
 from pathlib import Path
 from statistics import mean
@@ -6,7 +6,7 @@ from statistics import mean
 from environment import conditions
 from paper_tables import label
 
-RESULTS = Path(__file__).parent / 'results' / 'linear_probe'
+RESULTS = Path(__file__).parent / 'results' / 'linear_probe'           # METHOD__PAIR.json
 
 
 def table() -> str:
