@@ -78,8 +78,10 @@ def training_notes(records: list[dict]) -> list[str]:
                        for r in records if r['teacher']})
     seeds = [seed for record in records for seed in record['seeds'].values()]
     where = sorted({conditions(seed) for seed in seeds})
-    if together := sorted({', '.join(seed['in_step']) for seed in seeds if 'in_step' in seed}):
-        where.insert(0, f'Trained in step, on the same batches, crops and flips: {"; ".join(together)}.')
+    if together := [len(seed['in_step']) for seed in seeds if 'in_step' in seed]:
+        numbers = ' or '.join(map(str, sorted(set(together))))
+        where.insert(0, f'Trained in step, {numbers} at once, on the same batches, crops and flips: {len(together)} of '
+                     f'{len(seeds)} runs.')
     return [f'{name}: {"; ".join(values)}.' for name, values in (('Training', steps), ('Teachers', teachers))
             if values] + where
 
