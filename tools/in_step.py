@@ -4,13 +4,10 @@ Where a teacher's answers cost more than a small student this saves most of the 
 their method alone. Each has the weights, losses, optimiser and schedules that its config gives it. There is no log but the
 test accuracy after each epoch.
 """
-import fcntl
 import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -21,7 +18,7 @@ from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
 from mmengine.runner import Runner, set_random_seed
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from runs import Run, reached
+from runs import Run, locked, reached
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -149,17 +146,6 @@ def groups(runs: list[Run]) -> dict[str, list[Run]]:
                              'pair with --cell')
         named[hashlib.sha256(f'{shared} {teachers}'.encode()).hexdigest()[:12]] = group
     return named
-
-
-@contextmanager
-def locked(file: Path) -> Iterator[None]:
-    """Raises InputError where another process has it."""
-    with open(file.with_suffix('.lock'), 'w') as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f'{file} is being trained by another process') from None
-        yield
 
 
 def build(runs: list[Run], loader: DataLoader) -> list[Student]:

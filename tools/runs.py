@@ -8,7 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -50,6 +51,17 @@ def reached(folder: Path) -> int:
     file = folder / 'last_checkpoint'
     epoch = re.search(r'epoch_(\d+)\.pth$', file.read_text()) if file.exists() else None
     return int(epoch[1]) if epoch else 0
+
+
+@contextmanager
+def locked(training: Path) -> Iterator[None]:
+    """Raises InputError where another process has this training, a folder or the file with its state."""
+    with open(training / 'lock' if training.is_dir() else training.with_suffix('.lock'), 'w') as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f'{training} is being trained by another process') from None
+        yield
 
 
 class Run:
@@ -170,11 +182,7 @@ def catch_up(folder: Path) -> None:
 def main() -> None:
     folder = Path(sys.argv[1])
     end_with_parent()
-    with one_line_errors(), open(folder / 'lock', 'w') as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f'{folder} is being trained by another process') from None
+    with one_line_errors(), locked(folder):
         with open(folder / 'about.jsonl', 'a') as out:
             out.write(json.dumps(about_this_run()) + '\n')
         catch_up(folder)

@@ -279,6 +279,20 @@ def start_anew() -> None:
             shutil.rmtree(folder)
 
 
+def kill_in_step(command: list[str], epoch: int, monkeypatch) -> None:
+    """Begins a training in step that is killed after ``epoch``."""
+    write = in_step.write
+
+    def killed(state, file):
+        write(state, file)
+        if state.get('epoch') == epoch:
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(in_step, 'write', killed)
+        reproduce.main(command)
+
+
 def test_in_step_a_student_learns_what_it_learns_by_itself(tiny_table):
     cells = ['student/resnet56_resnet20', 'fitnet/resnet56_resnet20', 'kd/resnet56_resnet20', 'ab/resnet56_resnet20']
     reproduce.main([*IN_STEP, *cells])
@@ -303,16 +317,7 @@ def test_in_step_an_interrupted_training_goes_on_to_the_same_weights(tiny_table,
     reproduce.main(command)                              # of AB, a stage of its own comes first
     whole = {method: weights_of(method) for method in ('crrcd', 'ab')}
     start_anew()
-    write = in_step.write
-
-    def killed(state, file):
-        write(state, file)
-        if state.get('epoch') == 2:
-            raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(in_step, 'write', killed)
-        reproduce.main(command)
+    kill_in_step(command, 2, monkeypatch)
     state, = Path('work_dirs/reproduce/in_step').rglob('*.pth')
     with pytest.raises(SystemExit, match=f'{state.name} is of a training without kd/resnet56_resnet20 seed 5'):
         reproduce.main([*command, 'kd/resnet56_resnet20'])
@@ -334,16 +339,7 @@ def test_in_step_a_lost_or_refused_run_ends_no_others(tiny_table, monkeypatch):
     file = recipes.CONFIGS / 'baselines' / 'at.py'
     file.write_text(file.read_text() + '\nmodel["objective"]["at"]["weight"] = 1e38\n')
     command = [*IN_STEP, *(f'{method}/resnet56_resnet20' for method in ('at', 'fsp', 'kd'))]
-    write = in_step.write
-
-    def killed(state, file):
-        write(state, file)
-        if state.get('epoch') == 3:
-            raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(in_step, 'write', killed)
-        reproduce.main(command)
+    kill_in_step(command, 3, monkeypatch)
     with pytest.raises(SystemExit) as error:             # what has failed stays so, the others go on
         reproduce.main(command)
     how_many, at, fsp = sorted(error.value.code.splitlines())
