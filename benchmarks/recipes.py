@@ -67,23 +67,19 @@ def ablated(name: str, pair: tuple[str, str], recipe: Recipe) -> Config:
     return cfg
 
 
-def face(method: str, pair: tuple[str, str], recipe: Recipe) -> Config:
-    """A config of configs/face/ as it stands but for ``epochs``, ``amp`` and what :func:`counted` counts; 'naive' is the
-    teacher on 16 pixels scaled up.
+def face(method: str, pair: tuple[str, str], recipe: Recipe, data: str = 'webface') -> Config:
+    """A config of configs/face/ for these training data, as it stands but for ``epochs``, ``amp`` and what :func:`counted`
+    counts; 'teacher' is the teacher itself, 'naive' on 16 pixels scaled up.
     """
     teacher, (student, *restored) = pair[0], pair[1].split('_')
     end = '_'.join(['16px', *([method] if method not in ('student', 'crrcd') else []), *restored])
-    if method == 'naive':
-        cfg = load(f'face/{teacher}_webface')
-        cfg.model.data_preprocessor.update(resolution=16, restore=True)
+    if method in ('teacher', 'naive'):
+        cfg = load(f'face/{teacher}_{data}')
+        if method == 'naive':
+            cfg.model.data_preprocessor.update(resolution=16, restore=True)
     else:
-        cfg = load(f'face/{student}_webface_{end}' if method == 'student' else f'face/{teacher}_{student}_webface_{end}')
+        cfg = load(f'face/{student}_{data}_{end}' if method == 'student' else f'face/{teacher}_{student}_{data}_{end}')
     return shortened(counted(cfg), recipe)
-
-
-def face_teacher(name: str, recipe: Recipe) -> Config:
-    """The face teacher's own config, likewise."""
-    return shortened(counted(load(f'face/{name}_webface')), recipe)
 
 
 def further(config: str, cfg: Config, checkpoint: Path, recipe: Recipe) -> Config:
@@ -108,9 +104,10 @@ def people_and_images(folder: Path) -> tuple[int, int]:
 
 
 def counted(cfg: Config) -> Config:
-    """``cfg`` for as many people and images as its data have: copies of CASIA-WebFace differ."""
-    folder = Path(cfg.train_dataloader.dataset.data_root)
-    if folder.is_dir():                                  # where it is missing, that is said before anything is trained
+    """``cfg`` for as many people and images as its data have: copies of CASIA-WebFace differ. Of LFW it has a part."""
+    data = cfg.train_dataloader.dataset
+    folder = Path(data.data_root)
+    if folder.is_dir() and 'exclude' not in data:        # where it is missing, that is said before anything is trained
         people, images = people_and_images(folder)
         for network in ('student', 'teacher'):
             if network in cfg.model:
@@ -128,9 +125,9 @@ def of_the_pair(cfg: Config, method: str, pair: tuple[str, str]) -> None:
         cfg.param_scheduler = cfg.param_scheduler[0]     # without the paraphraser's lower learning rate
 
 
-def teacher_recipe(name: str, recipe: Recipe) -> Config:
-    """The teacher's own config, as it stands but for ``epochs`` and ``amp``."""
-    return shortened(load(f'teachers/{name}_cifar100'), recipe)
+def teacher_recipe(name: str, recipe: Recipe, faces: str | None = None) -> Config:
+    """The teacher's own config, for CIFAR-100 or these data of faces, as it stands but for ``epochs`` and ``amp``."""
+    return face('teacher', (name, ''), recipe, faces) if faces else shortened(load(f'teachers/{name}_cifar100'), recipe)
 
 
 def shortened(cfg: Config, recipe: Recipe) -> Config:

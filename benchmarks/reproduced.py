@@ -67,8 +67,8 @@ def described(recipe: str) -> str:
 
 
 def pair_name(method: str, pair: tuple[str, str]) -> str:
-    """What a method trains or tests of a pair: a student alone has no teacher, a teacher on small images no student."""
-    return dict(student=pair[1], naive=pair[0]).get(method, '_'.join(pair))
+    """What a method trains or tests of a pair: a student alone has no teacher, a teacher no student."""
+    return dict(student=pair[1], teacher=pair[0], naive=pair[0]).get(method, '_'.join(pair))
 
 
 def training_notes(records: list[dict]) -> list[str]:

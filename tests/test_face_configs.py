@@ -28,7 +28,7 @@ PAIR = 'iresnet50_resnet18_webface_16px'
 TEACHERS = ['iresnet18_webface', 'iresnet50_webface', 'resnet50_webface', 'iresnet18_lfw']
 ROWS = ['resnet18_webface_16px', PAIR, *(f'{PAIR}_{method}' for method in ('kd', 'crd', 'skd', 'horkd'))]
 LFW = ['resnet18_lfw_16px', 'iresnet18_resnet18_lfw_16px', 'iresnet18_resnet18_lfw_16px_kd']
-LFW_RESTORED = [f'{name}_restored' for name in LFW[:2]]
+LFW_RESTORED = [f'{name}_restored' for name in LFW]
 PEOPLE = dict(webface=10_575, lfw=1_334)
 IMAGES = dict(webface=494_414)
 # of the backbones, known from their papers' codes
@@ -71,7 +71,7 @@ def test_is_short_and_starts_with_its_command(path):
 def test_data_classes_and_schedule(path):
     cfg = Config.fromfile(path)
     data = cfg.train_dataloader.dataset
-    assert data.type is FaceFolder and data.image_size == cfg.model.input_size == 112
+    assert data.type is FaceFolder and data.image_size == cfg.model.input_size == dict(webface=112, lfw=64)[data_of(path)]
     assert data.data_root == dict(webface='data/casia_webface', lfw='data/lfw/lfw')[data_of(path)]
     for network in ('student', 'teacher'):
         assert network not in cfg.model or cfg.model[network].head.num_classes == PEOPLE[data_of(path)]
@@ -184,8 +184,9 @@ def test_takes_one_step(path, faces):
     log = model.train().train_step(data, build_optim_wrapper(model, cfg.optim_wrapper))
     assert all(torch.isfinite(value).all() for value in log.values())
     assert {key.removeprefix('loss_') for key in log if key.startswith('loss_')} == method_of(path) | {'cls'}
-    side = 16 if '_16px' in path.stem and not path.stem.endswith('_restored') else 112
-    assert seen == dict(student=(4, 3, side, side)) | (dict(teacher=(4, 3, 112, 112)) if method_of(path) else {})
+    large = cfg.model.input_size
+    side = 16 if '_16px' in path.stem and not path.stem.endswith('_restored') else large
+    assert seen == dict(student=(4, 3, side, side)) | (dict(teacher=(4, 3, large, large)) if method_of(path) else {})
     same = [name for name, p in model.student.named_parameters() if torch.equal(p, before[name])]
     assert same == ['neck.last_norm.weight']
     with torch.no_grad():

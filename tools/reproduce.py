@@ -29,7 +29,7 @@ import face_tables  # noqa: E402
 import figure3  # noqa: E402
 import recipes  # noqa: E402
 import reproduced  # noqa: E402
-from face_tables import FACE_TABLES, TRAINING_DATA, FaceTable  # noqa: E402
+from face_tables import FACE_TABLES, TEACHER_ALONE, TRAINING_DATA, FaceTable  # noqa: E402
 from in_step import carry_out_in_step, groups  # noqa: E402
 from paper_tables import PAPER_TABLES, PaperTable  # noqa: E402
 from runs import Run, carry_out, curve, seconds  # noqa: E402
@@ -66,15 +66,15 @@ def about_the_teacher(path: str) -> dict:
 
 
 @cache
-def teacher_run(name: str, path: str, recipe: recipes.Recipe, compose: Callable[[str, recipes.Recipe], Config]) -> Run:
-    """The training of a teacher, in the folder where the pair's config looks for it.
+def teacher_run(name: str, path: str, recipe: recipes.Recipe, faces: str | None) -> Run:
+    """The training of a teacher, for CIFAR-100 or these data of faces, in the folder where the pair's config looks for it.
 
     A shortened one has a folder of its own; but a teacher that is there already is taken as it is.
     """
     folder = Path(path)
     if recipe.epochs and not is_trained(path):
-        folder = WORK / 'teachers' / f'{name}_in_{recipe.epochs}e'
-    run = Run(f'teacher {name}', folder, compose(name, recipe))
+        folder = WORK / 'teachers' / f'{folder.name}_in_{recipe.epochs}e'
+    run = Run(f'teacher {name}', folder, recipes.teacher_recipe(name, recipe, faces))
     run.finished = is_trained(str(folder))
     return run
 
@@ -89,7 +89,7 @@ def about_the_training(run: Run) -> dict:
 class Cell:
     """A cell of a table: the file with its results, and the runs that this still lacks, by their seeds."""
 
-    work, compose, compose_teacher = WORK, staticmethod(recipes.compose), staticmethod(recipes.teacher_recipe)
+    work, compose, faces = WORK, staticmethod(recipes.compose), None
 
     def __init__(self, table: str, method: str, pair: tuple[str, str], recipe: recipes.Recipe, seeds: list[int]):
         self.table, self.method, self.recipe = table, method, recipe
@@ -98,7 +98,7 @@ class Cell:
         self.file = reproduced.RESULTS / table / f'{stem}.json'
         self.cfg, self.teacher = self.compose(method, pair, recipe), None
         if path := self.teacher_path(pair):
-            self.teacher = teacher_run(pair[0], path, recipe, self.compose_teacher)
+            self.teacher = teacher_run(pair[0], path, recipe, self.faces)
             if 'teacher' in self.cfg.model:
                 self.cfg.model.teacher_checkpoint = str(self.teacher.folder)
         record = self.record()
@@ -176,18 +176,21 @@ class Evaluation(Run):
 
 
 class FaceCell(Cell):
-    """A cell of a table of faces: its training is the same for all of them, its runs are evaluations.
+    """A cell of a table of faces: its training is the same for all those with these training data, its runs are evaluations.
 
-    'naive' trains nothing but the teacher, of which there is one.
+    The methods of TEACHER_ALONE train nothing but the teacher, of which there is one.
     """
 
-    work, compose, compose_teacher = WORK / 'faces', staticmethod(recipes.face), staticmethod(recipes.face_teacher)
-
     def __init__(self, table: str, method: str, pair: tuple[str, str], recipe: recipes.Recipe, seeds: list[int]):
-        super().__init__(table, method, pair, recipe, seeds[:1] if method == 'naive' else seeds)
+        self.faces, self.only_teacher = FACE_TABLES[table].trained_on, method in TEACHER_ALONE
+        self.work = WORK / 'faces' / self.faces
+        super().__init__(table, method, pair, recipe, seeds[:1] if self.only_teacher else seeds)
+
+    def compose(self, method: str, pair: tuple[str, str], recipe: recipes.Recipe) -> Config:
+        return recipes.face(method, pair, recipe, self.faces)
 
     def teacher_path(self, pair: tuple[str, str]) -> str | None:
-        return f'work_dirs/{pair[0]}_webface' if self.method == 'naive' else super().teacher_path(pair)
+        return f'work_dirs/{pair[0]}_{self.faces}' if self.only_teacher else super().teacher_path(pair)
 
     def run(self, seed: int, folder: Path) -> Evaluation:
         training = super().run(seed, folder)
@@ -198,9 +201,9 @@ class FaceCell(Cell):
             now = about_the_teacher(str(self.teacher.folder)) if self.teacher and self.teacher.finished else None
             if now and now['sha256'] != json.loads((training.folder / 'teacher.json').read_text())['sha256']:
                 raise InputError(f'{training.folder} is of another teacher than that of {self.teacher.folder}: move it away')
-        last = self.teacher if self.method == 'naive' else self.further(training)
+        last = self.teacher if self.only_teacher else self.further(training)
         return Evaluation(f'{training.name}, {self.table}', self.table, training.folder / self.table,
-                          training.cfg if self.method == 'naive' else last.cfg, last, lambda: self.add(seed))
+                          training.cfg if self.only_teacher else last.cfg, last, lambda: self.add(seed))
 
     def further(self, training: Run) -> Run:
         """The last training before the test: this one, or the one by which the table lets it go on."""
@@ -229,7 +232,7 @@ class FaceCell(Cell):
         found = json.loads(run.result.read_text())
         about = {key: found[key] for key in ('hardware', 'versions', 'threads')}
         said = ', '.join(f'{title} {found[key]:.2f} %' for title, key in run.table.numbers.items())
-        if self.method == 'naive':
+        if self.only_teacher:
             return dict(evaluation=found) | about, said
         if run.needs.needs is None or run.needs.needs is self.teacher:
             return dict(evaluation=found) | about_the_training(run.needs), said

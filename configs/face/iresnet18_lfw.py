@@ -9,4 +9,5 @@ with read_base():
 from mmcrrcd.models import Distiller
 
 iresnet18.head.update(num_classes=1334)
-model = dict(type=Distiller, student=iresnet18, input_size=112, data_preprocessor=data_preprocessor)
+iresnet18.neck.update(map_size=4)
+model = dict(type=Distiller, student=iresnet18, input_size=64, data_preprocessor=data_preprocessor)

@@ -9,6 +9,7 @@ with read_base():
 from mmcrrcd.models import CRRCD
 
 iresnet18.head.update(num_classes=1334)
+iresnet18.neck.update(map_size=4)
 resnet18_16px.head.update(num_classes=1334)
 data_preprocessor.update(resolution=16)
 teacher_config = 'configs/face/iresnet18_lfw.py'
@@ -17,5 +18,5 @@ model = dict(
     teacher=iresnet18,
     teacher_checkpoint='work_dirs/iresnet18_lfw',
     student=resnet18_16px,
-    input_size=112,
+    input_size=64,
     data_preprocessor=data_preprocessor)

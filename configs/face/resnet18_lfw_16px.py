@@ -10,4 +10,4 @@ from mmcrrcd.models import Distiller
 
 resnet18_16px.head.update(num_classes=1334)
 data_preprocessor.update(resolution=16)
-model = dict(type=Distiller, student=resnet18_16px, input_size=112, data_preprocessor=data_preprocessor)
+model = dict(type=Distiller, student=resnet18_16px, input_size=64, data_preprocessor=data_preprocessor)

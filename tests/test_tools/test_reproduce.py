@@ -212,7 +212,7 @@ def test_a_table_from_teacher_to_picture(tiny_table, monkeypatch, capsys):
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(runs, 'time', SimpleNamespace(sleep=kill))
         reproduce.main(command)
-    assert Path(f'work_dirs/reproduce/teachers/resnet56_in_{EPOCHS}e/epoch_{EPOCHS}.pth').is_file()
+    assert Path(f'work_dirs/reproduce/teachers/resnet56_cifar100_in_{EPOCHS}e/epoch_{EPOCHS}.pth').is_file()
     reached = len(runs.curve(folder))
     assert 1 <= reached < EPOCHS
     time.sleep(0.5)
@@ -254,7 +254,7 @@ def test_a_table_from_teacher_to_picture(tiny_table, monkeypatch, capsys):
     # Other settings under the same name are not mixed in.
     with pytest.raises(SystemExit, match='kd__.*json is of a run with other settings: move it away'):
         reproduce.main([*command, '--amp'])
-    changed = Path(f'work_dirs/reproduce/teachers/resnet56_in_{EPOCHS}e/epoch_{EPOCHS}.pth')
+    changed = Path(f'work_dirs/reproduce/teachers/resnet56_cifar100_in_{EPOCHS}e/epoch_{EPOCHS}.pth')
     weights = torch.load(changed, weights_only=False)
     weights['state_dict']['student.head.fc.bias'] += 1
     torch.save(weights, changed)

@@ -27,10 +27,11 @@ import recipes  # noqa: E402
 import render  # noqa: E402
 import reproduce  # noqa: E402
 import reproduced  # noqa: E402
-from face_tables import FACE_TABLES, METHODS, PAIRS  # noqa: E402
+from face_tables import FACE_TABLES  # noqa: E402
 from recipes import Recipe  # noqa: E402
 
 RECIPE = Recipe('face_35e', None, 16)
+METHODS, PAIRS = face_tables.METHODS['webface'], face_tables.PAIRS['webface']
 LOSSES = dict(kd={'kd'}, crd={'crd'}, skd={'skd'}, horkd={'horkd'})
 
 
@@ -48,7 +49,7 @@ def test_the_config_of_a_cell(method, pair):
         assert set(cfg.model.get('objective', {})) == LOSSES.get(method, set())
         assert cfg.model.type.split('.')[-1] == ('CRRCD' if method == 'crrcd' else 'Distiller')
     if method == 'naive':
-        teacher = recipes.face_teacher('iresnet50', RECIPE)
+        teacher = recipes.teacher_recipe('iresnet50', RECIPE, 'webface')
         assert cfg.model.student == teacher.model.student and teacher.model.data_preprocessor.get('resolution') is None
     else:
         assert cfg.model.student.backbone.depth == 18
@@ -56,9 +57,24 @@ def test_the_config_of_a_cell(method, pair):
     MODELS.get(cfg.model.type)
 
 
+@pytest.mark.parametrize('method, pair', FACE_TABLES['lfw'].cells(), ids=str)
+def test_the_config_of_a_cell_of_lfw(method, pair):
+    cfg = recipes.face(method, pair, RECIPE, 'lfw')
+    data, reduction = cfg.train_dataloader.dataset, cfg.model.data_preprocessor
+    assert data.data_root == 'data/lfw/lfw' and data.exclude_folds == [8, 9] and cfg.model.student.head.num_classes == 1334
+    assert data.image_size == face_tables.PIXELS_OF_THE_TEACHER['lfw'] == cfg.model.input_size
+    if method in face_tables.TEACHER_ALONE:
+        assert cfg.model.student == recipes.teacher_recipe('iresnet18', RECIPE, 'lfw').model.student
+        assert (reduction.get('resolution'), reduction.get('restore')) == ((16, True) if method == 'naive' else (None, None))
+    else:
+        assert reduction.resolution == 16 and reduction.get('restore', False) == pair[1].endswith('_restored')
+        assert cfg.model.get('teacher_checkpoint') == (None if method == 'student' else 'work_dirs/iresnet18_lfw')
+    MODELS.get(cfg.model.type)
+
+
 def test_a_shorter_schedule_in_proportion():
     for cfg in (recipes.face('skd', PAIRS[1], Recipe('face_35e', 70, 16, True)),
-                recipes.face_teacher('iresnet50', Recipe('face_35e', 70, 16, True))):
+                recipes.teacher_recipe('iresnet50', Recipe('face_35e', 70, 16, True), 'webface')):
         assert cfg.train_cfg.max_epochs == 70 and cfg.param_scheduler.milestones == [42, 56, 64]
         assert cfg.optim_wrapper.type == 'mmcrrcd.BF16OptimWrapper' and cfg.optim_wrapper.optimizer.lr == 0.02
 
@@ -128,6 +144,7 @@ def test_without_a_run_the_papers_numbers_stand_alone(tmp_path, monkeypatch):
     assert row(page, 'KD') == row(page, 'student alone') == ['not run']
     assert row(face_tables.markdown('table6'), 'HORKD †') == ['not run<br>paper 92.11']
     assert row(face_tables.markdown('table7'), 'CRRCD †') == [*(f'not run<br>paper {n}.00' for n in (35, 47, 50)), 'not run']
+    assert row(face_tables.markdown('orl'), 'teacher') == ['not run'] * 4
     for name in FACE_TABLES:
         assert render.rendered(f'<!-- begin {name} -->\n<!-- end {name} -->') == (
             f'<!-- begin {name} -->\n{face_tables.markdown(name)}\n<!-- end {name} -->')
@@ -277,7 +294,7 @@ def test_tables_from_teacher_to_page(tiny_faces, monkeypatch, capsys):
     assert Config.fromstring(kd['config'], '.py').model.objective.kd.weight == 0.5
 
     # the tool's number is that of the trained student, which nothing of the table has touched
-    folder = work / 'faces' / 'kd__iresnet50_resnet18__16px__face_35e_in_1e' / 'seed5'
+    folder = work / 'faces' / 'webface' / 'kd__iresnet50_resnet18__16px__face_35e_in_1e' / 'seed5'
     pairs, network = lfw_pairs('data/lfw/lfw', 'data/lfw/pairs.txt'), load_classifier(str(folder / 'config.py'), str(folder))
     result = verify(cosines(embed_images(network, pairs.images, ''), pairs.left, pairs.right), pairs.same, pairs.fold)
     assert seed['evaluation']['accuracy'] == pytest.approx(result.accuracy)
@@ -287,7 +304,7 @@ def test_tables_from_teacher_to_page(tiny_faces, monkeypatch, capsys):
 
     # the other tables test the same networks again, without a training and its data, a student without its teacher
     shutil.rmtree('data/casia_webface')
-    trained, teacher = (folder / 'about.jsonl').read_text(), work / 'teachers' / 'iresnet50_in_1e'
+    trained, teacher = (folder / 'about.jsonl').read_text(), work / 'teachers' / 'iresnet50_webface_in_1e'
     teacher.rename('away')
     call(monkeypatch, 'table6', *cells[:2])
     Path('away').rename(teacher)
@@ -319,5 +336,33 @@ def test_tables_from_teacher_to_page(tiny_faces, monkeypatch, capsys):
     (folder / 'teacher.json').write_text(json.dumps(kd['teacher'] | dict(sha256='another')))
     (results / 'table7' / 'kd__iresnet50_resnet18__16px__face_35e_in_1e.json').unlink()
     reproduce.teacher_run.cache_clear()
-    with pytest.raises(InputError, match='seed5 is of another teacher than that of .*iresnet50_in_1e: move it away'):
+    with pytest.raises(InputError, match='seed5 is of another teacher than that of .*iresnet50_webface_in_1e: move it away'):
         reproduce.FaceCell('table7', 'kd', PAIRS[0], Recipe('face_35e', 1, 16), [5])
+
+
+@pytest.mark.slow
+def test_tables_of_networks_trained_on_lfw(tiny_faces, monkeypatch):
+    base = tiny_faces / 'configs' / '_base_' / 'face_networks.py'
+    base.write_text(base.read_text().replace('in ((iresnet50, 7),', 'in ((iresnet18, 7),'))
+    for file in (tiny_faces / 'configs' / 'face').glob('*_lfw*.py'):
+        file.write_text(file.read_text().replace('num_classes=1334', 'num_classes=6'))
+    for person in range(20, 24):                         # whom no pair names: left to train on, like two of the others
+        for number in range(1, 13):
+            write(Path(f'data/lfw/lfw/Q{person}/Q{person}_{number:04}.jpg'), 100 + person, number, 90)
+    for person in range(1, 41):
+        for number in range(1, 11):
+            write(Path(f'data/orl/orl/s{person}/{number}.png'), person, number, 30)
+            with Image.open(f'data/orl/orl/s{person}/{number}.png') as image:
+                image.convert('L').save(f'data/orl/orl/s{person}/{number}.pgm')
+    cells = ('--cell', 'teacher/iresnet18_resnet18', 'crrcd/iresnet18_resnet18_restored')
+    call(monkeypatch, 'lfw', *cells)
+    call(monkeypatch, 'orl', *cells)
+    results = tiny_faces / 'results'
+    page, orl = ((results / f'{name}__16px__face_35e_in_1e.md').read_text() for name in ('lfw', 'orl'))
+    for name, pixels in dict(teacher__iresnet18='64 x 64',
+                             crrcd__iresnet18_resnet18_restored='64 x 64 -> 16 x 16 -> 64 x 64').items():
+        found = json.loads((results / 'lfw' / f'{name}__16px__face_35e_in_1e.json').read_text())
+        assert found['seeds']['5']['evaluation']['pixels'] == pixels
+    for name in ('teacher', 'CRRCD †, scaled up'):
+        assert all(cell.endswith('(n = 1)') for cell in [*row(page, name), *row(orl, name)])
+    assert row(page, 'KD') == ['not run', 'not run'] and 'nothing here is comparable' not in page

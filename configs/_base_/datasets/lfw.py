@@ -1,6 +1,7 @@
 """LFW, to train on 1,334 people: those with two images or more who are in none of the pairs of folds 9 and 10.
 
-The 1,200 pairs of these two folds are left for verification. pairs.txt lies beside the folder of images.
+The 1,200 pairs of these two folds are left for verification. pairs.txt lies beside the folder of images. 64 pixels, so that
+two CPU cores train a teacher in an hour.
 """
 from mmengine.config import read_base
 
@@ -9,5 +10,5 @@ from mmcrrcd.datasets import FaceFolder
 with read_base():
     from .casia_webface import *
 
-train_dataloader.dataset = dict(type=FaceFolder, data_root='data/lfw/lfw', image_size=112, exclude='data/lfw/pairs.txt',
+train_dataloader.dataset = dict(type=FaceFolder, data_root='data/lfw/lfw', image_size=64, exclude='data/lfw/pairs.txt',
                                 exclude_folds=[8, 9], min_images=2)
