@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmcrrcd.datasets import FaceFiles, read_orl, read_tinyface
-from mmcrrcd.engine.launch import one_line_errors
+from mmcrrcd.engine.launch import check_output, one_line_errors
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.embeddings import Classifier, embed_blocks, load_classifier
@@ -60,7 +60,7 @@ def main() -> None:
     args = parse_args()
     with one_line_errors():
         if args.out:
-            Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+            check_output(args.out)
         network = at_resolution(load_classifier(args.config, args.checkpoint, args.teacher, args.image_size), args.resolution)
         if args.tinyface:
             network, (gallery, probe, others) = straight(network), read_tinyface(args.tinyface)

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from statistics import mean, stdev
 
-from mmcrrcd.engine.launch import one_line_errors
+from mmcrrcd.engine.launch import check_output, one_line_errors
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.embeddings import NAMED, embed, load_classifier, named_images
@@ -35,7 +35,7 @@ def main() -> None:
         if args.seeds < 1:
             raise InputError(f'--seeds is a number of classifiers, got {args.seeds}')
         if args.json:
-            Path(args.json).parent.mkdir(parents=True, exist_ok=True)
+            check_output(args.json)
         network = load_classifier(args.config, args.checkpoint, args.teacher, args.image_size)
         if args.resolution:
             network = network.at(args.resolution)

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from mmcrrcd.datasets.transforms.resolution_pair import MODES
-from mmcrrcd.engine.launch import one_line_errors
+from mmcrrcd.engine.launch import PICTURES, check_output, one_line_errors
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.embeddings import NAMED, accuracy, load_runs, named_images, own_images
@@ -16,7 +16,7 @@ from mmcrrcd.visualization.resolution import draw_resolution
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Test networks on images of several resolutions. The reduced images are '
-                                     'scaled to the size that each network saw in training.')
+                                     'scaled to the size that each network saw in training; else seen as they are.')
     parser.add_argument('--run', nargs=3, action='append', required=True, metavar=('CONFIG', 'CHECKPOINT', 'LABEL'),
                         help='a network; repeat for more lines')
     parser.add_argument('--teacher', nargs='?', const='', metavar='CHECKPOINT',
@@ -36,7 +36,7 @@ def main() -> None:
     args = parse_args()
     with one_line_errors():
         picture, numbers_file = Path(args.out), Path(args.out).with_suffix('.json')
-        picture.parent.mkdir(parents=True, exist_ok=True)
+        check_output(args.out, PICTURES)
         networks = load_runs(args.run, args.teacher)
         data = named_images(args.dataset, 'test', args.data_root) if args.dataset else own_images(args.run[0][0])
         largest = min(data.images.shape[1], *(network.side for network in networks.values()))
@@ -45,17 +45,19 @@ def main() -> None:
         reduction = dict(interpolation=args.interpolation, antialias=not args.no_antialias)
         resolutions = sorted(args.resolutions)
         curves = {label: [] for label in networks}
+        scale_to = {label: None if args.direct or network.any_resolution else network.input_size
+                    for label, network in networks.items()}
         for label, network in networks.items():
             for resolution in resolutions:
-                at = network.at(resolution, None if args.direct else network.input_size, **reduction)
+                at = network.at(resolution, scale_to[label], **reduction)
                 curves[label].append(accuracy(at, data, f'{label}, {resolution} pixels'))
                 print(f'{label}: {at.path_of(data.images)} pixels, {curves[label][-1]:.2f} %')
     antialias = ', not antialiased' if args.no_antialias and args.interpolation in ('bilinear', 'bicubic') else ''
-    scaled = 'seen as they are' if args.direct else "then scaled to each network's size in training"
+    scaled = 'seen as they are' if args.direct else "scaled to each network's size in training, where that was one"
     title = f'{len(data):,} test images, reduced by {args.interpolation} interpolation{antialias},\n{scaled}'
     result = dict(**about_this_run(), runs=args.run, teacher=args.teacher, dataset=args.dataset or 'of the first config',
                   images=len(data), direct=args.direct, **reduction, resolutions=resolutions, accuracy=curves,
-                  input_size={label: network.input_size for label, network in networks.items()})
+                  input_size={label: network.input_size for label, network in networks.items()}, scaled_to=scale_to)
     numbers_file.write_text(json.dumps(result, indent=2) + '\n')
     draw_resolution(resolutions, curves, title).savefig(picture, dpi=150)
     print(f'wrote {picture} and {numbers_file}')

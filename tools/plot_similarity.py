@@ -9,7 +9,7 @@ from pathlib import Path
 
 from face_pairs import add_network_arguments, add_pair_arguments, at_resolution, read_pairs, similarities
 
-from mmcrrcd.engine.launch import one_line_errors
+from mmcrrcd.engine.launch import PICTURES, check_output, one_line_errors
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.embeddings import load_classifier
@@ -39,7 +39,7 @@ def main() -> None:
         if len(labels) != len(runs) or len(set(labels)) < len(labels):
             raise InputError(f'{len(runs)} networks need as many different --labels, got {", ".join(labels)}')
         picture, numbers_file = Path(args.out), Path(args.out).with_suffix('.json')
-        picture.parent.mkdir(parents=True, exist_ok=True)
+        check_output(args.out, PICTURES)
         networks = {label: at_resolution(load_classifier(config, checkpoint, side=args.image_size), args.resolution)
                     for label, (config, checkpoint) in zip(labels, runs)}
         pairs = read_pairs(args, max(network.side for network in networks.values()))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from mmcrrcd.datasets import ImageArrays
-from mmcrrcd.engine.launch import one_line_errors
+from mmcrrcd.engine.launch import PICTURES, check_output, one_line_errors
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.embeddings import NAMED, embed, load_runs, named_images, own_images
@@ -62,7 +62,7 @@ def main() -> None:
         except ModuleNotFoundError as error:
             raise InputError('scikit-learn is missing: pip install scikit-learn') from error
         picture, numbers_file = Path(args.out), Path(args.out).with_suffix('.json')
-        picture.parent.mkdir(parents=True, exist_ok=True)
+        check_output(args.out, PICTURES)
         networks = load_runs(args.run, args.teacher)
         data = named_images(args.dataset, 'test', args.data_root) if args.dataset else own_images(args.run[0][0])
         some = choose(data, args.classes, args.per_class, args.seed)

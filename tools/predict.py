@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mmcrrcd.checkpoint import find_checkpoint, safe_load
 from mmcrrcd.datasets import reduce_resolution
-from mmcrrcd.engine.launch import one_line_errors
+from mmcrrcd.engine.launch import check_output, one_line_errors
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.embeddings import Classifier, load_classifier
 from mmcrrcd.models import PairPreprocessor
@@ -144,7 +144,7 @@ def main() -> None:
             if getattr(args, name) is not None and getattr(args, name) < 1:
                 raise InputError(f'--{name.replace("_", "-")} is at least 1, got {getattr(args, name)}')
         if args.json:
-            Path(args.json).parent.mkdir(parents=True, exist_ok=True)
+            check_output(args.json)
         files = find_images(Path(args.images))
         exported = Path(args.checkpoint, 'student.pth')
         checkpoint = exported if exported.is_file() else find_checkpoint(args.checkpoint)

@@ -10,7 +10,7 @@ from mmengine.dist import is_main_process
 from mmengine.model import is_model_wrapper
 
 from mmcrrcd.checkpoint import find_checkpoint, load_network
-from mmcrrcd.engine.launch import build_runner, one_line_errors, prepare_processes
+from mmcrrcd.engine.launch import build_runner, check_output, one_line_errors, prepare_processes
 from mmcrrcd.errors import InputError
 
 
@@ -58,7 +58,7 @@ def main() -> None:
         cfg = load_config(args)
         prepare_processes(cfg, args.launcher)
         if args.out:
-            Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+            check_output(args.out)
         runner = build_runner(cfg)
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         load_network(getattr(model, 'student', model), checkpoint, 'student')

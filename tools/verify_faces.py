@@ -11,7 +11,7 @@ from face_pairs import add_network_arguments, add_pair_arguments, at_resolution,
 from rich.console import Console
 from rich.table import Table
 
-from mmcrrcd.engine.launch import one_line_errors
+from mmcrrcd.engine.launch import check_output, one_line_errors
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.evaluation.embeddings import load_classifier
 from mmcrrcd.evaluation.verification import verify
@@ -38,7 +38,7 @@ def main() -> None:
     args = parse_args()
     with one_line_errors():
         if args.out:
-            Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+            check_output(args.out)
         network = at_resolution(load_classifier(args.config, args.checkpoint, args.teacher, args.image_size), args.resolution)
         pairs = read_pairs(args, network.side)
         path = network.path_of(pairs.images)

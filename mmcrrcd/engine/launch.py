@@ -1,7 +1,9 @@
 """What the tools do before a Runner is made."""
+import os
 import re
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from mmengine.config import Config
@@ -10,6 +12,8 @@ from mmengine.runner import Runner
 
 from mmcrrcd.errors import InputError
 from mmcrrcd.registry import MODELS
+
+PICTURES = ('.png', '.pdf', '.svg', '.jpg')
 
 
 def leaves_parameters_out(model: dict) -> bool:
@@ -56,6 +60,23 @@ def build_runner(cfg: Config) -> Runner:
         if unknown is None:
             raise
         raise InputError(f'{unknown[1]} has no setting {unknown[2]!r}') from error
+
+
+def check_output(file: str, endings: tuple[str, ...] = ()) -> None:
+    """Makes the folder for a file that a tool will write when its work is done.
+
+    Raises:
+        InputError: it cannot be written there, or has none of the ``endings``.
+    """
+    path = Path(file)
+    if endings and path.suffix.lower() not in endings:
+        raise InputError(f'{file} ends in none of {", ".join(endings)}')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f'{file} cannot be written: {error.strerror}') from error
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise InputError(f'{file} cannot be written: {"it is a folder" if path.is_dir() else "no permission"}')
 
 
 @contextmanager

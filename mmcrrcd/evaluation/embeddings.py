@@ -41,12 +41,14 @@ class Classifier:
         normalisation: mean, std and to_rgb of a :class:`PairPreprocessor` for RGB images.
         reduction: arguments of :func:`reduce_resolution`; without a ``resolution`` the network sees the images as they are.
         scale_to: size to which the reduced images are scaled, in the same way as to ``side``; None for their own.
+        any_resolution: it has learned from images of several resolutions, each in its own size.
     """
     network: nn.Module
     normalisation: dict
     side: int
     reduction: dict
     scale_to: Size | None = None
+    any_resolution: bool = False
 
     @property
     def input_size(self) -> Size:
@@ -113,7 +115,8 @@ def load_classifier(config: str, checkpoint: str, teacher: bool = False, side: i
         network.convert_from(PairPreprocessor(**normalisation))
     pair = next((step for step in steps_of(cfg) if kind(step) == 'ResolutionPair'), settings)
     reduction = {} if teacher else {key: pair[key] for key in REDUCTION if pair.get(key) is not None}
-    return Classifier(network, normalisation, side or training_side(cfg), reduction)
+    several = not teacher and bool(settings.get('train_resolutions')) and not reduction.get('restore')
+    return Classifier(network, normalisation, side or training_side(cfg), reduction, any_resolution=several)
 
 
 def load_runs(runs: list[tuple[str, str, str]], teacher: str | None) -> dict[str, Classifier]:

@@ -104,6 +104,20 @@ def test_resolution(tool, options, at):
         assert curves['CRRCD'][0] == accuracy(student, data, 'as in its training')
 
 
+def test_resolution_of_a_network_for_all(tool):
+    """One trained with several resolutions sees each in its own size, beside one that sees all scaled to 8 pixels."""
+    text = Path('student.py').read_text()
+    assert 'resolution=8' in text
+    Path('all.py').write_text(text.replace('resolution=8', 'resolution=8, train_resolutions=[8, 16]'))
+    tool('plot_resolution.py', '--run', 'all.py', 'student', 'all', '--run', 'student.py', 'student', 'one',
+         '--resolutions', 8, 16, '--out', 'resolution.png')
+    result = json.loads(Path('resolution.json').read_text())
+    assert result['scaled_to'] == dict(all=None, one=8)
+    data, network = TinyImages(seed=1), load_classifier('all.py', 'student')
+    assert result['accuracy']['all'] == [accuracy(network.at(side), data, '') for side in (8, 16)]
+    assert result['accuracy']['one'] == [accuracy(network.at(side, 8), data, '') for side in (8, 16)]
+
+
 RUN, SVHN = ('--run', 'student.py', 'student', 'a'), ('--dataset', 'svhn')
 
 
@@ -115,6 +129,9 @@ RUN, SVHN = ('--run', 'student.py', 'student', 'a'), ('--dataset', 'svhn')
     ('plot_tsne.py', [*RUN, '--classes', 'class9', 'class1'], "there is no class 'class9'; the classes are class0, class1, "),
     ('plot_tsne.py', [*RUN, '--classes', 'class1'], '--classes names two or more, got class1 alone'),
     ('plot_tsne.py', RUN, f'more than 30 images are needed (--perplexity), but only {IMAGES} are chosen'),
+    ('plot_resolution.py', [*RUN, '--out', 'numbers.json'], 'numbers.json ends in none of .png, .pdf, .svg, .jpg'),
+    ('plot_tsne.py', [*RUN, '--out', 'student.py/map.png'], 'student.py/map.png cannot be written: '),
+    ('linear_probe.py', ['student.py', 'student', *SVHN, '--json', 'student'], 'student cannot be written: it is a folder'),
     ('plot_resolution.py', [*RUN, '--resolutions', '8', '24'], '--resolutions go from 1 to the 16 pixels of the images'),
     ('plot_resolution.py', [*RUN, *SVHN, '--resolutions', '8'], f'a, 8 pixels knows {CLASSES} classes, the data have 2'),
 ])
