@@ -43,6 +43,9 @@ SWEEPS = dict(
     source=Sweep('negatives come from', {'queue': 'default', 'batch': 'in_batch'}, False),
     tau=Sweep('temperature τ', {
         0.02: 'tau_0.02', 0.05: 'tau_0.05', 0.07: 'tau_0.07', 0.1: 'default', 0.2: 'tau_0.2', 0.3: 'tau_0.3'}),
+    beta=Sweep('weight β of the relational loss', {
+        0.05: 'beta_0.05', 0.2: 'default', 0.5: 'beta_0.5', 1: 'beta_1', 2: 'beta_2'}),
+    alpha=Sweep('weight α of KD', {'0': 'alpha_0', '0.5': 'default'}, False),
     dim=Sweep('width of relations and critic', {64: 'dim_64', 128: 'default', 256: 'dim_256'}),
     sampling=Sweep('negatives are of another', {'class': 'default', 'image': 'unsupervised'}, False),
     anchors=Sweep('anchors', {'1': 'anchors_1', '8': 'default', '32': 'anchors_32', 'all': 'anchors_all'}),

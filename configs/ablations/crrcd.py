@@ -5,7 +5,7 @@
 Sec. IV-C and Figure 3 of the paper: number of negatives, temperature, sampling, width. The rest: what the paper leaves open.
 """
 ablations = {
-    'default': {},                                       # n 512, tau 0.1, dim 128, supervised, 8 anchors, softmax, centred
+    'default': {},        # n 512, tau 0.1, beta 0.2, alpha 0.5, dim 128, supervised, 8 anchors, softmax, centred
     'student_alone': dict(alpha=0, beta=0),
     'kd': dict(beta=0),
     'negatives_64': dict(num_negatives=64),              # not fewer than the batch
@@ -18,6 +18,11 @@ ablations = {
     'tau_0.07': dict(tau=0.07),
     'tau_0.2': dict(tau=0.2),
     'tau_0.3': dict(tau=0.3),
+    'beta_0.05': dict(beta=0.05),
+    'beta_0.5': dict(beta=0.5),
+    'beta_1': dict(beta=1),
+    'beta_2': dict(beta=2),
+    'alpha_0': dict(alpha=0),                            # without KD
     'dim_64': dict(dim=64),
     'dim_256': dict(dim=256),
     'unsupervised': dict(sampling='unsupervised'),
