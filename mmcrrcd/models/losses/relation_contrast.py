@@ -18,7 +18,7 @@ from .relation import FeatureRelation
 
 # Peak memory is anchors at once x ((batch + negatives) x dim + batch x negatives). So many are taken at once and kept for the
 # backward pass; more than that are taken CHUNK at a time and computed again there.
-KEPT, CHUNK = 8, 4
+KEPT, CHUNK = 8, 3
 
 
 def contrast(positive: Tensor, negative: Tensor, use: Tensor, tau: float, log_offset: Tensor | float | None) -> Tensor:
