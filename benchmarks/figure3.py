@@ -85,9 +85,6 @@ class Curves:
                  'but the named one are the default; the critic as printed has the β of the paper, too.',
                  "The paper's Figure 3 is face verification on LFW, so its values are not comparable, only its shape. It is a "
                  'picture; shown of it is what the text beside it says, nothing is read off the curves.']
-        teachers = {record['teacher']['sha256'] for record in self.records if record['teacher']}
-        if len(teachers) > 1:
-            notes.append(f'The points are of {len(teachers)} different teachers.')
         return notes + reproduced.training_notes(self.records)
 
     def markdown(self, folder: str = '') -> str:

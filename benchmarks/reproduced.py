@@ -9,6 +9,7 @@ from environment import conditions
 from matplotlib.figure import Figure
 from paper_tables import BEST_EPOCH, NOT_AS_PUBLISHED, PAPER_TABLES, label
 
+TEACHER_ALONE = ('teacher', 'naive')                     # rows of faces that train no student
 RESULTS = Path(__file__).parent / 'results' / 'reproduce'
 BETTER, WORSE = '#cfe3f7', '#fbdcc0'                     # blue and orange, of equal weight
 STYLE = f'''body {{ font-family: sans-serif; margin: 2em; overflow-x: auto }}
@@ -73,9 +74,13 @@ def pair_name(method: str, pair: tuple[str, str]) -> str:
 
 def training_notes(records: list[dict]) -> list[str]:
     """How and where these were trained, and by which teachers."""
-    steps = sorted({f'batch {record["batch"]}, learning rate {record["lr"]}, {record["precision"]}' for record in records})
-    teachers = sorted({f'{Path(r["teacher"]["checkpoint"]).name} {r["teacher"]["epochs"]} epochs'
-                       for r in records if r['teacher']})
+    steps = sorted({f'batch {record["batch"]}, learning rate {record["lr"]}, {record["precision"]}' for record in records
+                    if record['method'] not in TEACHER_ALONE})
+    different = {(Path(r['teacher']['checkpoint']).name, r['teacher']['epochs'], r['teacher']['sha256'])
+                 for r in records if r['teacher']}
+    names = [name for name, *_ in different]
+    teachers = sorted(f'{name} {epochs} epochs' + (f' ({checksum}, one of {names.count(name)} different ones)'
+                                                   if names.count(name) > 1 else '') for name, epochs, checksum in different)
     seeds = [seed for record in records for seed in record['seeds'].values()]
     where = sorted({conditions(seed) for seed in seeds})
     if together := [len(seed['in_step']) for seed in seeds if 'in_step' in seed]:

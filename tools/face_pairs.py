@@ -28,7 +28,8 @@ def add_pair_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def at_resolution(network: Classifier, resolution: int | None) -> Classifier:
-    """The network on faces of ``resolution`` pixels, scaled to the size that it saw in its training; None for as it is.
+    """The network on faces of ``resolution`` pixels, scaled to the size that it saw in its training, if that was one; None
+    for as it is.
 
     Raises:
         InputError: that is no resolution of its images.
@@ -37,7 +38,7 @@ def at_resolution(network: Classifier, resolution: int | None) -> Classifier:
         return network
     if not 0 < resolution <= network.side:
         raise InputError(f'--resolution goes from 1 to the {network.side} pixels of the images, got {resolution}')
-    return network.at(resolution, network.input_size)
+    return network.at(resolution, None if network.any_resolution else network.input_size)
 
 
 def read_pairs(args: argparse.Namespace, side: int) -> VerificationPairs:

@@ -4,10 +4,9 @@
 """
 import argparse
 import json
-from pathlib import Path
 
 from mmcrrcd.datasets.transforms.resolution_pair import MODES
-from mmcrrcd.engine.launch import PICTURES, check_output, one_line_errors
+from mmcrrcd.engine.launch import one_line_errors, picture_and_numbers
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.embeddings import NAMED, accuracy, load_runs, named_images, own_images
@@ -35,8 +34,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     with one_line_errors():
-        picture, numbers_file = Path(args.out), Path(args.out).with_suffix('.json')
-        check_output(args.out, PICTURES)
+        picture, numbers_file = picture_and_numbers(args.out)
         networks = load_runs(args.run, args.teacher)
         data = named_images(args.dataset, 'test', args.data_root) if args.dataset else own_images(args.run[0][0])
         largest = min(data.images.shape[1], *(network.side for network in networks.values()))

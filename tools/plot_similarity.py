@@ -9,7 +9,7 @@ from pathlib import Path
 
 from face_pairs import add_network_arguments, add_pair_arguments, at_resolution, read_pairs, similarities
 
-from mmcrrcd.engine.launch import PICTURES, check_output, one_line_errors
+from mmcrrcd.engine.launch import one_line_errors, picture_and_numbers
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.embeddings import load_classifier
@@ -38,8 +38,7 @@ def main() -> None:
         labels = args.labels or [Path(config).stem for config, _ in runs]
         if len(labels) != len(runs) or len(set(labels)) < len(labels):
             raise InputError(f'{len(runs)} networks need as many different --labels, got {", ".join(labels)}')
-        picture, numbers_file = Path(args.out), Path(args.out).with_suffix('.json')
-        check_output(args.out, PICTURES)
+        picture, numbers_file = picture_and_numbers(args.out)
         networks = {label: at_resolution(load_classifier(config, checkpoint, side=args.image_size), args.resolution)
                     for label, (config, checkpoint) in zip(labels, runs)}
         pairs = read_pairs(args, max(network.side for network in networks.values()))

@@ -4,13 +4,12 @@
 """
 import argparse
 import json
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from mmcrrcd.datasets import ImageArrays
-from mmcrrcd.engine.launch import PICTURES, check_output, one_line_errors
+from mmcrrcd.engine.launch import one_line_errors, picture_and_numbers
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.embeddings import NAMED, embed, load_runs, named_images, own_images
@@ -61,8 +60,7 @@ def main() -> None:
             from mmcrrcd.evaluation.clusters import knn_accuracy, silhouette, tsne
         except ModuleNotFoundError as error:
             raise InputError('scikit-learn is missing: pip install scikit-learn') from error
-        picture, numbers_file = Path(args.out), Path(args.out).with_suffix('.json')
-        check_output(args.out, PICTURES)
+        picture, numbers_file = picture_and_numbers(args.out)
         networks = load_runs(args.run, args.teacher)
         data = named_images(args.dataset, 'test', args.data_root) if args.dataset else own_images(args.run[0][0])
         some = choose(data, args.classes, args.per_class, args.seed)

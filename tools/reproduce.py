@@ -1,4 +1,4 @@
-"""Tables I, II, V, VI and VII and Figure 3 of the paper, trained here:
+"""Tables I, II, V, VI and VII and Figure 3 of the paper, trained here, and two tables of networks trained on LFW:
 ``python tools/reproduce.py table1 --cell kd/resnet56_resnet20 --seeds 1``, ``python tools/reproduce.py fig3 --sweep tau``.
 
 Without ``--cell`` or ``--sweep`` it trains all, missing teachers first. The same command goes on after an interruption and
@@ -29,9 +29,10 @@ import face_tables  # noqa: E402
 import figure3  # noqa: E402
 import recipes  # noqa: E402
 import reproduced  # noqa: E402
-from face_tables import FACE_TABLES, TEACHER_ALONE, TRAINING_DATA, FaceTable  # noqa: E402
+from face_tables import FACE_TABLES, TRAINING_DATA, FaceTable  # noqa: E402
 from in_step import carry_out_in_step, groups  # noqa: E402
 from paper_tables import PAPER_TABLES, PaperTable  # noqa: E402
+from reproduced import TEACHER_ALONE  # noqa: E402
 from runs import Run, carry_out, curve, seconds  # noqa: E402
 
 WORK = Path('work_dirs/reproduce')
@@ -126,8 +127,10 @@ class Cell:
         """Puts a finished run into the file; what to say of it."""
         run = self.runs[seed]
         result, said = self.outcome(run)
+        model = self.cfg.model
         record = self.record() or dict(
-            table=self.table, method=self.method, pair=self.pair, resolution=self.recipe.resolution or 32,
+            table=self.table, method=self.method, pair=self.pair,
+            resolution=model.data_preprocessor.get('resolution') or model.get('input_size') or 32,
             schedule=self.recipe.schedule, epochs=self.cfg.train_cfg.max_epochs, batch=self.cfg.train_dataloader.batch_size,
             lr=self.cfg.optim_wrapper.optimizer.lr, precision='bfloat16' if self.recipe.amp else 'float32',
             teacher=self.about_teacher(run) if self.teacher else None,
@@ -244,8 +247,9 @@ def need_data(runs: list[Run]) -> None:
     """Raises InputError where the faces that these runs train on or are tested with are missing."""
     needed = {}
     for run in runs:
-        root = run.cfg.train_dataloader.dataset.data_root
-        needed |= run.table.data if isinstance(run, Evaluation) else {root: TRAINING_DATA.get(root, 'training images')}
+        data = run.cfg.train_dataloader.dataset
+        paths = [data.data_root, *([data.exclude] if 'exclude' in data else [])]
+        needed |= run.table.data if isinstance(run, Evaluation) else {path: TRAINING_DATA.get(path, path) for path in paths}
     if missing := [f'{path} ({what})' for path, what in needed.items() if not Path(path).exists()]:
         raise InputError(f'missing: {", ".join(missing)}; what lies where is in docs/data.md, what it may be used for in '
                          'configs/face/README.md')

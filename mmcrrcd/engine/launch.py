@@ -62,21 +62,32 @@ def build_runner(cfg: Config) -> Runner:
         raise InputError(f'{unknown[1]} has no setting {unknown[2]!r}') from error
 
 
-def check_output(file: str, endings: tuple[str, ...] = ()) -> None:
+def check_output(file: str | Path) -> None:
     """Makes the folder for a file that a tool will write when its work is done.
 
     Raises:
-        InputError: it cannot be written there, or has none of the ``endings``.
+        InputError: it cannot be written there.
     """
     path = Path(file)
-    if endings and path.suffix.lower() not in endings:
-        raise InputError(f'{file} ends in none of {", ".join(endings)}')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise InputError(f'{file} cannot be written: {path.parent} is no folder') from None
     except OSError as error:
         raise InputError(f'{file} cannot be written: {error.strerror}') from error
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise InputError(f'{file} cannot be written: {"it is a folder" if path.is_dir() else "no permission"}')
+
+
+def picture_and_numbers(file: str) -> tuple[Path, Path]:
+    """A picture's file and the JSON file beside it, both checked as above. Raises InputError where it is no picture, too."""
+    path = Path(file)
+    if path.suffix.lower() not in PICTURES:
+        raise InputError(f'{file} ends in none of {", ".join(PICTURES)}')
+    both = path, path.with_suffix('.json')
+    for each in both:
+        check_output(each)
+    return both
 
 
 @contextmanager

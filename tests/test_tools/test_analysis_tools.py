@@ -130,7 +130,8 @@ RUN, SVHN = ('--run', 'student.py', 'student', 'a'), ('--dataset', 'svhn')
     ('plot_tsne.py', [*RUN, '--classes', 'class1'], '--classes names two or more, got class1 alone'),
     ('plot_tsne.py', RUN, f'more than 30 images are needed (--perplexity), but only {IMAGES} are chosen'),
     ('plot_resolution.py', [*RUN, '--out', 'numbers.json'], 'numbers.json ends in none of .png, .pdf, .svg, .jpg'),
-    ('plot_tsne.py', [*RUN, '--out', 'student.py/map.png'], 'student.py/map.png cannot be written: '),
+    ('plot_tsne.py', [*RUN, '--out', 'student.py/map.png'], 'student.py/map.png cannot be written: student.py is no folder'),
+    ('plot_tsne.py', [*RUN, '--out', 'folder/map.png'], 'folder/map.json cannot be written: it is a folder'),
     ('linear_probe.py', ['student.py', 'student', *SVHN, '--json', 'student'], 'student cannot be written: it is a folder'),
     ('plot_resolution.py', [*RUN, '--resolutions', '8', '24'], '--resolutions go from 1 to the 16 pixels of the images'),
     ('plot_resolution.py', [*RUN, *SVHN, '--resolutions', '8'], f'a, 8 pixels knows {CLASSES} classes, the data have 2'),
@@ -138,6 +139,7 @@ RUN, SVHN = ('--run', 'student.py', 'student', 'a'), ('--dataset', 'svhn')
 def test_bad_input_is_one_line(tool, name, args, message):
     if name == 'plot_tsne.py':
         pytest.importorskip('sklearn')
+    Path('folder/map.json').mkdir(parents=True, exist_ok=True)
     with pytest.raises(SystemExit) as error:
         tool(name, *args)
     assert str(error.value).startswith(f'error: {message}') and '\n' not in str(error.value)

@@ -64,7 +64,7 @@ def test_the_config_of_a_cell_of_lfw(method, pair):
     assert data.data_root == 'data/lfw/lfw' and data.exclude_folds == [8, 9] and cfg.model.student.head.num_classes == 1334
     assert data.image_size == face_tables.PIXELS_OF_THE_TEACHER['lfw'] == cfg.model.input_size
     if method in face_tables.TEACHER_ALONE:
-        assert cfg.model.student == recipes.teacher_recipe('iresnet18', RECIPE, 'lfw').model.student
+        assert cfg.model.student == recipes.load('face/iresnet18_lfw').model.student
         assert (reduction.get('resolution'), reduction.get('restore')) == ((16, True) if method == 'naive' else (None, None))
     else:
         assert reduction.resolution == 16 and reduction.get('restore', False) == pair[1].endswith('_restored')
@@ -82,7 +82,8 @@ def test_a_shorter_schedule_in_proportion():
 @pytest.mark.parametrize('name, missing', dict(
     table5="data/casia_webface (CASIA-WebFace), data/lfw/pairs.txt (LFW's list of pairs), data/lfw/lfw (LFW's faces)",
     table6='data/casia_webface (CASIA-WebFace), data/uccs (180 people of UCCS)',
-    table7="data/casia_webface (CASIA-WebFace), data/tinyface/Training_Set (TinyFace's training set), data/tinyface (TinyFace)"
+    table7="data/casia_webface (CASIA-WebFace), data/tinyface/Training_Set (TinyFace's training set), data/tinyface (TinyFace)",
+    orl="data/lfw/lfw (LFW's faces), data/lfw/pairs.txt (LFW's list of pairs), data/orl/orl (ORL)",
     ).items())
 def test_missing_data_is_one_line_before_any_training(name, missing, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
