@@ -1,4 +1,6 @@
 """How the similarities of positive and of negative pairs are distributed, Figure 5 of the paper."""
+import math
+
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -17,9 +19,13 @@ def draw_similarities(panels: dict[str, np.ndarray], same: np.ndarray, title: st
         same: (P,) bool, positive pairs.
     """
     same = np.asarray(same, bool)
-    figure = Figure(figsize=(5 * len(panels) + 0.4, 4.4), facecolor='white', layout='constrained')
-    axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
-    for panel, (name, scores) in zip(axes, panels.items()):
+    columns = len(panels) if len(panels) <= 3 else 2
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(5 * columns + 0.4, 3.6 * rows + 0.8), facecolor='white', layout='constrained')
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for panel in axes.flat[len(panels):]:
+        panel.remove()
+    for panel, (name, scores) in zip(axes.flat, panels.items()):
         positive, negative, edges = histograms(scores, same)
         for shares, kind, number, colour in ((negative, 'negative', (~same).sum(), NEGATIVE),
                                              (positive, 'positive', same.sum(), POSITIVE)):
@@ -28,13 +34,16 @@ def draw_similarities(panels: dict[str, np.ndarray], same: np.ndarray, title: st
             panel.axvline(scores[same == (kind == 'positive')].mean(), color=colour, linestyle='--')
         panel.set_title(f'{name}\nexpectation margin {expectation_margin(scores, same):.3f}, '
                         f'histogram intersection {histogram_intersection(scores, same):.3f}', fontsize=11)
-        panel.set(xlabel='cosine similarity', xlim=limits(panels.values()))
+        panel.set(xlim=limits(panels.values()))
         panel.grid(alpha=0.3)
         panel.xaxis.set_major_locator(MaxNLocator(6))
         panel.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes[0].set(ylabel='share of the pairs', ylim=(0, None))
+    for panel in axes[-1]:
+        panel.set_xlabel('cosine similarity')
+    for panel in axes[:, 0]:
+        panel.set(ylabel='share of the pairs', ylim=(0, None))
     figure.suptitle(title, fontsize=11)
-    handles = [*axes[0].get_legend_handles_labels()[0], Line2D([], [], color='grey', linestyle='--', label='mean')]
+    handles = [*axes[0, 0].get_legend_handles_labels()[0], Line2D([], [], color='grey', linestyle='--', label='mean')]
     figure.legend(handles=handles, loc='outside lower center', ncols=3, frameon=False)
     return figure
 
