@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from types import ModuleType
 
+import batch_norm
 import classifier_memory
 import critic_alone
 import critic_forms
@@ -29,6 +30,7 @@ def of_one_run(benchmark: ModuleType) -> str:
 
 
 TABLES = {
+    'batch_norm': lambda: of_one_run(batch_norm),
     'classifier_memory': lambda: of_one_run(classifier_memory),
     'critic_alone': lambda: of_one_run(critic_alone),
     'critic_forms': critic_forms.table,

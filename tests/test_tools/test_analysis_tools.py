@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from tiny import CLASSES, IMAGES, TinyImages, config, crrcd, random_images, train, write_teacher
 
 from mmcrrcd.datasets import ImageArrays
@@ -116,6 +117,41 @@ def test_resolution_of_a_network_for_all(tool):
     data, network = TinyImages(seed=1), load_classifier('all.py', 'student')
     assert result['accuracy']['all'] == [accuracy(network.at(side), data, '') for side in (8, 16)]
     assert result['accuracy']['one'] == [accuracy(network.at(side, 8), data, '') for side in (8, 16)]
+
+
+def test_statistics_of_each_resolution(run, monkeypatch, tmp_path, capsys):
+    """benchmarks/batch_norm.py: the averages are those of its batches, the weights and statistics of the training stay."""
+    monkeypatch.syspath_prepend(str(ROOT / 'benchmarks'))
+    import batch_norm
+    monkeypatch.chdir(run)
+    Path('all.py').write_text(Path('student.py').read_text().replace('resolution=8', 'resolution=8, train_resolutions=[8, 16]'))
+    monkeypatch.setattr(batch_norm, 'RESULT', tmp_path / 'batch_norm.json')
+    monkeypatch.setattr(batch_norm, 'BATCHES', 3)
+    monkeypatch.setattr(sys, 'argv', ['batch_norm.py', 'all.py', 'student', '--resolutions', '8', '16'])
+    seen, norms = [], []
+    look = batch_norm.look
+
+    def watched(network, images):
+        seen.append(images)
+        norms.append(next(module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)))
+        norms[-1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) if len(norms) == 1 else None
+        return look(network, images)
+
+    monkeypatch.setattr(batch_norm, 'look', watched)
+    take, means = batch_norm.take_statistics, []
+    monkeypatch.setattr(batch_norm, 'take_statistics',
+                        lambda network, *args: (take(network, *args), means.append(norms[0].running_mean.clone())))
+    batch_norm.main()
+    result = json.loads((tmp_path / 'batch_norm.json').read_text())
+    network, data = load_classifier('all.py', 'student'), TinyImages(seed=1)
+    assert [row['mixed'] for row in result['rows']] == [accuracy(network.at(side), data, '') for side in (8, 16)]
+    of_norm = [x for x in seen if x.shape[1] != 3]       # what went into the first batch norm, of both resolutions
+    for side, mean in zip((8, 16), means, strict=True):
+        batches = [x.mean((0, 2, 3)) for x in of_norm if x.shape[2] == side and len(x) == batch_norm.SIZE]
+        assert len(batches) == 3
+        torch.testing.assert_close(mean, torch.stack(batches).mean(0))
+    out = capsys.readouterr().out
+    assert '| statistics of this resolution |' in out and 'batch_norm.py all.py' in out
 
 
 RUN, SVHN = ('--run', 'student.py', 'student', 'a'), ('--dataset', 'svhn')

@@ -1,0 +1,80 @@
+"""What do batch norm's statistics cost a student for every resolution? They are of all resolutions mixed.
+
+    python benchmarks/batch_norm.py CONFIG CHECKPOINT       # of a training with train_resolutions
+
+Its test accuracy at each of ``--resolutions``, with the statistics that its training has left, and with those of 20 training
+batches of 500 images at that resolution alone, cropped and mirrored as in the training; the weights stay. Writes
+``benchmarks/results/batch_norm.json`` and prints its table.
+"""
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from environment import about_this_run, conditions
+from mmengine.config import Config
+from mmengine.device import get_device
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmcrrcd.engine import seed_all
+from mmcrrcd.engine.launch import check_output, one_line_errors
+from mmcrrcd.evaluation.embeddings import Classifier, accuracy, load_classifier, own_images
+from mmcrrcd.models.networks import look
+from mmcrrcd.registry import DATASETS, MODELS
+
+RESULT = Path(__file__).parent / 'results' / 'batch_norm.json'
+BATCHES, SIZE = 20, 500
+
+
+@torch.no_grad()
+def take_statistics(network: torch.nn.Module, preprocessor: torch.nn.Module, data) -> None:
+    """Mean and variance of each batch norm anew, averaged over BATCHES of training images as ``preprocessor`` makes them."""
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.train().momentum = None                     # the plain average of all batches
+    for index in torch.randint(len(data), (BATCHES, SIZE)):
+        look(network, preprocessor(data.__getitems__(index), training=True)['inputs'].low)
+    for norm in norms:
+        norm.eval()
+
+
+def run(args: argparse.Namespace) -> dict:
+    cfg, student = Config.fromfile(args.config), load_classifier(args.config, args.checkpoint)
+    train, test = DATASETS.build(cfg.train_dataloader.dataset), own_images(args.config)
+    as_trained = {name: value.clone() for name, value in student.network.state_dict().items()}
+    rows = []
+    for resolution in args.resolutions:
+        at: Classifier = student.at(resolution)
+        row = dict(resolution=resolution, mixed=accuracy(at, test, f'{resolution} pixels'))
+        seed_all(0)
+        preprocessor = MODELS.build(dict(cfg.model.data_preprocessor, train_resolutions=[resolution])).to(get_device())
+        take_statistics(student.network, preprocessor, train)
+        rows.append(row | dict(own=accuracy(at, test, f'{resolution} pixels, their own statistics')))
+        student.network.load_state_dict(as_trained)
+    return dict(**about_this_run(), rows=rows)
+
+
+def table(result: dict) -> str:
+    head = ' | '.join(str(row['resolution']) for row in result['rows'])
+    lines = [f'| test accuracy (%) at pixels | {head} |', '|---' * (len(result['rows']) + 1) + '|']
+    for title, key in (('statistics of all resolutions mixed, as trained', 'mixed'), ('statistics of this resolution', 'own')):
+        lines.append(f'| {title} | ' + ' | '.join(f'{row[key]:.1f}' for row in result['rows']) + ' |')
+    return '\n'.join([*lines, '', conditions(result)])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config')
+    parser.add_argument('checkpoint')
+    parser.add_argument('--resolutions', type=int, nargs='+', default=[8, 12, 16, 20, 24, 28, 32], metavar='PIXELS')
+    args = parser.parse_args()
+    with one_line_errors():
+        check_output(RESULT)
+        result = run(args)
+    RESULT.write_text(json.dumps(result, indent=1) + '\n')
+    print(table(result))
+
+
+if __name__ == '__main__':
+    main()
