@@ -13,6 +13,7 @@ from reproduced import Entry
 PAIR = ('resnet56', 'resnet20')
 OURS, PAPER = 'tab:blue', 'tab:orange'
 BASELINES = dict(student_alone=('student alone', '0.55'), kd=('KD (1 CE + 0.5 KD)', 'tab:green'))
+READABLE = dict(facecolor='white', edgecolor='none', alpha=0.75, pad=0.5)
 PAPER_TITLE = 'the paper, on LFW, as far as its text goes'
 # Of Figure 3, which is a picture, these are the numbers in the text beside it (Sec. IV-C).
 PAPER_GAIN = 0.05                                        # points, from 512 negatives to 1,024
@@ -126,10 +127,10 @@ class Curves:
         for (value, ours), height in zip(accuracies.items(), heights):
             if ours:
                 axes.annotate(f'{height:.2f}\nn = {len(ours)}', (places[value], height), (6, 4), textcoords='offset points',
-                              size=7, color='0.3')
+                              size=7, color='0.3', bbox=READABLE)
             else:
                 axes.text(places[value], 0.03, 'not run', transform=axes.get_xaxis_transform(), rotation=90, size=8,
-                          color='0.5', ha='center', va='bottom')
+                          color='0.5', ha='center', va='bottom', bbox=READABLE)
         for name, (title, colour) in BASELINES.items():
             if ours := self.ours(name):
                 axes.axhline(mean(ours), color=colour, linestyle='--', label=f'{title} (n = {len(ours)})')
