@@ -8,35 +8,29 @@ batches of 500 images at that resolution alone, cropped and mirrored as in the t
 """
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from environment import about_this_run, conditions
 from mmengine.config import Config
 from mmengine.device import get_device
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor
+from torch.optim.swa_utils import update_bn
 
 from mmcrrcd.engine import seed_all
 from mmcrrcd.engine.launch import check_output, one_line_errors
-from mmcrrcd.evaluation.embeddings import Classifier, accuracy, load_classifier, own_images
-from mmcrrcd.models.networks import look
+from mmcrrcd.evaluation.embeddings import accuracy, load_classifier, own_images
 from mmcrrcd.registry import DATASETS, MODELS
 
 RESULT = Path(__file__).parent / 'results' / 'batch_norm.json'
 BATCHES, SIZE = 20, 500
 
 
-@torch.no_grad()
-def take_statistics(network: torch.nn.Module, preprocessor: torch.nn.Module, data) -> None:
-    """Mean and variance of each batch norm anew, averaged over BATCHES of training images as ``preprocessor`` makes them."""
-    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.train().momentum = None                     # the plain average of all batches
+def batches(preprocessor: torch.nn.Module, data) -> Iterator[Tensor]:
+    """What the student sees of BATCHES of training images."""
     for index in torch.randint(len(data), (BATCHES, SIZE)):
-        look(network, preprocessor(data.__getitems__(index), training=True)['inputs'].low)
-    for norm in norms:
-        norm.eval()
+        yield preprocessor(data.__getitems__(index), training=True)['inputs'].low
 
 
 def run(args: argparse.Namespace) -> dict:
@@ -45,11 +39,11 @@ def run(args: argparse.Namespace) -> dict:
     as_trained = {name: value.clone() for name, value in student.network.state_dict().items()}
     rows = []
     for resolution in args.resolutions:
-        at: Classifier = student.at(resolution)
+        at = student.at(resolution)
         row = dict(resolution=resolution, mixed=accuracy(at, test, f'{resolution} pixels'))
         seed_all(0)
         preprocessor = MODELS.build(dict(cfg.model.data_preprocessor, train_resolutions=[resolution])).to(get_device())
-        take_statistics(student.network, preprocessor, train)
+        update_bn(batches(preprocessor, train), student.network)
         rows.append(row | dict(own=accuracy(at, test, f'{resolution} pixels, their own statistics')))
         student.network.load_state_dict(as_trained)
     return dict(**about_this_run(), rows=rows)

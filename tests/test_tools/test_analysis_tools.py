@@ -128,26 +128,21 @@ def test_statistics_of_each_resolution(run, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(batch_norm, 'RESULT', tmp_path / 'batch_norm.json')
     monkeypatch.setattr(batch_norm, 'BATCHES', 3)
     monkeypatch.setattr(sys, 'argv', ['batch_norm.py', 'all.py', 'student', '--resolutions', '8', '16'])
-    seen, norms = [], []
-    look = batch_norm.look
+    seen, means, update = {8: [], 16: []}, [], batch_norm.update_bn
 
-    def watched(network, images):
-        seen.append(images)
-        norms.append(next(module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)))
-        norms[-1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) if len(norms) == 1 else None
-        return look(network, images)
+    def watched(images, network):
+        norm = next(module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d))
+        hook = norm.register_forward_pre_hook(lambda _, inputs: seen[inputs[0].shape[2]].append(inputs[0].mean((0, 2, 3))))
+        update(images, network)
+        hook.remove()
+        means.append(norm.running_mean.clone())
 
-    monkeypatch.setattr(batch_norm, 'look', watched)
-    take, means = batch_norm.take_statistics, []
-    monkeypatch.setattr(batch_norm, 'take_statistics',
-                        lambda network, *args: (take(network, *args), means.append(norms[0].running_mean.clone())))
+    monkeypatch.setattr(batch_norm, 'update_bn', watched)
     batch_norm.main()
     result = json.loads((tmp_path / 'batch_norm.json').read_text())
     network, data = load_classifier('all.py', 'student'), TinyImages(seed=1)
     assert [row['mixed'] for row in result['rows']] == [accuracy(network.at(side), data, '') for side in (8, 16)]
-    of_norm = [x for x in seen if x.shape[1] != 3]       # what went into the first batch norm, of both resolutions
-    for side, mean in zip((8, 16), means, strict=True):
-        batches = [x.mean((0, 2, 3)) for x in of_norm if x.shape[2] == side and len(x) == batch_norm.SIZE]
+    for mean, batches in zip(means, seen.values(), strict=True):
         assert len(batches) == 3
         torch.testing.assert_close(mean, torch.stack(batches).mean(0), rtol=1e-4, atol=1e-5)
     out = capsys.readouterr().out
