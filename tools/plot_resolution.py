@@ -15,7 +15,7 @@ from mmcrrcd.visualization.resolution import draw_resolution
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Test networks on images of several resolutions. The reduced images are '
-                                     'scaled to the size that each network saw in training; else seen as they are.')
+                                     'scaled to the size that each network saw in training, if it saw only one.')
     parser.add_argument('--run', nargs=3, action='append', required=True, metavar=('CONFIG', 'CHECKPOINT', 'LABEL'),
                         help='a network; repeat for more lines')
     parser.add_argument('--teacher', nargs='?', const='', metavar='CHECKPOINT',

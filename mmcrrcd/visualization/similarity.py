@@ -38,8 +38,9 @@ def draw_similarities(panels: dict[str, np.ndarray], same: np.ndarray, title: st
         panel.grid(alpha=0.3)
         panel.xaxis.set_major_locator(MaxNLocator(6))
         panel.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    for panel in axes[-1]:
+    for panel in axes.flat[len(panels) - columns:len(panels)]:           # the lowest of each column
         panel.set_xlabel('cosine similarity')
+        panel.tick_params(labelbottom=True)
     for panel in axes[:, 0]:
         panel.set(ylabel='share of the pairs', ylim=(0, None))
     figure.suptitle(title, fontsize=11)
