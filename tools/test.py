@@ -51,24 +51,29 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def main() -> None:
-    args = parse_args()
-    with one_line_errors():
-        checkpoint = find_checkpoint(args.checkpoint)
-        cfg = load_config(args)
-        prepare_processes(cfg, args.launcher)
-        if args.out:
-            check_output(args.out)
-        runner = build_runner(cfg)
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        load_network(getattr(model, 'student', model), checkpoint, 'student')
-        if args.amp:
-            model.forward = torch.autocast(get_device(), torch.bfloat16)(model.forward)
-        metrics = runner.test()
+def test(args: argparse.Namespace) -> None:
+    """Tests the network, prints the accuracies and writes them into ``args.out``."""
+    checkpoint = find_checkpoint(args.checkpoint)
+    cfg = load_config(args)
+    prepare_processes(cfg, args.launcher)
+    if args.out:
+        check_output(args.out)
+    runner = build_runner(cfg)
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    load_network(getattr(model, 'student', model), checkpoint, 'student')
+    if args.amp:
+        model.forward = torch.autocast(get_device(), torch.bfloat16)(model.forward)
+    metrics = runner.test()
     if is_main_process():
         print(*(f'{name} {value:.2f}' for name, value in metrics.items()))
         if args.out:
             Path(args.out).write_text(json.dumps(metrics, indent=2) + '\n')
+
+
+def main() -> None:
+    args = parse_args()
+    with one_line_errors():
+        test(args)
 
 
 if __name__ == '__main__':

@@ -1,4 +1,5 @@
 """What the tools do before a Runner is made."""
+import gc
 import os
 import re
 import sys
@@ -90,16 +91,25 @@ def picture_and_numbers(file: str) -> tuple[Path, Path]:
     return both
 
 
+def part_processes() -> None:
+    """Ends the process group, where there is one, and its threads: gloo's now and then abort a program that ends under them.
+
+    They end with the last reference to the group. DDP models hold it, too, and those are parts of reference cycles.
+    """
+    if torch.distributed.is_initialized():
+        gc.collect()
+        torch.distributed.destroy_process_group()
+
+
 @contextmanager
 def one_line_errors():
     """Ends the program with the one line of an error that the input caused; bugs keep their traceback.
 
-    Where all went well the processes part in order: gloo's threads abort a program that ends under them.
+    Where all went well the processes part in order, for which nothing outside may hold a model any more.
     """
     try:
         yield
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+        part_processes()
     except (InputError, FileNotFoundError, FloatingPointError) as error:
         sys.exit(f'error: {error}')
     except KeyboardInterrupt:

@@ -31,6 +31,7 @@ val_dataloader = dict(batch_size=32, num_workers=0, dataset=data, sampler=dict(t
                       collate_fn=dict(type=whole_batch))
 val_evaluator = dict(type=BatchAccuracy)
 val_cfg = dict()
+test_dataloader, test_evaluator, test_cfg = val_dataloader, val_evaluator, dict()
 optim_wrapper = dict(type=OptimWrapper, optimizer=dict(type=SGD, lr=0.05, momentum=0.9))
 param_scheduler = dict(type=MultiStepLR, by_epoch=True, milestones=[2])
 train_cfg = dict(by_epoch=True, max_epochs=1, val_interval=1)
@@ -58,7 +59,7 @@ def folder(tmp_path):
 
 
 def train(folder: Path, *args: str, script: Path = ROOT / 'tools' / 'train.py') -> subprocess.CompletedProcess:
-    env = os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'PYTHON': sys.executable}
+    env = os.environ | {'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]), 'OMP_NUM_THREADS': '1', 'PYTHON': sys.executable}
     program = ['bash'] if script.suffix == '.sh' else [sys.executable]
     return subprocess.run([*program, str(script), *args], cwd=folder, env=env, capture_output=True, text=True, timeout=300)
 
@@ -97,10 +98,25 @@ def test_both_trainings_in_one_go_and_resuming(folder):
     assert (folder / 'work_dirs/student/epoch_3.pth').is_file()
 
 
-def test_two_processes_on_a_cpu(folder):
+def test_two_processes_on_a_cpu(folder, monkeypatch):
+    """A training, then a test; only the first process speaks, and each ends without a thread of gloo's."""
+    (folder / 'sitecustomize.py').write_text('''
+import atexit
+from pathlib import Path
+names = lambda: [file.read_text().strip() for file in Path('/proc/self/task').glob('*/comm')]
+atexit.register(lambda: print('at the end:', sum('gloo' in name for name in names()), 'threads of gloo', flush=True))
+''')
+    monkeypatch.setenv('PYTHONPATH', str(folder))
+    end = 'at the end: 0 threads of gloo'
     result = train(folder, 'student.py', '2', '--train-teacher', '--work-dir', 'out', script=ROOT / 'tools' / 'dist_train.sh')
     assert result.returncode == 0, result.stderr
     assert (folder / 'work_dirs/teacher/epoch_1.pth').is_file() and (folder / 'out/epoch_1.pth').is_file()
+    assert result.stdout.count(end) == result.stdout.count('at the end:') == 3                   # and torchrun's own process
+    result = train(folder, 'student.py', 'out', '2', '--out', 'out/metrics.json', script=ROOT / 'tools' / 'dist_test.sh')
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count(end) == result.stdout.count('at the end:') == 3
+    accuracy = json.loads((folder / 'out/metrics.json').read_text())['accuracy/top1']
+    assert result.stdout.count(f'accuracy/top1 {accuracy:.2f}') == 1
 
 
 @pytest.mark.parametrize('options, message', [
