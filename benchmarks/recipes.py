@@ -1,6 +1,7 @@
 """The config of a cell of the paper's tables: a pair of configs/crrcd/, a method of configs/baselines/, a schedule.
 
-That of a point of its Figure 3 has settings of configs/ablations/ in place of the method. For faces it is one of configs/face/.
+That of a point of its Figure 3 has settings of configs/ablations/ in place of the method. For small images of CIFAR-100, SVHN
+and TinyImageNet it is one of configs/low_resolution/, for faces one of configs/face/.
 """
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from mmcrrcd.datasets.faces import list_folders, list_images
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 SCHEDULES = ('cifar_240e', 'paper_35e')
 FIRST_SEED = 5
+FACES = ('webface', 'lfw')                               # data of configs/face/
 OF_THE_PAIR = ('student', 'teacher', 'teacher_checkpoint', 'data_preprocessor', 'input_size')
 DKD_BETA = dict(resnet56_resnet20=2, resnet110_resnet32=2, wrn40_2_wrn16_2=6, wrn40_2_wrn40_1=6, vgg13_vgg8=6)     # else 8
 
@@ -82,6 +84,22 @@ def face(method: str, pair: tuple[str, str], recipe: Recipe, data: str = 'webfac
     return shortened(counted(cfg), recipe)
 
 
+def low(method: str, pair: tuple[str, str], recipe: Recipe, data: str) -> Config:
+    """A config of configs/low_resolution/ at the recipe's resolution: 'crrcd' as it stands, 'kd' without its relational loss,
+    'student' the student alone. The student of a pair that ends in '_restored' sees the small images scaled up.
+    """
+    student, *restored = pair[1].split('_')
+    cfg = load(f'low_resolution/{pair[0]}_{student}_{data}_8px')
+    if method == 'kd':
+        cfg.model.beta = 0
+    elif method == 'student':
+        kept = {key: cfg.model[key] for key in ('student', 'data_preprocessor', 'input_size') if key in cfg.model}
+        cfg.model = dict(type='mmcrrcd.Distiller') | kept
+        cfg.pop('teacher_config')
+    cfg.model.data_preprocessor.update(resolution=recipe.resolution, restore=bool(restored))
+    return shortened(cfg, recipe)
+
+
 def further(config: str, cfg: Config, checkpoint: Path, recipe: Recipe) -> Config:
     """The training of another face config, from where that of ``cfg`` ended: its network, and how it sees the images."""
     new = counted(load(config))
@@ -125,9 +143,11 @@ def of_the_pair(cfg: Config, method: str, pair: tuple[str, str]) -> None:
         cfg.param_scheduler = cfg.param_scheduler[0]     # without the paraphraser's lower learning rate
 
 
-def teacher_recipe(name: str, recipe: Recipe, faces: str | None = None) -> Config:
-    """The teacher's own config, for CIFAR-100 or these data of faces, as it stands but for ``epochs`` and ``amp``."""
-    return face('teacher', (name, ''), recipe, faces) if faces else shortened(load(f'teachers/{name}_cifar100'), recipe)
+def teacher_recipe(name: str, recipe: Recipe, data: str = 'cifar100') -> Config:
+    """The teacher's own config for these data, as it stands but for ``epochs`` and ``amp``."""
+    if data in FACES:
+        return face('teacher', (name, ''), recipe, data)
+    return shortened(load(f'teachers/{name}_{data}'), recipe)
 
 
 def shortened(cfg: Config, recipe: Recipe) -> Config:

@@ -15,6 +15,7 @@ import data_time
 import face_tables
 import figure3
 import loss_cost
+import low_resolution
 import precision
 import probes
 import reproduced
@@ -31,6 +32,7 @@ def of_one_run(benchmark: ModuleType) -> str:
 
 TABLES = {
     'batch_norm': lambda: of_one_run(batch_norm),
+    'cifar100': lambda: low_resolution.markdown('cifar100'),
     'classifier_memory': lambda: of_one_run(classifier_memory),
     'critic_alone': lambda: of_one_run(critic_alone),
     'critic_forms': critic_forms.table,
@@ -46,9 +48,11 @@ TABLES = {
     'step_time': lambda: of_one_run(step_time),
     'table1': lambda: reproduced.markdown('table1'),
     'table2': lambda: reproduced.markdown('table2'),
+    'table3': lambda: low_resolution.markdown('table3'),
     'table5': lambda: face_tables.markdown('table5'),
     'table6': lambda: face_tables.markdown('table6'),
     'table7': lambda: face_tables.markdown('table7'),
+    'tinyimagenet': lambda: low_resolution.markdown('tinyimagenet'),
 }
 
 MARKED = r'<!-- begin (\w+) -->\n.*?<!-- end \1 -->'

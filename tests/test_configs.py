@@ -17,7 +17,7 @@ from mmengine.registry import PARAM_SCHEDULERS
 ROOT = Path(__file__).parents[1]
 FILES = sorted(path for names in ('teachers/*_cifar100.py', 'students/*.py', 'crrcd/*.py', 'baselines/*.py')
                for path in (ROOT / 'configs').glob(names))    # those of low_resolution: test_low_resolution_configs.py
-TEACHERS = 'resnet56 resnet110 resnet32x4 wrn40_2 vgg13 vgg11 resnet18 wrn50'.split()
+TEACHERS = 'resnet56 resnet110 resnet32x4 wrn40_2 vgg13 vgg11 vgg8 resnet18 wrn50'.split()
 STUDENTS = 'wrn16_2 wrn40_1 resnet20 resnet32 resnet8x4 vgg8 shufflenetv1 shufflenetv2'.split()
 PAIRS = ('wrn40_2_wrn16_2 wrn40_2_wrn40_1 resnet56_resnet20 resnet110_resnet20 resnet110_resnet32 resnet32x4_resnet8x4 '
          'vgg13_vgg8 resnet18_vgg8 vgg11_shufflenetv1 resnet18_shufflenetv2 wrn50_shufflenetv1 wrn50_vgg8').split()

@@ -1,4 +1,4 @@
-"""Tables I, II, V, VI and VII and Figure 3 of the paper, trained here, and two tables of networks trained on LFW:
+"""Tables I, II, III, V, VI and VII and Figure 3 of the paper, trained here, and the like for CIFAR-100, TinyImageNet and LFW:
 ``python tools/reproduce.py table1 --cell kd/resnet56_resnet20 --seeds 1``, ``python tools/reproduce.py fig3 --sweep tau``.
 
 Without ``--cell`` or ``--sweep`` it trains all, missing teachers first. The same command goes on after an interruption and
@@ -22,15 +22,18 @@ from rich.console import Console
 from mmcrrcd.checkpoint import UnfinishedTraining, find_checkpoint, read_network, safe_load
 from mmcrrcd.engine.launch import one_line_errors
 from mmcrrcd.errors import InputError
+from mmcrrcd.evaluation.embeddings import load_classifier
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'benchmarks'))
 
 import face_tables  # noqa: E402
 import figure3  # noqa: E402
+import low_resolution  # noqa: E402
 import recipes  # noqa: E402
 import reproduced  # noqa: E402
 from face_tables import FACE_TABLES, TRAINING_DATA, FaceTable  # noqa: E402
 from in_step import carry_out_in_step, groups  # noqa: E402
+from low_resolution import LOW_TABLES, RESTORED, LowTable  # noqa: E402
 from paper_tables import PAPER_TABLES, PaperTable  # noqa: E402
 from reproduced import TEACHER_ALONE  # noqa: E402
 from runs import Run, carry_out, curve, seconds  # noqa: E402
@@ -67,15 +70,15 @@ def about_the_teacher(path: str) -> dict:
 
 
 @cache
-def teacher_run(name: str, path: str, recipe: recipes.Recipe, faces: str | None) -> Run:
-    """The training of a teacher, for CIFAR-100 or these data of faces, in the folder where the pair's config looks for it.
+def teacher_run(name: str, path: str, recipe: recipes.Recipe, data: str) -> Run:
+    """The training of a teacher for these data, in the folder where the pair's config looks for it.
 
     A shortened one has a folder of its own; but a teacher that is there already is taken as it is.
     """
     folder = Path(path)
     if recipe.epochs and not is_trained(path):
         folder = WORK / 'teachers' / f'{folder.name}_in_{recipe.epochs}e'
-    run = Run(f'teacher {name}', folder, recipes.teacher_recipe(name, recipe, faces))
+    run = Run(f'teacher {name}', folder, recipes.teacher_recipe(name, recipe, data))
     run.finished = is_trained(str(folder))
     return run
 
@@ -90,7 +93,7 @@ def about_the_training(run: Run) -> dict:
 class Cell:
     """A cell of a table: the file with its results, and the runs that this still lacks, by their seeds."""
 
-    work, compose, faces = WORK, staticmethod(recipes.compose), None
+    work, compose, data = WORK, staticmethod(recipes.compose), 'cifar100'
 
     def __init__(self, table: str, method: str, pair: tuple[str, str], recipe: recipes.Recipe, seeds: list[int]):
         self.table, self.method, self.recipe = table, method, recipe
@@ -99,7 +102,7 @@ class Cell:
         self.file = reproduced.RESULTS / table / f'{stem}.json'
         self.cfg, self.teacher = self.compose(method, pair, recipe), None
         if path := self.teacher_path(pair):
-            self.teacher = teacher_run(pair[0], path, recipe, self.faces)
+            self.teacher = teacher_run(pair[0], path, recipe, self.data)
             if 'teacher' in self.cfg.model:
                 self.cfg.model.teacher_checkpoint = str(self.teacher.folder)
         record = self.record()
@@ -161,6 +164,30 @@ class Point(Cell):
     work, compose = WORK / 'fig3', staticmethod(recipes.ablated)
 
 
+class LowCell(Cell):
+    """A cell of a table of small images: student and teacher are tested on images reduced in several ways."""
+
+    def __init__(self, table: str, method: str, pair: tuple[str, str], recipe: recipes.Recipe, seeds: list[int]):
+        self.data, self.side = LOW_TABLES[table].data, LOW_TABLES[table].side
+        self.work = WORK / self.data
+        super().__init__(table, method, pair, recipe, seeds)
+
+    def compose(self, method: str, pair: tuple[str, str], recipe: recipes.Recipe) -> Config:
+        return recipes.low(method, pair, recipe, self.data)
+
+    def about_teacher(self, run: Run) -> dict:
+        config, path = str(run.folder / 'config.py'), str(self.teacher.folder)
+        seen = low_resolution.teacher_on_small_images(config, path, self.recipe.resolution, self.side)
+        return super().about_teacher(run) | dict(reductions=seen)
+
+    def outcome(self, run: Run) -> tuple[dict, str]:
+        result, said = super().outcome(run)
+        config = str(run.folder / 'config.py')
+        network = load_classifier(config, str(run.folder / f'epoch_{run.epochs}.pth'))
+        scale_to = self.side if self.pair.endswith(RESTORED) else None
+        return result | dict(reductions=low_resolution.over_reductions(network, config, self.recipe.resolution, scale_to)), said
+
+
 class Evaluation(Run):
     """The test of a face network by one of the tools, after the training that ``needs`` says, by the config of that."""
 
@@ -185,15 +212,15 @@ class FaceCell(Cell):
     """
 
     def __init__(self, table: str, method: str, pair: tuple[str, str], recipe: recipes.Recipe, seeds: list[int]):
-        self.faces, self.only_teacher = FACE_TABLES[table].trained_on, method in TEACHER_ALONE
-        self.work = WORK / 'faces' / self.faces
+        self.data, self.only_teacher = FACE_TABLES[table].trained_on, method in TEACHER_ALONE
+        self.work = WORK / 'faces' / self.data
         super().__init__(table, method, pair, recipe, seeds[:1] if self.only_teacher else seeds)
 
     def compose(self, method: str, pair: tuple[str, str], recipe: recipes.Recipe) -> Config:
-        return recipes.face(method, pair, recipe, self.faces)
+        return recipes.face(method, pair, recipe, self.data)
 
     def teacher_path(self, pair: tuple[str, str]) -> str | None:
-        return f'work_dirs/{pair[0]}_{self.faces}' if self.only_teacher else super().teacher_path(pair)
+        return f'work_dirs/{pair[0]}_{self.data}' if self.only_teacher else super().teacher_path(pair)
 
     def run(self, seed: int, folder: Path) -> Evaluation:
         training = super().run(seed, folder)
@@ -255,7 +282,7 @@ def need_data(runs: list[Run]) -> None:
                          'configs/face/README.md')
 
 
-def chosen(paper: PaperTable | FaceTable, wanted: list[str] | None) -> list[tuple[str, tuple[str, str]]]:
+def chosen(paper: PaperTable | LowTable | FaceTable, wanted: list[str] | None) -> list[tuple[str, tuple[str, str]]]:
     """(method, pair) of each wanted cell, all that the table has by default."""
     there = {(method, '_'.join(pair)): (method, pair) for method, pair in paper.cells()}
     for cell in wanted or []:
@@ -276,14 +303,16 @@ def positive(text: str) -> int:
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('table', choices=[*PAPER_TABLES, *FACE_TABLES, 'fig3'])
+    parser.add_argument('table', choices=[*PAPER_TABLES, *LOW_TABLES, *FACE_TABLES, 'fig3'])
     parser.add_argument('--cell', nargs='+', metavar='METHOD/PAIR', help='of a table only these, e.g. crrcd/resnet56_resnet20')
     parser.add_argument('--sweep', nargs='+', choices=figure3.SWEEPS, metavar='SWEEP',
                         help=f'of fig3 only these: {", ".join(figure3.SWEEPS)}')
     parser.add_argument('--seeds', type=positive, default=3, help=f'how many, from {recipes.FIRST_SEED} on (default: 3)')
-    parser.add_argument('--schedule', choices=recipes.SCHEDULES, help=f'not for faces (default: {recipes.SCHEDULES[0]})')
+    parser.add_argument('--schedule', choices=recipes.SCHEDULES,
+                        help=f'of table1, table2 and fig3 (default: {recipes.SCHEDULES[0]})')
     parser.add_argument('--epochs', type=positive, help="shorten the schedule to so many; a method's first stage comes on top")
-    parser.add_argument('--resolution', type=int, choices=[8, 16], help='pixels the student sees (default: all 32; faces: 16)')
+    parser.add_argument('--resolution', type=int, choices=[8, 16],
+                        help='pixels the student sees (default: all 32; small images 8, faces 16)')
     parser.add_argument('--jobs', type=positive, default=1, help='runs side by side, on different GPUs where there are several')
     parser.add_argument('--in-step', action='store_true',
                         help='students of one teacher in one process, which asks it once for all: on CPUs much the faster way')
@@ -297,8 +326,9 @@ def wanted_cells(args: argparse.Namespace, recipe: recipes.Recipe, console: Cons
     """The cells of a table, or the points of Figure 3 whose queue holds a batch."""
     seeds = list(range(recipes.FIRST_SEED, recipes.FIRST_SEED + args.seeds))
     if args.table != 'fig3':
-        kind, paper = (FaceCell, FACE_TABLES) if args.table in FACE_TABLES else (Cell, PAPER_TABLES)
-        cells = (kind(args.table, method, pair, recipe, seeds) for method, pair in chosen(paper[args.table], args.cell))
+        kind, paper = next((kind, tables[args.table]) for kind, tables in
+                           ((Cell, PAPER_TABLES), (LowCell, LOW_TABLES), (FaceCell, FACE_TABLES)) if args.table in tables)
+        cells = (kind(args.table, method, pair, recipe, seeds) for method, pair in chosen(paper, args.cell))
         return list({cell.file: cell for cell in cells}.values())        # a student alone stands once for each of its teachers
     points = []
     for name in figure3.names(args.sweep):
@@ -335,21 +365,25 @@ def train_cells(args: argparse.Namespace, recipe: recipes.Recipe, console: Conso
 
 def main(argv: list[str] | None = None) -> None:
     args, console = parse_args(argv), Console()
-    faces = args.table in FACE_TABLES
+    low, faces = args.table in LOW_TABLES, args.table in FACE_TABLES
     schedule, resolution = ((face_tables.SCHEDULE, face_tables.PIXELS) if faces else
+                            (low_resolution.SCHEDULE, args.resolution or low_resolution.PIXELS) if low else
                             (args.schedule or recipes.SCHEDULES[0], args.resolution))
     recipe = recipes.Recipe(schedule, args.epochs, resolution, args.amp)
     with one_line_errors():
         if faces and (args.schedule or args.resolution):
             raise InputError(f'{args.table} is of {resolution} pixels with the schedule {schedule}: leave --schedule and '
                              '--resolution away')
+        if low and args.schedule:
+            raise InputError(f'{args.table} has the schedule {schedule}: leave --schedule away')
         if args.in_step and (faces or args.slurm):
-            raise InputError('--in-step is for tables I and II and for fig3, without --slurm')
+            raise InputError('--in-step is not for faces, and without --slurm')
         if args.cell and args.table == 'fig3' or args.sweep and args.table != 'fig3':
             raise InputError('--cell is for tables, --sweep for fig3')
         failed = [] if args.render else train_cells(args, recipe, console)
         label = recipe.label()
         results = (figure3.curves(label) if args.table == 'fig3' else
+                   low_resolution.results(args.table, label) if low else
                    face_tables.results(args.table, label) if faces else reproduced.variant(args.table, label))
         for file in results.write():
             console.print(str(file), soft_wrap=True)

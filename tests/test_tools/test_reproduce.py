@@ -10,12 +10,14 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 
 from mmcrrcd.checkpoint import find_checkpoint, safe_load
 from mmcrrcd.errors import InputError
+from mmcrrcd.evaluation.embeddings import load_classifier, own_images
 from mmcrrcd.models import CRRCD
 
 ROOT = Path(__file__).parents[2]
@@ -23,6 +25,7 @@ sys.path[:0] = [str(ROOT / 'tools'), str(ROOT / 'benchmarks')]
 
 import figure3  # noqa: E402
 import in_step  # noqa: E402
+import low_resolution  # noqa: E402
 import recipes  # noqa: E402
 import reproduce  # noqa: E402
 import reproduced  # noqa: E402
@@ -164,6 +167,7 @@ resnet56 = dict(type=ImageClassifier, neck=pool, backbone=dict(type=ResNetCIFAR,
                 head=dict(type=LinearClsHead, num_classes=40, in_channels=32, init_cfg=None))
 resnet20 = dict(type=ImageClassifier, neck=pool, backbone=dict(type=ResNetCIFAR, depth=8, widths=(8, 8, 16, 16)),
                 head=dict(type=LinearClsHead, num_classes=40, in_channels=16, init_cfg=None))
+vgg8 = resnet20
 '''
 TINY_DATA = '''
 from mmcrrcd.datasets import GlyphArrays
@@ -370,6 +374,53 @@ def test_what_cannot_go_in_step(tiny_table):
                                runs.Run('b', Path('b'), compose('kd', R56_R20, Recipe(), seed=5))])) == 1
 
 
+def test_configs_of_small_images():
+    crrcd = recipes.low('crrcd', ('resnet56', 'vgg8'), Recipe('paper_35e', None, 8), 'svhn')
+    assert crrcd.to_dict() == recipes.load('low_resolution/resnet56_vgg8_svhn_8px').to_dict() | dict(
+        model=crrcd.model, randomness=dict(seed=recipes.FIRST_SEED))
+    assert crrcd.model.data_preprocessor.restore is False and crrcd.model.data_preprocessor.resolution == 8
+    kd = recipes.low('kd', ('resnet56', 'vgg8'), Recipe('paper_35e', None, 8), 'svhn')
+    assert kd.model == crrcd.model | dict(beta=0)
+    alone = recipes.low('student', ('resnet18', 'vgg8_restored'), Recipe('paper_35e', 5, 16, True), 'tinyimagenet')
+    assert alone.model.keys() == {'type', 'student', 'data_preprocessor', 'input_size'} and 'teacher_config' not in alone
+    assert alone.model.data_preprocessor.restore is True and alone.model.data_preprocessor.resolution == 16
+    assert (alone.train_cfg.max_epochs, alone.optim_wrapper.type) == (5, 'mmcrrcd.BF16OptimWrapper')
+    for table in low_resolution.LOW_TABLES.values():
+        for teacher in table.teachers:
+            assert teacher_recipe(teacher, Recipe(), table.data).model.student.head.num_classes in (10, 100, 200)
+            assert recipes.low('crrcd', (teacher, 'vgg8'), Recipe('paper_35e', None, 8), table.data).model.type
+
+
+@pytest.mark.slow
+def test_small_images_are_tested_in_all_ways(tiny_table, monkeypatch, capsys):
+    command = ['cifar100', '--in-step', '--seeds', '1', '--epochs', '2', '--cell']
+    reproduce.main([*command, 'student/vgg8_vgg8', 'crrcd/vgg8_vgg8', 'student/vgg8_vgg8_restored'])
+    folder = tiny_table / 'results' / 'cifar100'
+    label = '8px__paper_35e_in_2e'
+    alone, restored, crrcd = (json.loads((folder / f'{name}__{label}.json').read_text()) for name in (
+        'student__vgg8', 'student__vgg8_restored', 'crrcd__vgg8_vgg8'))
+    for record in (alone, restored, crrcd):
+        seed = record['seeds']['5']
+        assert seed['reductions'].keys() == low_resolution.REDUCTIONS.keys()
+        assert seed['reductions']['bilinear, antialiased'] == pytest.approx(seed['last'])
+    weights = 'work_dirs/reproduce/cifar100/student__vgg8_restored__8px__paper_35e_in_2e/seed5'
+    network = load_classifier(f'{weights}/config.py', weights)
+    images = own_images(f'{weights}/config.py')
+    by_hand = network.at(8, 32, interpolation='nearest', restore=False)
+    right = by_hand(torch.from_numpy(np.ascontiguousarray(images.images)).permute(0, 3, 1, 2)).logits.argmax(1) == images.labels
+    assert restored['seeds']['5']['reductions']['nearest'] == pytest.approx(100 * right.float().mean().item())
+    assert alone['teacher'] is None and crrcd['teacher']['reductions'].keys() == low_resolution.REDUCTIONS.keys()
+    page = (tiny_table / 'results' / f'cifar100__{label}.md').read_text()
+    assert f'On all 32 pixels the teacher has: {crrcd["teacher"]["accuracy"]:.2f} (n = 1).' in page
+    area = [f'{found["reductions"]["area"]:.2f} (n = 1)' for found in (
+        crrcd['teacher'], alone['seeds']['5'], restored['seeds']['5'], crrcd['seeds']['5'])]
+    rows = [[cell.strip() for cell in line.split('|')] for line in page.splitlines() if line.startswith('| ')]
+    assert [(row[1], row[4]) for row in rows[1:]] == [
+        ('teacher, on small images scaled up', area[0]), ('student alone', area[1]), ('student alone, scaled up', area[2]),
+        ('KD (1 CE + 0.5 KD)', 'not run'), ('KD (1 CE + 0.5 KD), scaled up', 'not run'), ('CRRCD †', area[3]),
+        ('CRRCD †, scaled up', 'not run')]
+
+
 def test_a_student_alone_is_trained_once_for_all_its_teachers(tiny_table):
     pairs = [pair for method, pair in reproduce.chosen(PAPER_TABLES['table1'], None) if method == 'student']
     cells = [reproduce.Cell('table1', 'student', pair, Recipe(), [5, 6]) for pair in pairs if pair[1] == 'resnet20']
@@ -526,6 +577,7 @@ def test_a_point_is_the_pairs_config_with_one_change():
 @pytest.mark.parametrize('command, message', [
     (['fig3', '--cell', 'kd/vgg13_vgg8'], '--cell is for tables, --sweep for fig3'),
     (['table1', '--sweep', 'tau'], '--cell is for tables, --sweep for fig3'),
+    (['table3', '--schedule', 'paper_35e'], 'table3 has the schedule paper_35e: leave --schedule away'),
     (['fig3', '--sweep', 'tau', 'heat'], 'heat.*choose from'),
 ])
 def test_what_goes_with_what(command, message, capsys):

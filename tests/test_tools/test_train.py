@@ -59,7 +59,8 @@ def folder(tmp_path):
 
 
 def train(folder: Path, *args: str, script: Path = ROOT / 'tools' / 'train.py') -> subprocess.CompletedProcess:
-    env = os.environ | {'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]), 'OMP_NUM_THREADS': '1', 'PYTHON': sys.executable}
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
+    env = os.environ | {'PYTHONPATH': path, 'OMP_NUM_THREADS': '1', 'PYTHON': sys.executable}
     program = ['bash'] if script.suffix == '.sh' else [sys.executable]
     return subprocess.run([*program, str(script), *args], cwd=folder, env=env, capture_output=True, text=True, timeout=300)
 

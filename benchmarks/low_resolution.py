@@ -1,0 +1,141 @@
+"""Table III of the paper, SVHN at 8 pixels, and the same of CIFAR-100 and TinyImageNet at 8 or 16, as trained here: the runs of
+``python tools/reproduce.py table3``, ``cifar100`` and ``tinyimagenet``.
+
+Every network is tested on small images of other kinds than those of its training, too.
+"""
+import json
+from functools import cache
+from pathlib import Path
+from statistics import mean
+from typing import NamedTuple
+
+import reproduced
+from paper_tables import NOT_AS_PUBLISHED
+from reproduced import Entry
+
+from mmcrrcd.evaluation.embeddings import Classifier, accuracy, load_classifier, own_images
+
+SCHEDULE, PIXELS = 'paper_35e', 8                        # of the configs
+METHODS = dict(student='student alone', kd='KD (1 CE + 0.5 KD)', crrcd='CRRCD †')
+RESTORED = '_restored'                                   # end of the name of a student that sees the small images scaled up
+REDUCTIONS = {                                           # the first is that of the training
+    'bilinear, antialiased': dict(interpolation='bilinear', antialias=True),
+    'bicubic, antialiased': dict(interpolation='bicubic', antialias=True),
+    'area': dict(interpolation='area', antialias=True),
+    'bilinear': dict(interpolation='bilinear', antialias=False),
+    'nearest': dict(interpolation='nearest', antialias=True)}
+
+
+class LowTable(NamedTuple):
+    """``data`` as configs/ name it; ``side``: pixels of its images; ``paper``: accuracy in percent by what the paper says."""
+    title: str
+    data: str
+    side: int
+    teachers: tuple[str, ...]                            # of the student VGG8
+    paper: dict[str, float]
+
+    def methods(self) -> list[str]:
+        return list(METHODS)
+
+    def pairs(self, teacher: str) -> list[tuple[str, str]]:
+        """The student that sees small images as they are, and the one that sees them scaled up."""
+        return [(teacher, 'vgg8'), (teacher, f'vgg8{RESTORED}')]
+
+    def cells(self) -> list[tuple[str, tuple[str, str]]]:
+        return [(method, pair) for teacher in self.teachers for pair in self.pairs(teacher) for method in METHODS]
+
+
+LOW_TABLES = dict(
+    table3=LowTable('Table III: SVHN', 'svhn', 32, ('resnet56', ), {
+        'RPC Nets': 56.89, 'SICNN': 81.53, 'DirectCapsNet': 84.51, 'CSRIP': 84.61, 'DeriveNet': 87.85, 'CRRCD': 89.33}),
+    cifar100=LowTable('CIFAR-100', 'cifar100', 32, ('resnet56', 'vgg8'), {}),
+    tinyimagenet=LowTable('TinyImageNet', 'tinyimagenet', 64, ('resnet18', 'vgg8'), {}))
+
+
+def over_reductions(classifier: Classifier, config: str, pixels: int, scale_to: int | None) -> dict[str, float]:
+    """Accuracy in percent on the config's test images reduced to ``pixels`` in each way, by its name.
+
+    ``scale_to``: pixels to which the small images are scaled again, always bilinearly; None for as they are.
+    """
+    data = own_images(config)
+    return {name: accuracy(classifier.at(pixels, scale_to, restore=False, **how), data, f'{name}, {pixels} pixels')
+            for name, how in REDUCTIONS.items()}
+
+
+@cache
+def teacher_on_small_images(config: str, checkpoint: str, pixels: int, side: int) -> dict[str, float]:
+    """The same for the teacher of ``config``, which sees small images scaled up to its own ``side``."""
+    return over_reductions(load_classifier(config, checkpoint, teacher=True), config, pixels, side)
+
+
+def entry(numbers: list[float]) -> str:
+    """What stands in a cell."""
+    return Entry(numbers, None, False, True).lines()[0]
+
+
+class LowResults:
+    """One of the tables with one recipe: all its results."""
+
+    def __init__(self, name: str, recipe: str, records: list[dict]):
+        self.name, self.recipe, self.table, self.records = name, recipe, LOW_TABLES[name], records
+        self.of = {(record['method'], record['pair']): record for record in records}
+
+    def teachers(self, name: str) -> list[dict]:
+        """What the results say of the teachers of this name, mostly one."""
+        pairs = {'_'.join(pair) for pair in self.table.pairs(name)}
+        return list({record['teacher']['sha256']: record['teacher'] for record in self.records
+                     if record['teacher'] and record['pair'] in pairs}.values())
+
+    def rows(self, teacher: str) -> dict[str, list[str]]:
+        """By the name of a row: the accuracies by the reduction, and the minutes of the training."""
+        scaled = [entry([found['reductions'][name] for found in self.teachers(teacher)]) for name in REDUCTIONS]
+        rows = {'teacher, on small images scaled up': [*scaled, '–']}
+        for method, title in METHODS.items():
+            for pair in self.table.pairs(teacher):
+                record = self.of.get((method, reproduced.pair_name(method, pair)))
+                seeds = list(record['seeds'].values()) if record else []
+                minutes = f'{mean(seed["seconds"] for seed in seeds) / 60:.0f}' if seeds else '–'
+                rows[title + (', scaled up' if pair[1].endswith(RESTORED) else '')] = [
+                    *(entry([seed['reductions'][name] for seed in seeds]) for name in REDUCTIONS), minutes]
+        return rows
+
+    def notes(self) -> list[str]:
+        """What has to be known beside the numbers."""
+        notes = ['Test accuracy in percent at the last epoch, mean ± standard deviation of n seeds, on test images reduced in '
+                 f'these ways; all training is with the first. Scaled up: to {self.table.side} pixels again, bilinearly. '
+                 'Minutes are those of the training, of students in step those of all together.']
+        if self.table.paper:
+            said = ', '.join(f'{name} {number:.2f}' for name, number in self.table.paper.items())
+            notes.append(f'The paper has, at 8 pixels: {said}. It does not say how it reduces.')
+        notes.append(f'† Not as published: {NOT_AS_PUBLISHED["crrcd"]}.')
+        return notes + reproduced.training_notes(self.records)
+
+    def markdown(self) -> str:
+        lines = [f'### {self.table.title}, the student sees {reproduced.pixels(self.recipe)} pixels, '
+                 f'{reproduced.length(self.recipe)}', '']
+        for teacher in [name for name in self.table.teachers if self.teachers(name)] or self.table.teachers[:1]:
+            full = entry([found['accuracy'] for found in self.teachers(teacher) if found['accuracy'] is not None])
+            lines += [f'{teacher} teaches vgg8. On all {self.table.side} pixels the teacher has: {full}.', '',
+                      f'| | {" | ".join(REDUCTIONS)} | minutes |', '|---' * (len(REDUCTIONS) + 2) + '|']
+            lines += [f'| {name} | {" | ".join(cells)} |' for name, cells in self.rows(teacher).items()]
+            lines.append('')
+        return '\n'.join([*lines, *(f'{note}  ' for note in self.notes()), ''])
+
+    def write(self) -> list[Path]:
+        """The table as Markdown beside the results."""
+        reproduced.RESULTS.mkdir(parents=True, exist_ok=True)
+        file = reproduced.RESULTS / f'{self.name}__{self.recipe}.md'
+        file.write_text(self.markdown(), encoding='utf-8')
+        return [file]
+
+
+def results(name: str, recipe: str) -> LowResults:
+    """Those of one recipe; there may be none yet."""
+    files = [file for file, its in reproduced.files(name).items() if its == recipe]
+    return LowResults(name, recipe, [json.loads(file.read_text()) for file in files])
+
+
+def markdown(name: str) -> str:
+    """All of a table's variants, for the documentation; without a run, the empty one of the full schedule."""
+    recipes = sorted(set(reproduced.files(name).values())) or [f'{PIXELS}px__{SCHEDULE}']
+    return '\n'.join(results(name, recipe).markdown() for recipe in recipes)
