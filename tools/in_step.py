@@ -1,13 +1,15 @@
 """Several trainings in one process, in step: the same batches for all, and a teacher that is asked once for all of them.
 
 Where a teacher's answers cost more than a small student this saves most of the time, and the students of a table differ in
-their method alone. Each has the weights, losses, optimiser and schedules that its config gives it. There is no log but the
-test accuracy after each epoch.
+their method alone. Each has the weights, losses, optimiser and schedules that its config gives it. There is a line of log
+after each epoch, with the test accuracies; means of the losses are kept beside them in the runs' folders.
 """
 import hashlib
 import json
 import os
 import time
+from collections import defaultdict
+from math import isfinite
 from pathlib import Path
 
 import torch
@@ -25,6 +27,7 @@ from torch.utils.data import DataLoader
 from mmcrrcd.checkpoint import safe_load
 from mmcrrcd.engine import seed_all
 from mmcrrcd.engine.hooks.check_input import check_training
+from mmcrrcd.engine.hooks.critic_watch import warning_of
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.errors import InputError
 from mmcrrcd.models import Distiller
@@ -45,14 +48,15 @@ class Answers:
 
 
 class Student:
-    """A run's model, optimiser and schedules, and its test accuracy after each epoch.
+    """A run's model, optimiser and schedules, and after each epoch its test accuracy and the means of its losses and scores.
 
     ``answers`` are those of a teacher that another student has loaded; None for the first. Raises InputError where the
     method refuses the networks, or the data do not fit it.
     """
 
     def __init__(self, run: Run, answers: Answers | None, loader: DataLoader):
-        self.run, self.curve, self.loss, self.answers = run, [], 0.0, None
+        self.run, self.curve, self.log, self.answers = run, [], [], None
+        self.values = defaultdict(list)                  # of the epoch, on the device
         set_random_seed(run.cfg.randomness.seed)
         self.model = MODELS.build(run.cfg.model)
         check_training(self.model, loader, run.epochs)
@@ -76,9 +80,10 @@ class Student:
     def step(self, batch: dict) -> None:
         """Learns from a batch that the preprocessor has been through."""
         with self.wrapper.optim_context(self.model):
-            loss, _ = self.model.parse_losses(self.model(**batch, mode='loss'))
+            loss, parts = self.model.parse_losses(self.model(**batch, mode='loss'))
         self.wrapper.update_params(loss)
-        self.loss = self.loss + loss.detach()            # of the epoch
+        for name, value in parts.items():
+            self.values[name].append(value.detach())
 
     @torch.no_grad()
     def right(self, batch: dict) -> Tensor:
@@ -86,23 +91,32 @@ class Student:
         answers = self.model(batch['inputs'], mode='tensor').argmax(1)
         return (answers == Batch.of(batch['data_samples']).labels).sum()
 
+    def end_epoch(self, accuracy: float) -> None:
+        """Notes the test accuracy in percent and the means of the epoch, moves the learning rates."""
+        means = torch.stack([torch.stack(values).float().mean() for values in self.values.values()]).tolist()
+        self.curve.append(accuracy)
+        self.log.append(dict(zip(self.values, means)))
+        self.values.clear()
+        for schedule in self.schedules:
+            schedule.step()
+
     def is_finite(self) -> bool:
-        """Are the loss of this epoch and the weights numbers?"""
-        values = [torch.as_tensor(self.loss), *self.model.parameters()]
-        return bool(torch.stack([value.detach().isfinite().all() for value in values]).all())
+        """Are the loss of the last epoch and the weights numbers?"""
+        weights = torch.stack([parameter.detach().isfinite().all() for parameter in self.model.parameters()])
+        return isfinite(self.log[-1]['loss']) and bool(weights.all())
 
     def parts(self) -> list:
         return [self.model, self.wrapper, *self.schedules]
 
     def state(self) -> dict:
-        return dict(config=self.run.cfg.pretty_text, checkpoint=str(self.checkpoint), curve=self.curve,
+        return dict(config=self.run.cfg.pretty_text, checkpoint=str(self.checkpoint), curve=self.curve, log=self.log,
                     parts=[part.state_dict() for part in self.parts()])
 
     def load(self, state: dict, file: Path) -> None:
         """Raises InputError where the state in ``file`` is of another config."""
         if state['config'] != self.run.cfg.pretty_text:
             raise InputError(f'{file} is of a training of {self.run.name} with other settings: finish that, or move it away')
-        self.curve = state['curve']
+        self.curve, self.log = state['curve'], state['log']
         for part, saved in zip(self.parts(), state['parts'], strict=True):
             part.load_state_dict(saved)
 
@@ -112,7 +126,8 @@ class Student:
         self.run.cfg.dump(self.run.folder / 'config.py')
         write(dict(state_dict=self.model.state_dict(), meta=dict(epoch=self.run.epochs, cfg=self.run.cfg.pretty_text)),
               self.checkpoint)
-        rows = (json.dumps({'accuracy/top1': accuracy, 'step': i}) + '\n' for i, accuracy in enumerate(self.curve, 1))
+        rows = (json.dumps({'accuracy/top1': accuracy, 'step': epoch, **means}) + '\n'
+                for epoch, (accuracy, means) in enumerate(zip(self.curve, self.log), 1))
         (self.run.folder / 'evaluated.json').write_text(''.join(rows))
         about = about_this_run() | dict(seconds=seconds, in_step=together)
         (self.run.folder / 'about.jsonl').write_text(json.dumps(about) + '\n')
@@ -231,12 +246,13 @@ def end_epoch(students: list[Student], epoch: int, tests: DataLoader, console: C
         batch = preprocess(data)
         right = [number + student.right(batch) for number, student in zip(right, students)]
     for student, number in zip(students, right):
-        student.curve.append(100 * int(number) / len(tests.dataset))
-        for schedule in student.schedules:
-            schedule.step()
+        student.end_epoch(100 * int(number) / len(tests.dataset))
+        means = student.log[-1]
         if not student.is_finite():
             student.run.failure = f'loss or weights are not finite after epoch {epoch}'
-        student.loss = 0.0
+        elif epoch > 1 and 'score_positive' in means:
+            if warning := warning_of(means['score_positive'], means['score_negative']):
+                console.print(f'{student.run.name}: {warning}', highlight=False, markup=False, soft_wrap=True)
         student.model.train()
     console.print(f'epoch {epoch}: ' + ', '.join(f'{each.run.name} {each.curve[-1]:.2f}' for each in students),
                   highlight=False, markup=False, soft_wrap=True)

@@ -16,6 +16,7 @@ import torch
 from mmengine.config import Config
 
 from mmcrrcd.checkpoint import find_checkpoint, safe_load
+from mmcrrcd.engine.hooks import critic_watch
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.embeddings import load_classifier, own_images
 from mmcrrcd.models import CRRCD
@@ -310,9 +311,17 @@ def test_in_step_a_student_learns_what_it_learns_by_itself(tiny_table):
     assert len(kd['seeds']['5']['curve']) == 4 and kd['seeds']['5']['seconds'] > 0
     assert not list(Path('work_dirs/reproduce/in_step').rglob('*.pth'))
     together = {'fitnet': weights_of('fitnet'), 'student': weights_of('student', 'resnet20')}
+    folder = Path('work_dirs/reproduce/fitnet__resnet56_resnet20__cifar_240e_in_4e/seed5')
+    kept = [json.loads(line) for line in (folder / 'evaluated.json').read_text().splitlines()]
 
     start_anew()
     reproduce.main([option for option in [*IN_STEP, *cells[:2]] if option != '--in-step'])
+    log, = folder.glob('*/vis_data/scalars.json')
+    alone = [row for row in map(json.loads, log.read_text().splitlines()) if 'loss' in row]
+    assert len(kept) == len(alone) == 4
+    for row, other in zip(kept, alone):
+        for name in ('loss', 'loss_cls', 'loss_fitnet', 'accuracy'):
+            assert row[name] == pytest.approx(other[name], rel=1e-6)
     for name, pair in (('fitnet', 'resnet56_resnet20'), ('student', 'resnet20')):
         weights = weights_of(name, pair)
         assert weights.keys() == together[name].keys()
@@ -340,6 +349,16 @@ def test_in_step_an_interrupted_training_goes_on_to_the_same_weights(tiny_table,
         weights = weights_of(method)
         assert all(torch.equal(weights[key], whole[method][key]) for key in whole[method])
     assert not state.exists()
+    rows = Path('work_dirs/reproduce/crrcd__resnet56_resnet20__cifar_240e_in_4e/seed5/evaluated.json').read_text().splitlines()
+    assert [json.loads(row)['step'] for row in rows] == [1, 2, 3, 4] and all('loss_rcd' in row for row in rows)
+
+
+def test_in_step_a_constant_critic_is_reported(tiny_table, monkeypatch, capsys):
+    monkeypatch.setattr(in_step, 'warning_of', lambda positive, negative: critic_watch.warning_of(positive, negative, gap=10))
+    reproduce.main([*IN_STEP, 'crrcd/resnet56_resnet20', 'kd/resnet56_resnet20'])
+    said = [line for line in capsys.readouterr().out.splitlines() if 'the critic is a constant' in line]
+    assert len(said) == 3                                # not after the first epoch: the queue has to fill
+    assert all(line.startswith('crrcd/resnet56_resnet20 seed 5: ') for line in said)
 
 
 def test_in_step_a_lost_or_refused_run_ends_no_others(tiny_table, monkeypatch):
@@ -366,7 +385,7 @@ def test_what_cannot_go_in_step(tiny_table):
     other = runs.Run('other', Path('other'), compose('kd', ('resnet110', 'resnet20'), Recipe()))
     with pytest.raises(InputError, match='of one teacher, these have work_dirs/resnet110_cifar100, work_dirs/resnet56_'):
         in_step.groups([runs.Run('kd', Path('elsewhere'), cfg), other])
-    with pytest.raises(SystemExit, match='--in-step is for tables I and II and for fig3, without --slurm'):
+    with pytest.raises(SystemExit, match='--in-step is not for faces, and without --slurm'):
         reproduce.main(['tiny', '--in-step', '--slurm', 'gpus'])
     assert len(in_step.groups([runs.Run('a', Path('a'), compose('student', R56_R20, Recipe(), seed=5)),
                                runs.Run('b', Path('b'), compose('kd', R56_R20, Recipe(), seed=6))])) == 2

@@ -4,6 +4,17 @@ from mmengine.hooks import Hook
 from mmcrrcd.registry import HOOKS
 
 
+GAP = 0.02
+
+
+def warning_of(positive: float, negative: float, gap: float = GAP) -> str | None:
+    """What to say where the mean scores of positives and of negatives are closer than ``gap``."""
+    if abs(positive - negative) >= gap:
+        return None
+    return (f'the critic is a constant: positives score {positive:.3f}, negatives {negative:.3f}, so the relational loss '
+            "teaches nothing. normalizer='softmax', centre='anchor' or a lower learning rate usually helps.")
+
+
 @HOOKS.register_module()
 class CriticWatchHook(Hook):
     """Warns, after an epoch, where the mean scores of positives and of negatives are closer than ``gap``.
@@ -12,7 +23,7 @@ class CriticWatchHook(Hook):
     nothing. Looked at once an epoch, from the second on (the queue has to fill first).
     """
 
-    def __init__(self, gap: float = 0.02):
+    def __init__(self, gap: float = GAP):
         self.gap = gap
 
     def after_train_epoch(self, runner) -> None:
@@ -20,7 +31,5 @@ class CriticWatchHook(Hook):
         if runner.epoch == 0 or 'train/score_positive' not in scalars:
             return
         positive, negative = (scalars[f'train/score_{kind}'].current() for kind in ('positive', 'negative'))
-        if abs(positive - negative) < self.gap:
-            runner.logger.warning(
-                f'the critic is a constant: positives score {positive:.3f}, negatives {negative:.3f}, so the relational loss '
-                "teaches nothing. normalizer='softmax', centre='anchor' or a lower learning rate usually helps.")
+        if warning := warning_of(positive, negative, self.gap):
+            runner.logger.warning(warning)
