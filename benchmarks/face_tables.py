@@ -3,13 +3,11 @@
 All three are of the same networks, trained on CASIA-WebFace; a table is an evaluation of them by one of the tools for faces.
 Two tables that the paper does not have are of networks trained on LFW: ``lfw`` and ``orl``.
 """
-import json
-from pathlib import Path
 from typing import NamedTuple
 
 import reproduced
 from paper_tables import label
-from reproduced import TEACHER_ALONE, Entry
+from reproduced import TEACHER_ALONE, Entry, Page
 
 PIXELS, SCHEDULE = 16, 'face_35e'
 # By training data. The student sees the 16 pixels as they are, or scaled up again to the pixels of its teacher.
@@ -93,12 +91,9 @@ def title_of(method: str, pair: tuple[str, str]) -> str:
     return name + (', scaled up' if pair[1].endswith('_restored') and method not in TEACHER_ALONE else '')
 
 
-class FaceResults:
+class FaceResults(Page):
     """One of the tables with one recipe: all its results."""
-
-    def __init__(self, name: str, recipe: str, records: list[dict]):
-        self.name, self.recipe, self.table, self.records = name, recipe, FACE_TABLES[name], records
-        self.of = {(record['method'], record['pair']): record for record in records}
+    tables, label = FACE_TABLES, f'{PIXELS}px__{SCHEDULE}'
 
     def entries(self, method: str, pair: tuple[str, str]) -> list[Entry]:
         """Of a row, one for each column."""
@@ -134,22 +129,3 @@ class FaceResults:
         lines += [f'| {name} | ' + ' | '.join('<br>'.join(entry.lines()) for entry in entries) + ' |'
                   for name, entries in rows.items()]
         return '\n'.join([*lines, '', *(f'{note}  ' for note in self.notes()), ''])
-
-    def write(self) -> list[Path]:
-        """The table as Markdown beside the results."""
-        reproduced.RESULTS.mkdir(parents=True, exist_ok=True)
-        file = reproduced.RESULTS / f'{self.name}__{self.recipe}.md'
-        file.write_text(self.markdown(), encoding='utf-8')
-        return [file]
-
-
-def results(name: str, recipe: str) -> FaceResults:
-    """Those of one recipe; there may be none yet."""
-    files = [file for file, its in reproduced.files(name).items() if its == recipe]
-    return FaceResults(name, recipe, [json.loads(file.read_text()) for file in files])
-
-
-def markdown(name: str) -> str:
-    """All of a table's variants, for the documentation; without a run, the empty one of the full schedule."""
-    recipes = sorted(set(reproduced.files(name).values())) or [f'{PIXELS}px__{SCHEDULE}']
-    return '\n'.join(results(name, recipe).markdown() for recipe in recipes)

@@ -3,15 +3,12 @@
 
 Every network is tested on small images of other kinds than those of its training, too.
 """
-import json
-from functools import cache
-from pathlib import Path
 from statistics import mean
 from typing import NamedTuple
 
 import reproduced
 from paper_tables import NOT_AS_PUBLISHED
-from reproduced import Entry
+from reproduced import Entry, Page
 
 from mmcrrcd.evaluation.embeddings import Classifier, accuracy, load_classifier, own_images
 
@@ -62,10 +59,11 @@ def over_reductions(classifier: Classifier, config: str, pixels: int, scale_to: 
             for name, how in REDUCTIONS.items()}
 
 
-@cache
-def teacher_on_small_images(config: str, checkpoint: str, pixels: int, side: int) -> dict[str, float]:
-    """The same for the teacher of ``config``, which sees small images scaled up to its own ``side``."""
-    return over_reductions(load_classifier(config, checkpoint, teacher=True), config, pixels, side)
+def of_the_teacher(config: str, checkpoint: str, pixels: int, side: int) -> dict:
+    """Accuracy in percent of the teacher of ``config`` on its own ``side`` ('full'), and on small images scaled up to that."""
+    teacher = load_classifier(config, checkpoint, teacher=True)
+    return dict(full=accuracy(teacher, own_images(config), f'teacher, {side} pixels'),
+                reductions=over_reductions(teacher, config, pixels, side))
 
 
 def entry(numbers: list[float]) -> str:
@@ -73,12 +71,9 @@ def entry(numbers: list[float]) -> str:
     return Entry(numbers, None, False, True).lines()[0]
 
 
-class LowResults:
+class LowResults(Page):
     """One of the tables with one recipe: all its results."""
-
-    def __init__(self, name: str, recipe: str, records: list[dict]):
-        self.name, self.recipe, self.table, self.records = name, recipe, LOW_TABLES[name], records
-        self.of = {(record['method'], record['pair']): record for record in records}
+    tables, label = LOW_TABLES, f'{PIXELS}px__{SCHEDULE}'
 
     def teachers(self, name: str) -> list[dict]:
         """What the results say of the teachers of this name, mostly one."""
@@ -106,7 +101,11 @@ class LowResults:
                  'Minutes are those of the training, of students in step those of all together.']
         if self.table.paper:
             said = ', '.join(f'{name} {number:.2f}' for name, number in self.table.paper.items())
-            notes.append(f'The paper has, at 8 pixels: {said}. It does not say how it reduces.')
+            notes.append(f'The paper has, at 8 pixels and with its full schedule: {said}. It does not say how it reduces.')
+        else:
+            notes.append('Not of the paper.')
+        if '_in_' in self.recipe:
+            notes.append('The schedule is shortened' + (': not comparable with the paper.' if self.table.paper else '.'))
         notes.append(f'† Not as published: {NOT_AS_PUBLISHED["crrcd"]}.')
         return notes + reproduced.training_notes(self.records)
 
@@ -114,28 +113,9 @@ class LowResults:
         lines = [f'### {self.table.title}, the student sees {reproduced.pixels(self.recipe)} pixels, '
                  f'{reproduced.length(self.recipe)}', '']
         for teacher in [name for name in self.table.teachers if self.teachers(name)] or self.table.teachers[:1]:
-            full = entry([found['accuracy'] for found in self.teachers(teacher) if found['accuracy'] is not None])
+            full = entry([found['full'] for found in self.teachers(teacher)])
             lines += [f'{teacher} teaches vgg8. On all {self.table.side} pixels the teacher has: {full}.', '',
                       f'| | {" | ".join(REDUCTIONS)} | minutes |', '|---' * (len(REDUCTIONS) + 2) + '|']
             lines += [f'| {name} | {" | ".join(cells)} |' for name, cells in self.rows(teacher).items()]
             lines.append('')
         return '\n'.join([*lines, *(f'{note}  ' for note in self.notes()), ''])
-
-    def write(self) -> list[Path]:
-        """The table as Markdown beside the results."""
-        reproduced.RESULTS.mkdir(parents=True, exist_ok=True)
-        file = reproduced.RESULTS / f'{self.name}__{self.recipe}.md'
-        file.write_text(self.markdown(), encoding='utf-8')
-        return [file]
-
-
-def results(name: str, recipe: str) -> LowResults:
-    """Those of one recipe; there may be none yet."""
-    files = [file for file, its in reproduced.files(name).items() if its == recipe]
-    return LowResults(name, recipe, [json.loads(file.read_text()) for file in files])
-
-
-def markdown(name: str) -> str:
-    """All of a table's variants, for the documentation; without a run, the empty one of the full schedule."""
-    recipes = sorted(set(reproduced.files(name).values())) or [f'{PIXELS}px__{SCHEDULE}']
-    return '\n'.join(results(name, recipe).markdown() for recipe in recipes)

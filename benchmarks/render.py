@@ -12,15 +12,15 @@ import classifier_memory
 import critic_alone
 import critic_forms
 import data_time
-import face_tables
 import figure3
 import loss_cost
-import low_resolution
 import precision
 import probes
 import reproduced
 import results
 import step_time
+from face_tables import FaceResults
+from low_resolution import LowResults
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -32,27 +32,27 @@ def of_one_run(benchmark: ModuleType) -> str:
 
 TABLES = {
     'batch_norm': lambda: of_one_run(batch_norm),
-    'cifar100': lambda: low_resolution.markdown('cifar100'),
+    'cifar100': lambda: LowResults.all_markdown('cifar100'),
     'classifier_memory': lambda: of_one_run(classifier_memory),
     'critic_alone': lambda: of_one_run(critic_alone),
     'critic_forms': critic_forms.table,
     'data_time': lambda: of_one_run(data_time),
     'fig3': figure3.markdown,
     'headline': results.headline,
-    'lfw': lambda: face_tables.markdown('lfw'),
+    'lfw': lambda: FaceResults.all_markdown('lfw'),
     'loss_cost': lambda: of_one_run(loss_cost),
-    'orl': lambda: face_tables.markdown('orl'),
+    'orl': lambda: FaceResults.all_markdown('orl'),
     'precision': lambda: of_one_run(precision),
     'probes': probes.table,
     'results': results.table,
     'step_time': lambda: of_one_run(step_time),
     'table1': lambda: reproduced.markdown('table1'),
     'table2': lambda: reproduced.markdown('table2'),
-    'table3': lambda: low_resolution.markdown('table3'),
-    'table5': lambda: face_tables.markdown('table5'),
-    'table6': lambda: face_tables.markdown('table6'),
-    'table7': lambda: face_tables.markdown('table7'),
-    'tinyimagenet': lambda: low_resolution.markdown('tinyimagenet'),
+    'table3': lambda: LowResults.all_markdown('table3'),
+    'table5': lambda: FaceResults.all_markdown('table5'),
+    'table6': lambda: FaceResults.all_markdown('table6'),
+    'table7': lambda: FaceResults.all_markdown('table7'),
+    'tinyimagenet': lambda: LowResults.all_markdown('tinyimagenet'),
 }
 
 MARKED = r'<!-- begin (\w+) -->\n.*?<!-- end \1 -->'

@@ -190,6 +190,36 @@ class Variant:
         return files
 
 
+class Page:
+    """A table with one recipe that is written as Markdown only: all its results. ``tables`` has what is known of each."""
+    tables: dict[str, NamedTuple]
+    label: str                                           # of the full schedule
+
+    def __init__(self, name: str, recipe: str, records: list[dict]):
+        self.name, self.recipe, self.table, self.records = name, recipe, self.tables[name], records
+        self.of = {(record['method'], record['pair']): record for record in records}
+
+    @classmethod
+    def read(cls, name: str, recipe: str) -> 'Page':
+        """With the results that there are, maybe none."""
+        return cls(name, recipe, [json.loads(file.read_text()) for file, its in files(name).items() if its == recipe])
+
+    @classmethod
+    def all_markdown(cls, name: str) -> str:
+        """All of a table's variants, for the documentation; without a run, the empty one of the full schedule."""
+        return '\n'.join(cls.read(name, recipe).markdown() for recipe in sorted(set(files(name).values())) or [cls.label])
+
+    def markdown(self) -> str:
+        raise NotImplementedError
+
+    def write(self) -> list[Path]:
+        """The table beside the results."""
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        file = RESULTS / f'{self.name}__{self.recipe}.md'
+        file.write_text(self.markdown(), encoding='utf-8')
+        return [file]
+
+
 def files(table: str) -> dict[Path, str]:
     """The results of a table, each with its recipe's label, the end of its name."""
     return {file: file.stem.split('__', 2)[2] for file in sorted((RESULTS / table).glob('*__*__*.json'))}

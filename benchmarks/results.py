@@ -18,7 +18,7 @@ OWN_KD = f'KD (1 CE + {DEFAULTS["alpha"]} KD)'
 FIELD_CLS_WEIGHT, FIELD_ALPHA = 0.1, 0.9
 FIELD_KD = f'KD ({FIELD_CLS_WEIGHT} CE + {FIELD_ALPHA} KD)'
 METHODS = ('student alone', OWN_KD, FIELD_KD, 'CRRCD without KD', 'CRRCD')
-IN_THE_PAPER = {'teacher': 'teacher', 'student alone': 'student', FIELD_KD: 'kd', 'CRRCD': 'crrcd'}   # a row -> that of Table I
+IN_THE_PAPER = {'teacher': 'teacher', 'student alone': 'student', FIELD_KD: 'kd', 'CRRCD': 'crrcd'}   # our row -> the paper's
 
 
 def method(settings: dict) -> str | None:

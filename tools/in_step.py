@@ -144,23 +144,23 @@ def write(state: dict, file: Path) -> None:
 
 
 def groups(runs: list[Run]) -> dict[str, list[Run]]:
-    """Those together that have data, batches, seed and resolution in common, and a name for each group.
+    """Those together that have data, batches, seed, resolution and teacher in common, and a name for each group.
 
-    Raises InputError where a group has several teachers, or a run has been begun by itself.
+    Raises InputError where a run has been begun by itself.
     """
-    found, named = {}, {}
+    shared, found = {}, {}
     for run in runs:
         if reached(run.folder):
             raise InputError(f'{run.folder} has been begun by itself: let it go on without --in-step, or move it away')
-        shared = [run.cfg.train_dataloader, run.cfg.randomness, run.cfg.model.data_preprocessor]
-        found.setdefault(json.dumps(shared, default=str, sort_keys=True), []).append(run)
-    for shared, group in found.items():
+        alike = [run.cfg.train_dataloader, run.cfg.randomness, run.cfg.model.data_preprocessor]
+        shared.setdefault(json.dumps(alike, default=str, sort_keys=True), []).append(run)
+    for key, group in shared.items():
         teachers = sorted({run.cfg.model.get('teacher_checkpoint') for run in group} - {None})
-        if len(teachers) > 1:
-            raise InputError(f'in step go the students of one teacher, these have {", ".join(teachers)}: name cells of one '
-                             'pair with --cell')
-        named[hashlib.sha256(f'{shared} {teachers}'.encode()).hexdigest()[:12]] = group
-    return named
+        for run in group:                                # one without a teacher goes with the first of the others
+            teacher = run.cfg.model.get('teacher_checkpoint')
+            name = f'{key} {teachers[:1] if teacher is None else [teacher]}'
+            found.setdefault(hashlib.sha256(name.encode()).hexdigest()[:12], []).append(run)
+    return found
 
 
 def build(runs: list[Run], loader: DataLoader) -> list[Student]:

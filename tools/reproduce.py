@@ -31,12 +31,13 @@ import figure3  # noqa: E402
 import low_resolution  # noqa: E402
 import recipes  # noqa: E402
 import reproduced  # noqa: E402
-from face_tables import FACE_TABLES, TRAINING_DATA, FaceTable  # noqa: E402
+from face_tables import FACE_TABLES, TRAINING_DATA, FaceResults, FaceTable  # noqa: E402
 from in_step import carry_out_in_step, groups  # noqa: E402
-from low_resolution import LOW_TABLES, RESTORED, LowTable  # noqa: E402
+from low_resolution import LOW_TABLES, RESTORED, LowResults, LowTable  # noqa: E402
 from paper_tables import PAPER_TABLES, PaperTable  # noqa: E402
 from reproduced import TEACHER_ALONE  # noqa: E402
 from runs import Run, carry_out, curve, seconds  # noqa: E402
+from train import refuse_small  # noqa: E402
 
 WORK = Path('work_dirs/reproduce')
 DECIDES = ('model', 'train_dataloader', 'val_dataloader', 'optim_wrapper', 'param_scheduler', 'train_cfg')
@@ -80,6 +81,7 @@ def teacher_run(name: str, path: str, recipe: recipes.Recipe, data: str) -> Run:
         folder = WORK / 'teachers' / f'{folder.name}_in_{recipe.epochs}e'
     run = Run(f'teacher {name}', folder, recipes.teacher_recipe(name, recipe, data))
     run.finished = is_trained(str(folder))
+    refuse_small(folder)
     return run
 
 
@@ -176,9 +178,13 @@ class LowCell(Cell):
         return recipes.low(method, pair, recipe, self.data)
 
     def about_teacher(self, run: Run) -> dict:
+        about = super().about_teacher(run)
+        for file, label in reproduced.files(self.table).items():         # another cell may have tested it
+            other = json.loads(file.read_text())['teacher'] if label == self.recipe.label() else None
+            if other and other['sha256'] == about['sha256']:
+                return other
         config, path = str(run.folder / 'config.py'), str(self.teacher.folder)
-        seen = low_resolution.teacher_on_small_images(config, path, self.recipe.resolution, self.side)
-        return super().about_teacher(run) | dict(reductions=seen)
+        return about | low_resolution.of_the_teacher(config, path, self.recipe.resolution, self.side)
 
     def outcome(self, run: Run) -> tuple[dict, str]:
         result, said = super().outcome(run)
@@ -383,8 +389,8 @@ def main(argv: list[str] | None = None) -> None:
         failed = [] if args.render else train_cells(args, recipe, console)
         label = recipe.label()
         results = (figure3.curves(label) if args.table == 'fig3' else
-                   low_resolution.results(args.table, label) if low else
-                   face_tables.results(args.table, label) if faces else reproduced.variant(args.table, label))
+                   LowResults.read(args.table, label) if low else
+                   FaceResults.read(args.table, label) if faces else reproduced.variant(args.table, label))
         for file in results.write():
             console.print(str(file), soft_wrap=True)
     if failed:

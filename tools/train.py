@@ -1,5 +1,6 @@
 """Train a model from a config: ``python tools/train.py configs/crrcd/resnet56_resnet20_cifar100.py``."""
 import argparse
+import re
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
@@ -75,12 +76,25 @@ def train_teacher(cfg: Config, args: argparse.Namespace) -> None:
     barrier()                                            # the first process writes the checkpoint that all read
 
 
+def refuse_small(teacher: str | Path) -> None:
+    """Raises InputError where the config in a teacher's work directory says that it saw reduced images.
+
+    A student alone may have been trained there with its ``resolution`` changed, under the name that the teacher has. The
+    text is searched, not run.
+    """
+    for file in Path(teacher).glob('*.py'):
+        if found := re.search(r'\bresolution=\(?(\d+)', file.read_text()):
+            raise InputError(f'the teacher in {teacher} was trained on images of {found[1]} pixels, as {file} says: move it '
+                             'away')
+
+
 def need_teacher(cfg: Config, args: argparse.Namespace) -> None:
     """Make sure that the teacher's checkpoint is there before anything else is built."""
     path = cfg.model.get('teacher_checkpoint')
     try:
         if path:
             read_network(path)
+            refuse_small(path)
     except (FileNotFoundError, UnfinishedTraining) as error:
         if args.train_teacher:
             return train_teacher(cfg, args)

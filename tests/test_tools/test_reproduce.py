@@ -14,12 +14,15 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from torch.nn import functional as F
 
 from mmcrrcd.checkpoint import find_checkpoint, safe_load
+from mmcrrcd.datasets import ImageArrays
 from mmcrrcd.engine.hooks import critic_watch
 from mmcrrcd.errors import InputError
-from mmcrrcd.evaluation.embeddings import load_classifier, own_images
+from mmcrrcd.evaluation.embeddings import Classifier, load_classifier, own_images
 from mmcrrcd.models import CRRCD
+from mmcrrcd.structures import Stream
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / 'tools'), str(ROOT / 'benchmarks')]
@@ -382,32 +385,81 @@ def test_what_cannot_go_in_step(tiny_table):
     (run.folder / 'last_checkpoint').write_text('epoch_3.pth')
     with pytest.raises(InputError, match='kd has been begun by itself'):
         in_step.groups([run])
-    other = runs.Run('other', Path('other'), compose('kd', ('resnet110', 'resnet20'), Recipe()))
-    with pytest.raises(InputError, match='of one teacher, these have work_dirs/resnet110_cifar100, work_dirs/resnet56_'):
-        in_step.groups([runs.Run('kd', Path('elsewhere'), cfg), other])
     with pytest.raises(SystemExit, match='--in-step is not for faces, and without --slurm'):
         reproduce.main(['tiny', '--in-step', '--slurm', 'gpus'])
-    assert len(in_step.groups([runs.Run('a', Path('a'), compose('student', R56_R20, Recipe(), seed=5)),
-                               runs.Run('b', Path('b'), compose('kd', R56_R20, Recipe(), seed=6))])) == 2
-    assert len(in_step.groups([runs.Run('a', Path('a'), compose('student', R56_R20, Recipe(), seed=5)),
-                               runs.Run('b', Path('b'), compose('kd', R56_R20, Recipe(), seed=5))])) == 1
+
+
+def test_in_step_go_those_of_one_teacher_and_seed():
+    def grouped(*runs_wanted) -> list[list[str]]:
+        """Of (method, pair, seed)."""
+        named = [runs.Run(f'{method}/{"_".join(pair)}/{seed}', Path(method), compose(method, pair, Recipe(), seed=seed))
+                 for method, pair, seed in runs_wanted]
+        return [[run.name for run in group] for group in in_step.groups(named).values()]
+
+    other = 'resnet110', 'resnet20'
+    assert grouped(('student', R56_R20, 5), ('kd', R56_R20, 6)) == [['student/resnet56_resnet20/5'], ['kd/resnet56_resnet20/6']]
+    assert grouped(('student', R56_R20, 5), ('kd', R56_R20, 5), ('kd', other, 5), ('at', other, 5)) == [
+        ['student/resnet56_resnet20/5', 'kd/resnet110_resnet20/5', 'at/resnet110_resnet20/5'], ['kd/resnet56_resnet20/5']]
+    assert grouped(('student', R56_R20, 5)) == [['student/resnet56_resnet20/5']]
 
 
 def test_configs_of_small_images():
     crrcd = recipes.low('crrcd', ('resnet56', 'vgg8'), Recipe('paper_35e', None, 8), 'svhn')
-    assert crrcd.to_dict() == recipes.load('low_resolution/resnet56_vgg8_svhn_8px').to_dict() | dict(
-        model=crrcd.model, randomness=dict(seed=recipes.FIRST_SEED))
-    assert crrcd.model.data_preprocessor.restore is False and crrcd.model.data_preprocessor.resolution == 8
+    written = recipes.load('low_resolution/resnet56_vgg8_svhn_8px')
+    written.model.data_preprocessor.restore = False      # which is the default
+    assert crrcd.to_dict() == written.to_dict() | dict(randomness=dict(seed=recipes.FIRST_SEED))
     kd = recipes.low('kd', ('resnet56', 'vgg8'), Recipe('paper_35e', None, 8), 'svhn')
     assert kd.model == crrcd.model | dict(beta=0)
     alone = recipes.low('student', ('resnet18', 'vgg8_restored'), Recipe('paper_35e', 5, 16, True), 'tinyimagenet')
     assert alone.model.keys() == {'type', 'student', 'data_preprocessor', 'input_size'} and 'teacher_config' not in alone
     assert alone.model.data_preprocessor.restore is True and alone.model.data_preprocessor.resolution == 16
     assert (alone.train_cfg.max_epochs, alone.optim_wrapper.type) == (5, 'mmcrrcd.BF16OptimWrapper')
-    for table in low_resolution.LOW_TABLES.values():
-        for teacher in table.teachers:
-            assert teacher_recipe(teacher, Recipe(), table.data).model.student.head.num_classes in (10, 100, 200)
-            assert recipes.low('crrcd', (teacher, 'vgg8'), Recipe('paper_35e', None, 8), table.data).model.type
+
+
+@pytest.mark.parametrize('name, teacher', [(name, teacher) for name, table in low_resolution.LOW_TABLES.items()
+                                           for teacher in table.teachers])
+def test_a_table_of_small_images_trains_the_teacher_of_its_configs(name, teacher):
+    table = low_resolution.LOW_TABLES[name]
+    student = recipes.low('crrcd', (teacher, 'vgg8'), Recipe('paper_35e', None, 8), table.data)
+    own = teacher_recipe(teacher, Recipe(), table.data)
+    assert student.teacher_config == f'configs/teachers/{teacher}_{table.data}.py'
+    assert student.model.teacher_checkpoint == f'work_dirs/{teacher}_{table.data}'
+    assert student.model.teacher == own.model.student
+    assert own.model.student.head.num_classes == dict(svhn=10, cifar100=100, tinyimagenet=200)[table.data]
+    assert student.model.get('input_size', 32) == own.model.get('input_size', 32) == table.side
+
+
+class Seen(torch.nn.Module):
+    """A network of one class that keeps the images it is shown."""
+
+    def __init__(self):
+        super().__init__()
+        self.images = []
+
+    def stream(self, images):
+        self.images.append(images)
+        mean = images.mean((1, 2, 3))[:, None]
+        return Stream((), mean, mean)
+
+
+@pytest.mark.parametrize('scale_to', [None, 32])
+def test_images_are_reduced_in_five_ways(scale_to, monkeypatch):
+    images = np.random.default_rng(0).integers(256, size=(4, 32, 32, 3), dtype=np.uint8)
+    data = ImageArrays(images, np.zeros(4, int), ['all'], 'four images')
+    monkeypatch.setattr(low_resolution, 'own_images', lambda config: data)
+    seen = Seen()
+    network = Classifier(seen, dict(mean=(0., 0., 0.), std=(1., 1., 1.)), 32, dict(resolution=16, restore=True))
+    found = low_resolution.over_reductions(network, 'config.py', 8, scale_to)
+    assert list(found) == ['bilinear, antialiased', 'bicubic, antialiased', 'area', 'bilinear', 'nearest']
+    assert set(found.values()) == {100.0}
+    full = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+    wanted = [F.interpolate(full, 8, mode='bilinear', antialias=True), F.interpolate(full, 8, mode='bicubic', antialias=True),
+              F.avg_pool2d(full, 4), F.interpolate(full, 8, mode='bilinear'), full[:, :, 2::4, 2::4]]
+    for shown, small in zip(seen.images, wanted, strict=True):
+        small = small.round().clamp(0, 255)
+        if scale_to:
+            small = F.interpolate(small, 32, mode='bilinear', antialias=True).round()
+        assert torch.equal(shown, small)
 
 
 @pytest.mark.slow
@@ -430,7 +482,8 @@ def test_small_images_are_tested_in_all_ways(tiny_table, monkeypatch, capsys):
     assert restored['seeds']['5']['reductions']['nearest'] == pytest.approx(100 * right.float().mean().item())
     assert alone['teacher'] is None and crrcd['teacher']['reductions'].keys() == low_resolution.REDUCTIONS.keys()
     page = (tiny_table / 'results' / f'cifar100__{label}.md').read_text()
-    assert f'On all 32 pixels the teacher has: {crrcd["teacher"]["accuracy"]:.2f} (n = 1).' in page
+    assert crrcd['teacher']['full'] == pytest.approx(crrcd['teacher']['accuracy'])
+    assert f'On all 32 pixels the teacher has: {crrcd["teacher"]["full"]:.2f} (n = 1).' in page
     area = [f'{found["reductions"]["area"]:.2f} (n = 1)' for found in (
         crrcd['teacher'], alone['seeds']['5'], restored['seeds']['5'], crrcd['seeds']['5'])]
     rows = [[cell.strip() for cell in line.split('|')] for line in page.splitlines() if line.startswith('| ')]
@@ -438,6 +491,14 @@ def test_small_images_are_tested_in_all_ways(tiny_table, monkeypatch, capsys):
         ('teacher, on small images scaled up', area[0]), ('student alone', area[1]), ('student alone, scaled up', area[2]),
         ('KD (1 CE + 0.5 KD)', 'not run'), ('KD (1 CE + 0.5 KD), scaled up', 'not run'), ('CRRCD †', area[3]),
         ('CRRCD †, scaled up', 'not run')]
+
+    def never(*args):
+        raise AssertionError('the teacher is tested again')
+
+    monkeypatch.setattr(low_resolution, 'of_the_teacher', never)         # another cell has done it
+    reproduce.main([*command, 'kd/vgg8_vgg8'])
+    kd = json.loads((folder / f'kd__vgg8_vgg8__{label}.json').read_text())
+    assert kd['teacher'] == crrcd['teacher']
 
 
 def test_a_student_alone_is_trained_once_for_all_its_teachers(tiny_table):

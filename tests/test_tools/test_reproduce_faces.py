@@ -27,7 +27,7 @@ import recipes  # noqa: E402
 import render  # noqa: E402
 import reproduce  # noqa: E402
 import reproduced  # noqa: E402
-from face_tables import FACE_TABLES  # noqa: E402
+from face_tables import FACE_TABLES, FaceResults  # noqa: E402
 from recipes import Recipe  # noqa: E402
 
 RECIPE = Recipe('face_35e', None, 16)
@@ -139,16 +139,17 @@ def row(page: str, name: str) -> list[str]:
 
 def test_without_a_run_the_papers_numbers_stand_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(reproduced, 'RESULTS', tmp_path)
-    page = face_tables.markdown('table5')
+    page = FaceResults.all_markdown('table5')
     assert row(page, 'CRRCD †') == row(page, 'CRRCD †, scaled up') == ['not run<br>paper 95.25']
     assert row(page, 'teacher on 16 pixels scaled up') == ['not run<br>paper 92.30']
     assert row(page, 'KD') == row(page, 'student alone') == ['not run']
-    assert row(face_tables.markdown('table6'), 'HORKD †') == ['not run<br>paper 92.11']
-    assert row(face_tables.markdown('table7'), 'CRRCD †') == [*(f'not run<br>paper {n}.00' for n in (35, 47, 50)), 'not run']
-    assert row(face_tables.markdown('orl'), 'teacher') == ['not run'] * 4
+    assert row(FaceResults.all_markdown('table6'), 'HORKD †') == ['not run<br>paper 92.11']
+    assert row(FaceResults.all_markdown('table7'), 'CRRCD †') == [
+        *(f'not run<br>paper {n}.00' for n in (35, 47, 50)), 'not run']
+    assert row(FaceResults.all_markdown('orl'), 'teacher') == ['not run'] * 4
     for name in FACE_TABLES:
         assert render.rendered(f'<!-- begin {name} -->\n<!-- end {name} -->') == (
-            f'<!-- begin {name} -->\n{face_tables.markdown(name)}\n<!-- end {name} -->')
+            f'<!-- begin {name} -->\n{FaceResults.all_markdown(name)}\n<!-- end {name} -->')
 
 
 def test_only_what_compares_is_marked(tmp_path, monkeypatch):
@@ -157,7 +158,7 @@ def test_only_what_compares_is_marked(tmp_path, monkeypatch):
     def page(table, label, one):
         (tmp_path / table).mkdir(exist_ok=True)
         (tmp_path / table / f'{one["method"]}__{one["pair"]}__{label}.json').write_text(json.dumps(one))
-        return face_tables.results(table, label).markdown()
+        return FaceResults.read(table, label).markdown()
 
     crrcd = ('crrcd', 'iresnet50_resnet18_restored')
     full = page('table5', '16px__face_35e', record(*crrcd, accuracy=[95.0, 96.0]))
@@ -166,7 +167,7 @@ def test_only_what_compares_is_marked(tmp_path, monkeypatch):
     short = page('table5', '16px__face_35e_in_2e', record('naive', 'iresnet50', accuracy=[60.0]))
     assert row(short, 'teacher on 16 pixels scaled up') == ['60.00 (n = 1)<br>paper 92.30: -32.30']
     assert 'shortened to 2 epochs' in short and 'nothing here is comparable' in short
-    assert face_tables.markdown('table5') == f'{full}\n{short}'
+    assert FaceResults.all_markdown('table5') == f'{full}\n{short}'
     other = page('table6', '16px__face_35e', record(*crrcd, mean=[98.0]))
     assert row(other, 'CRRCD †, scaled up') == ['98.00 (n = 1)<br>paper 97.27: +0.73']
     numbers = {'rank-1': [36.0], 'rank-10': [40.0], 'rank-20': [50.0], 'mAP': [20.0]}

@@ -82,6 +82,16 @@ def test_a_missing_teacher_is_named_with_the_command_that_trains_it(folder):
     assert not (folder / 'work_dirs').exists()
 
 
+def test_a_network_of_small_images_is_no_teacher(folder):
+    options = ['--work-dir', 'work_dirs/teacher', '--cfg-options', 'model.data_preprocessor.resolution=8']
+    small = train(folder, 'teacher.py', *options)
+    assert small.returncode == 0, small.stderr
+    result = train(folder, 'student.py')
+    assert result.returncode == 1
+    assert last_line(result) == ('error: the teacher in work_dirs/teacher was trained on images of 8 pixels, as '
+                                 'work_dirs/teacher/teacher.py says: move it away')
+
+
 def test_both_trainings_in_one_go_and_resuming(folder):
     result = train(folder, 'student.py', '--train-teacher', '--amp', '--cfg-options', 'train_cfg.max_epochs=2')
     assert result.returncode == 0, result.stderr
