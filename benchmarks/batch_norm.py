@@ -2,48 +2,33 @@
 
     python benchmarks/batch_norm.py CONFIG CHECKPOINT       # of a training with train_resolutions
 
-Its test accuracy at each of ``--resolutions``, with the statistics that its training has left, and with those of 20 training
-batches of 500 images at that resolution alone, cropped and mirrored as in the training; the weights stay. Writes
-``benchmarks/results/batch_norm.json`` and prints its table.
+Its test accuracy at each of ``--resolutions``, with the statistics that its training has left, and with those of that
+resolution alone, as ``tools/export_student.py --resolution`` takes them. Writes ``benchmarks/results/batch_norm.json`` and
+prints its table.
 """
 import argparse
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
-import torch
 from environment import about_this_run, conditions
 from mmengine.config import Config
-from mmengine.device import get_device
-from torch import Tensor
-from torch.optim.swa_utils import update_bn
 
-from mmcrrcd.engine import seed_all
 from mmcrrcd.engine.launch import check_output, one_line_errors
+from mmcrrcd.evaluation.batch_norm import fit_batch_norms
 from mmcrrcd.evaluation.embeddings import accuracy, load_classifier, own_images
-from mmcrrcd.registry import DATASETS, MODELS
 
 RESULT = Path(__file__).parent / 'results' / 'batch_norm.json'
-BATCHES, SIZE = 20, 500
-
-
-def batches(preprocessor: torch.nn.Module, data) -> Iterator[Tensor]:
-    """What the student sees of BATCHES of training images."""
-    for index in torch.randint(len(data), (BATCHES, SIZE)):
-        yield preprocessor(data.__getitems__(index), training=True)['inputs'].low
 
 
 def run(args: argparse.Namespace) -> dict:
     cfg, student = Config.fromfile(args.config), load_classifier(args.config, args.checkpoint)
-    train, test = DATASETS.build(cfg.train_dataloader.dataset), own_images(args.config)
+    test = own_images(args.config)
     as_trained = {name: value.clone() for name, value in student.network.state_dict().items()}
     rows = []
     for resolution in args.resolutions:
         at = student.at(resolution)
         row = dict(resolution=resolution, mixed=accuracy(at, test, f'{resolution} pixels'))
-        seed_all(0)
-        preprocessor = MODELS.build(dict(cfg.model.data_preprocessor, train_resolutions=[resolution])).to(get_device())
-        update_bn(batches(preprocessor, train), student.network)
+        fit_batch_norms(student.network, cfg, resolution)
         rows.append(row | dict(own=accuracy(at, test, f'{resolution} pixels, their own statistics')))
         student.network.load_state_dict(as_trained)
     return dict(**about_this_run(), rows=rows)

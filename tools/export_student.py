@@ -3,12 +3,16 @@
 For networks of mmpretrain the result needs nothing of this package, unless the student saw a reduced resolution: the pipeline
 then makes the student's images with ``mmcrrcd.ResolutionPair``, so that the logits are exactly those of the training's test.
 A backbone of this package stays one; mmengine finds it by its name, ``mmcrrcd.ResNetCIFAR``, where mmcrrcd is installed.
+
+A student that was trained at several resolutions is exported for one of them (``--resolution``), with the batch norm statistics
+of training images at that one.
 """
 import argparse
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.registry import DefaultScope
 from mmengine.utils import get_object_from_string
 from mmpretrain.models import ImageClassifier
@@ -17,6 +21,7 @@ from mmpretrain.registry import MODELS
 from mmcrrcd.checkpoint import find_checkpoint, load_network, safe_load
 from mmcrrcd.engine.launch import one_line_errors
 from mmcrrcd.errors import InputError
+from mmcrrcd.evaluation.batch_norm import fit_batch_norms
 
 PAIR = 'mmcrrcd.ResolutionPair'
 
@@ -25,6 +30,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Write the student of a training for mmpretrain.')
     parser.add_argument('checkpoint', help='file, or work directory of a training')
     parser.add_argument('--config', help='config of the training (default: the one beside the checkpoint)')
+    parser.add_argument('--resolution', type=int, metavar='PIXELS',
+                        help='of a student trained at several resolutions: the one it will be used at')
     parser.add_argument('--out', help='folder for student.py and student.pth (default: student/ beside the checkpoint)')
     return parser.parse_args()
 
@@ -97,10 +104,14 @@ def main() -> None:
         if not isinstance(network, ImageClassifier):
             raise InputError(f'the student is a {type(network).__name__}, no ImageClassifier: mmpretrain cannot build it')
         load_network(network, checkpoint, 'student')
+        if args.resolution is not None:
+            fit_batch_norms(network.to(get_device()), cfg, args.resolution)
+            cfg.model.data_preprocessor.resolution = args.resolution
         out = Path(args.out) if args.out else checkpoint.parent / 'student'
         out.mkdir(parents=True, exist_ok=True)
         meta = safe_load(checkpoint).get('meta', {}).get('dataset_meta')
-        torch.save(dict(meta=dict(dataset_meta=meta) if meta else {}, state_dict=network.state_dict()), out / 'student.pth')
+        torch.save(dict(meta=dict(dataset_meta=meta) if meta else {}, state_dict=network.cpu().state_dict()),
+                   out / 'student.pth')
         student_config(cfg, student).dump(out / 'student.py')
     print(f'wrote {out / "student.py"} and {out / "student.pth"}')
 

@@ -123,12 +123,14 @@ def test_statistics_of_each_resolution(run, monkeypatch, tmp_path, capsys):
     """benchmarks/batch_norm.py: the averages are those of its batches, the weights and statistics of the training stay."""
     monkeypatch.syspath_prepend(str(ROOT / 'benchmarks'))
     import batch_norm
+
+    from mmcrrcd.evaluation import batch_norm as statistics
     monkeypatch.chdir(run)
     Path('all.py').write_text(Path('student.py').read_text().replace('resolution=8', 'resolution=8, train_resolutions=[8, 16]'))
     monkeypatch.setattr(batch_norm, 'RESULT', tmp_path / 'batch_norm.json')
-    monkeypatch.setattr(batch_norm, 'BATCHES', 3)
+    monkeypatch.setattr(statistics, 'BATCHES', 3)
     monkeypatch.setattr(sys, 'argv', ['batch_norm.py', 'all.py', 'student', '--resolutions', '8', '16'])
-    seen, means, update = {8: [], 16: []}, [], batch_norm.update_bn
+    seen, means, update = {8: [], 16: []}, [], statistics.update_bn
 
     def watched(images, network):
         norm = next(module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d))
@@ -137,7 +139,7 @@ def test_statistics_of_each_resolution(run, monkeypatch, tmp_path, capsys):
         hook.remove()
         means.append(norm.running_mean.clone())
 
-    monkeypatch.setattr(batch_norm, 'update_bn', watched)
+    monkeypatch.setattr(statistics, 'update_bn', watched)
     batch_norm.main()
     result = json.loads((tmp_path / 'batch_norm.json').read_text())
     network, data = load_classifier('all.py', 'student'), TinyImages(seed=1)

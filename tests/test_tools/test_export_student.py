@@ -117,6 +117,37 @@ def test_exported_config_says_what_it_needs(exported):
     assert weights['meta']['dataset_meta']['classes']
 
 
+def test_a_student_for_several_resolutions_is_exported_for_one(runs, tmp_path, monkeypatch):
+    """With its weights, and the batch norm statistics of training images at that resolution."""
+    cfg = Config.fromfile(next((runs['folder'] / 'arrays').glob('*.py')))
+    cfg.model.data_preprocessor.update(train_resolutions=[8, 12], padding=None, flip=0)
+    cfg.dump(tmp_path / 'config.py')
+    checkpoint = runs['folder'] / 'arrays' / 'epoch_2.pth'
+    trained = torch.load(checkpoint, weights_only=True)['state_dict']
+    for side in (8, 12):
+        out = tmp_path / str(side)
+        options = ['--config', tmp_path / 'config.py', '--resolution', side, '--out', out]
+        tool(monkeypatch, 'export_student.py', checkpoint, *options)
+        weights = torch.load(out / 'student.pth', weights_only=True)['state_dict']
+        assert all(torch.equal(weights[key], trained[f'student.{key}']) for key in weights
+                   if not key.endswith(('running_mean', 'running_var', 'num_batches_tracked')))
+        network = MODELS.build(STUDENT)
+        network.load_state_dict(weights)
+        norm, seen = next(module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)), []
+        norm.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(inputs[0]))
+        images = reduce_resolution(TinyImages(seed=0).__getitems__(torch.arange(24))['inputs'], side)
+        with torch.no_grad():
+            network.eval()((images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1))
+        mean, var = seen[0].mean((0, 2, 3)), seen[0].var((0, 2, 3))
+        assert seen[0].shape[2] == side
+        assert ((norm.running_mean - mean).abs() < 0.05 * var.sqrt()).all()              # 10,000 draws of these images
+        torch.testing.assert_close(norm.running_var, var, rtol=0.05, atol=0)
+        pipeline = Config.fromfile(out / 'student.py').test_dataloader.dataset.pipeline
+        assert pipeline[1] == dict(type='mmcrrcd.ResolutionPair', resolution=side)
+    with pytest.raises(SystemExit, match='trains at one resolution: batch norm has the statistics of that already'):
+        tool(monkeypatch, 'export_student.py', runs['folder'] / 'arrays', '--resolution', 8, '--out', tmp_path / 'no')
+
+
 def test_types_of_a_python_config_become_names():
     plain = runpy.run_path(str(ROOT / 'tools' / 'export_student.py'))['plain']
     student = Config.fromfile(ROOT / 'configs' / 'crrcd' / 'resnet56_resnet20_cifar100.py').model.student
