@@ -7,10 +7,12 @@ from statistics import mean
 from typing import NamedTuple
 
 import reproduced
+from mmengine.config import Config
 from paper_tables import NOT_AS_PUBLISHED
 from reproduced import Entry, Page
 
 from mmcrrcd.evaluation.embeddings import Classifier, accuracy, load_classifier, own_images
+from mmcrrcd.registry import DATASETS
 
 SCHEDULE, PIXELS = 'paper_35e', 8                        # of the configs
 METHODS = dict(student='student alone', kd='KD (1 CE + 0.5 KD)', crrcd='CRRCD †')
@@ -66,6 +68,12 @@ def of_the_teacher(config: str, checkpoint: str, pixels: int, side: int) -> dict
                 reductions=over_reductions(teacher, config, pixels, side))
 
 
+def images(cfg: Config) -> dict[str, int]:
+    """How many a config trains on and is tested on: a data set may be there in part."""
+    loaders = dict(train=cfg.train_dataloader, test=cfg.val_dataloader)
+    return {name: len(DATASETS.build(loader.dataset)) for name, loader in loaders.items()}
+
+
 def entry(numbers: list[float]) -> str:
     """What stands in a cell."""
     return Entry(numbers, None, False, True).lines()[0]
@@ -99,6 +107,9 @@ class LowResults(Page):
         notes = ['Test accuracy in percent at the last epoch, mean ± standard deviation of n seeds, on test images reduced in '
                  f'these ways; all training is with the first. Scaled up: to {self.table.side} pixels again, bilinearly. '
                  'Minutes are those of the training, of students in step those of all together.']
+        for train, test in sorted({(seed['images']['train'], seed['images']['test'])
+                                   for record in self.records for seed in record['seeds'].values()}):
+            notes.append(f'{train:,} training images, {test:,} test images.')
         if self.table.paper:
             said = ', '.join(f'{name} {number:.2f}' for name, number in self.table.paper.items())
             notes.append(f'The paper has, at 8 pixels and with its full schedule: {said}. It does not say how it reduces.')

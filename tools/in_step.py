@@ -120,12 +120,12 @@ class Student:
         for part, saved in zip(self.parts(), state['parts'], strict=True):
             part.load_state_dict(saved)
 
-    def finish(self, seconds: float, together: list[str]) -> str:
+    def finish(self, seconds: float, together: list[str], metainfo: dict) -> str:
         """Leaves in the run's folder what a finished training has: config, weights, curve, conditions (``seconds`` of all)."""
         self.run.folder.mkdir(parents=True, exist_ok=True)
         self.run.cfg.dump(self.run.folder / 'config.py')
-        write(dict(state_dict=self.model.state_dict(), meta=dict(epoch=self.run.epochs, cfg=self.run.cfg.pretty_text)),
-              self.checkpoint)
+        meta = dict(epoch=self.run.epochs, cfg=self.run.cfg.pretty_text, dataset_meta=metainfo)
+        write(dict(state_dict=self.model.state_dict(), meta=meta), self.checkpoint)
         rows = (json.dumps({'accuracy/top1': accuracy, 'step': epoch, **means}) + '\n'
                 for epoch, (accuracy, means) in enumerate(zip(self.curve, self.log), 1))
         (self.run.folder / 'evaluated.json').write_text(''.join(rows))
@@ -229,8 +229,8 @@ def train_in_step(runs: list[Run], file: Path, console: Console) -> None:
             end_epoch(students, epoch, tests, console)
             students = [student for student in students if not student.run.failure]
             for student in [student for student in students if student.run.epochs == epoch]:
-                console.print(f'{student.run.name}: {student.finish(seconds, names)}', highlight=False, markup=False,
-                              soft_wrap=True)
+                said = student.finish(seconds, names, loader.dataset.metainfo)
+                console.print(f'{student.run.name}: {said}', highlight=False, markup=False, soft_wrap=True)
                 students.remove(student)
             write(dict(epoch=epoch, seconds=seconds, students={each.run.name: each.state() for each in students},
                        failed={run.name: run.failure for run in runs if run.failure}), file)

@@ -191,7 +191,8 @@ class LowCell(Cell):
         config = str(run.folder / 'config.py')
         network = load_classifier(config, str(run.folder / f'epoch_{run.epochs}.pth'))
         scale_to = self.side if self.pair.endswith(RESTORED) else None
-        return result | dict(reductions=low_resolution.over_reductions(network, config, self.recipe.resolution, scale_to)), said
+        reductions = low_resolution.over_reductions(network, config, self.recipe.resolution, scale_to)
+        return result | dict(reductions=reductions, images=low_resolution.images(run.cfg)), said
 
 
 class Evaluation(Run):

@@ -314,6 +314,8 @@ def test_in_step_a_student_learns_what_it_learns_by_itself(tiny_table):
     assert len(kd['seeds']['5']['curve']) == 4 and kd['seeds']['5']['seconds'] > 0
     assert not list(Path('work_dirs/reproduce/in_step').rglob('*.pth'))
     together = {'fitnet': weights_of('fitnet'), 'student': weights_of('student', 'resnet20')}
+    assert len(safe_load(find_checkpoint(Path('work_dirs/reproduce/fitnet__resnet56_resnet20__cifar_240e_in_4e/seed5')))
+               ['meta']['dataset_meta']['classes']) == 40
     folder = Path('work_dirs/reproduce/fitnet__resnet56_resnet20__cifar_240e_in_4e/seed5')
     kept = [json.loads(line) for line in (folder / 'evaluated.json').read_text().splitlines()]
 
@@ -474,6 +476,7 @@ def test_small_images_are_tested_in_all_ways(tiny_table, monkeypatch, capsys):
         seed = record['seeds']['5']
         assert seed['reductions'].keys() == low_resolution.REDUCTIONS.keys()
         assert seed['reductions']['bilinear, antialiased'] == pytest.approx(seed['last'])
+        assert seed['images'] == dict(train=64, test=50)
     weights = 'work_dirs/reproduce/cifar100/student__vgg8_restored__8px__paper_35e_in_2e/seed5'
     network = load_classifier(f'{weights}/config.py', weights)
     images = own_images(f'{weights}/config.py')
@@ -482,6 +485,7 @@ def test_small_images_are_tested_in_all_ways(tiny_table, monkeypatch, capsys):
     assert restored['seeds']['5']['reductions']['nearest'] == pytest.approx(100 * right.float().mean().item())
     assert alone['teacher'] is None and crrcd['teacher']['reductions'].keys() == low_resolution.REDUCTIONS.keys()
     page = (tiny_table / 'results' / f'cifar100__{label}.md').read_text()
+    assert '64 training images, 50 test images.' in page
     assert crrcd['teacher']['full'] == pytest.approx(crrcd['teacher']['accuracy'])
     assert f'On all 32 pixels the teacher has: {crrcd["teacher"]["full"]:.2f} (n = 1).' in page
     area = [f'{found["reductions"]["area"]:.2f} (n = 1)' for found in (
