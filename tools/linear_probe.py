@@ -37,7 +37,7 @@ def main() -> None:
         if args.json:
             check_output(args.json)
         network = load_classifier(args.config, args.checkpoint, args.teacher, args.image_size)
-        if args.resolution:
+        if args.resolution is not None:
             network = network.at(args.resolution)
         train, test = (named_images(args.dataset, split, args.data_root) for split in ('train', 'test'))
         path = network.path_of(test.images)

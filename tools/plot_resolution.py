@@ -9,7 +9,9 @@ from mmcrrcd.datasets.transforms.resolution_pair import MODES
 from mmcrrcd.engine.launch import one_line_errors, picture_and_numbers
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.errors import InputError
-from mmcrrcd.evaluation.embeddings import NAMED, accuracy, load_runs, named_images, own_images
+from mmcrrcd.evaluation.embeddings import (
+    NAMED, accuracy, kind, load_runs, named_images, own_images, read_config, test_data,
+)
 from mmcrrcd.visualization.resolution import draw_resolution
 
 
@@ -40,11 +42,11 @@ def main() -> None:
         largest = min(data.images.shape[1], *(network.side for network in networks.values()))
         if not 0 < min(args.resolutions) <= max(args.resolutions) <= largest:
             raise InputError(f'--resolutions go from 1 to the {largest} pixels of the images, got {args.resolutions}')
-        reduction = dict(interpolation=args.interpolation, antialias=not args.no_antialias)
+        reduction = dict(interpolation=args.interpolation, antialias=not args.no_antialias, restore=False)     # but by scale_to
         resolutions = sorted(args.resolutions)
         curves = {label: [] for label in networks}
-        scale_to = {label: None if args.direct or network.any_resolution else network.input_size
-                    for label, network in networks.items()}
+        scale_to = {label: network.side if network.reduction.get('restore') else
+                    None if args.direct or network.resolutions else network.input_size for label, network in networks.items()}
         for label, network in networks.items():
             for resolution in resolutions:
                 at = network.at(resolution, scale_to[label], **reduction)
@@ -52,7 +54,8 @@ def main() -> None:
                 print(f'{label}: {at.path_of(data.images)} pixels, {curves[label][-1]:.2f} %')
     antialias = ', not antialiased' if args.no_antialias and args.interpolation in ('bilinear', 'bicubic') else ''
     scaled = 'seen as they are' if args.direct else "scaled to each network's size in training, where that was one"
-    title = f'{len(data):,} test images, reduced by {args.interpolation} interpolation{antialias},\n{scaled}'
+    name = args.dataset or kind(test_data(read_config(args.run[0][0]))).removesuffix('Arrays')
+    title = f'{len(data):,} test images ({name}), reduced by {args.interpolation} interpolation{antialias},\n{scaled}'
     result = dict(**about_this_run(), runs=args.run, teacher=args.teacher, dataset=args.dataset or 'of the first config',
                   images=len(data), direct=args.direct, **reduction, resolutions=resolutions, accuracy=curves,
                   input_size={label: network.input_size for label, network in networks.items()}, scaled_to=scale_to)

@@ -1,10 +1,12 @@
 """Classify images by a trained student: ``python tools/predict.py IMAGE_OR_FOLDER CONFIG CHECKPOINT``.
 
 The images may be natively small; no image of high resolution is needed. Each is resized, whatever its size and shape, straight
-to what the student sees, with the interpolation of its training.
+to what the student sees, with the interpolation of its training; by a student trained at several resolutions, to the one of
+them that is nearest to the image's own.
 """
 import argparse
 import json
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +25,7 @@ from mmcrrcd.checkpoint import find_checkpoint, safe_load
 from mmcrrcd.datasets import reduce_resolution
 from mmcrrcd.engine.launch import check_output, one_line_errors
 from mmcrrcd.errors import InputError
-from mmcrrcd.evaluation.embeddings import Classifier, load_classifier
+from mmcrrcd.evaluation.embeddings import Classifier, Size, load_classifier
 from mmcrrcd.models import PairPreprocessor
 from mmcrrcd.models.networks import look
 
@@ -39,7 +41,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--topk', type=int, default=5, metavar='K', help='classes to name for each image (default: 5)')
     parser.add_argument('--batch-size', type=int, default=64, metavar='N', help='images at once (default: 64)')
     parser.add_argument('--resolution', type=int, metavar='PIXELS',
-                        help="side of what the student sees (default: as in its training's tests)")
+                        help="side of what the student sees (default: as in its training's tests; of several in its "
+                             "training the nearest to the image's own)")
     return parser.parse_args()
 
 
@@ -66,6 +69,11 @@ def read_image(path: Path) -> Tensor:
         return torch.from_numpy(np.array(image.convert('RGB'))).permute(2, 0, 1)[None]
 
 
+def area(size: Size) -> int:
+    """Pixels of a resolution: a side, or height and width."""
+    return size ** 2 if isinstance(size, int) else size[0] * size[1]
+
+
 class Student:
     """A classifier on images of any size."""
 
@@ -73,21 +81,23 @@ class Student:
         settings = classifier.reduction
         self.network, self.normalise = classifier.network, PairPreprocessor(**classifier.normalisation).to(get_device())
         self.how = {key: settings[key] for key in ('interpolation', 'antialias') if key in settings}
-        self.sizes = [resolution or settings.get('resolution') or classifier.side]
-        if settings.get('restore'):
-            self.sizes.append(classifier.side)
+        self.sizes = [resolution] if resolution else list(classifier.resolutions)      # of these the nearest to the image's own
+        self.sizes = self.sizes or [settings.get('resolution') or classifier.side]
+        self.restored = classifier.side if settings.get('restore') else None
 
     def __str__(self) -> str:
         sizes = [f'{size} x {size}' if isinstance(size, int) else f'{size[0]} x {size[1]}' for size in self.sizes]
+        nearest = 'the nearest of ' if len(sizes) > 1 else ''
+        restored = f' pixels, then to {self.restored} x {self.restored}' if self.restored else ''
         interpolation = self.how.get('interpolation', 'bilinear')
         antialias = ', antialiased' if self.how.get('antialias', True) and interpolation in ('bilinear', 'bicubic') else ''
-        return f'{" pixels, then to ".join(sizes)} pixels ({interpolation}{antialias})'
+        return f'{nearest}{", ".join(sizes)}{restored} pixels ({interpolation}{antialias})'
 
     def resize(self, image: Tensor) -> Tensor:
         """(1, 3, H, W) of any size -> (1, 3, h, w), what the student sees."""
-        for size in self.sizes:
-            image = reduce_resolution(image, size, **self.how)
-        return image
+        own = image.shape[2] * image.shape[3]
+        image = reduce_resolution(image, min(self.sizes, key=lambda size: abs(math.log(area(size) / own))), **self.how)
+        return reduce_resolution(image, self.restored, **self.how) if self.restored else image
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
@@ -101,18 +111,24 @@ class Student:
                              f'{str(error).splitlines()[0]}') from error
 
 
-def classify(student: Student, files: list[Path], batch_size: int, unreadable: list[dict]) -> Iterator[tuple[Path, Tensor]]:
-    """Each file with its probabilities (classes,); those that cannot be read go to ``unreadable`` instead."""
+def classify(student: Student, files: list[Path], batch_size: int,
+             unreadable: list[dict]) -> Iterator[tuple[Path, Tensor, list[int]]]:
+    """Each file with its probabilities (classes,), and height and width of what the student saw of it; those that cannot be
+    read go to ``unreadable`` instead.
+    """
     batches = [files[i:i + batch_size] for i in range(0, len(files), batch_size)]
     for batch in track(batches, 'Classifying', console=Console(stderr=True), disable=len(batches) == 1):
-        images = {}
+        images, answers = {}, {}
         for path in batch:
             try:
                 images[path] = student.resize(read_image(path))
             except Exception as error:                   # Pillow raises many kinds for damaged files
                 unreadable.append(dict(file=str(path), reason=(str(error) or type(error).__name__).splitlines()[0]))
-        if images:
-            yield from zip(images, student(torch.cat(list(images.values())).to(get_device())).cpu())
+        for shape in dict.fromkeys(image.shape for image in images.values()):
+            same = {path: image for path, image in images.items() if image.shape == shape}
+            answers |= zip(same, student(torch.cat(list(same.values())).to(get_device())).cpu())
+        for path, image in images.items():
+            yield path, answers[path], list(image.shape[2:])
 
 
 def class_names(checkpoint: Path, number: int) -> list[str]:
@@ -148,12 +164,13 @@ def main() -> None:
         files = find_images(Path(args.images))
         exported = Path(args.checkpoint, 'student.pth')
         checkpoint = exported if exported.is_file() else find_checkpoint(args.checkpoint)
-        student = Student(load_classifier(args.config, checkpoint), args.resolution)
+        weights = exported if exported.is_file() else args.checkpoint       # of a folder it is asked whether it is finished
+        student = Student(load_classifier(args.config, weights), args.resolution)
         answers, unreadable, names = [], [], None
-        for path, probabilities in classify(student, files, args.batch_size, unreadable):
+        for path, probabilities, pixels in classify(student, files, args.batch_size, unreadable):
             names = names or class_names(checkpoint, len(probabilities))
             best = probabilities.topk(min(args.topk, len(names)))
-            answers.append(dict(file=str(path), classes=[
+            answers.append(dict(file=str(path), pixels=pixels, classes=[
                 dict(name=names[label], label=label, probability=probability)
                 for probability, label in zip(*map(Tensor.tolist, best))]))
         for each in unreadable:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mmcrrcd.checkpoint import load_network
 from mmcrrcd.datasets import ImageArrays, reduce_resolution
+from mmcrrcd.datasets.transforms.resolution_pair import check_resolution
 from mmcrrcd.errors import InputError
 from mmcrrcd.models import PairPreprocessor
 from mmcrrcd.models.networks import EmbeddingNetwork, look
@@ -41,14 +42,14 @@ class Classifier:
         normalisation: mean, std and to_rgb of a :class:`PairPreprocessor` for RGB images.
         reduction: arguments of :func:`reduce_resolution`; without a ``resolution`` the network sees the images as they are.
         scale_to: size to which the reduced images are scaled, in the same way as to ``side``; None for their own.
-        any_resolution: it has learned from images of several resolutions, each in its own size.
+        resolutions: those that it has learned from, each in its own size, where they are several.
     """
     network: nn.Module
     normalisation: dict
     side: int
     reduction: dict
     scale_to: Size | None = None
-    any_resolution: bool = False
+    resolutions: tuple[Size, ...] = ()
 
     @property
     def input_size(self) -> Size:
@@ -57,7 +58,8 @@ class Classifier:
         return self.scale_to or reduced or self.side
 
     def at(self, resolution: Size, scale_to: Size | None = None, **reduction) -> 'Classifier':
-        """The same network on images reduced to another resolution, or in another way."""
+        """The same network on images reduced to another resolution, or in another way. Raises InputError for one below 1."""
+        check_resolution(resolution, reduction.get('interpolation', 'bilinear'))
         return replace(self, reduction=self.reduction | dict(resolution=resolution, **reduction), scale_to=scale_to)
 
     @torch.no_grad()
@@ -115,8 +117,8 @@ def load_classifier(config: str, checkpoint: str, teacher: bool = False, side: i
         network.convert_from(PairPreprocessor(**normalisation))
     pair = next((step for step in steps_of(cfg) if kind(step) == 'ResolutionPair'), settings)
     reduction = {} if teacher else {key: pair[key] for key in REDUCTION if pair.get(key) is not None}
-    several = not teacher and bool(settings.get('train_resolutions')) and not reduction.get('restore')
-    return Classifier(network, normalisation, side or training_side(cfg), reduction, any_resolution=several)
+    several = () if teacher or reduction.get('restore') else tuple(settings.get('train_resolutions') or ())
+    return Classifier(network, normalisation, side or training_side(cfg), reduction, resolutions=several)
 
 
 def load_runs(runs: list[tuple[str, str, str]], teacher: str | None) -> dict[str, Classifier]:
@@ -132,7 +134,12 @@ def load_runs(runs: list[tuple[str, str, str]], teacher: str | None) -> dict[str
 def read_config(path: str) -> Config:
     if not Path(path).is_file():
         raise FileNotFoundError(f'there is no config {path}')
-    return Config.fromfile(path)
+    if Path(path).suffix not in ('.py', '.yml', '.yaml', '.json'):
+        raise InputError(f'{path} is no config: those end in .py, .yml, .yaml or .json')
+    cfg = Config.fromfile(path)
+    if 'model' not in cfg:
+        raise InputError(f'{path} has no model')
+    return cfg
 
 
 def test_data(cfg: Config) -> dict:

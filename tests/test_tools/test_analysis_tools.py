@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import CLASSES, IMAGES, TinyImages, config, crrcd, random_images, train, write_teacher
+from tiny import CLASSES, IMAGES, MEAN, STD, TinyImages, config, crrcd, random_images, train, write_teacher
 
-from mmcrrcd.datasets import ImageArrays
+from mmcrrcd.datasets import ImageArrays, reduce_resolution
+from mmcrrcd.evaluation import embeddings
 from mmcrrcd.evaluation.embeddings import NAMED, accuracy, load_classifier
 from mmcrrcd.evaluation.linear_probe import PROTOCOL
+from mmcrrcd.models.networks import look
 from mmcrrcd.registry import DATASETS
 
 ROOT = Path(__file__).parents[2]
@@ -119,6 +121,22 @@ def test_resolution_of_a_network_for_all(tool):
     assert result['accuracy']['one'] == [accuracy(network.at(side, 8), data, '') for side in (8, 16)]
 
 
+@pytest.mark.parametrize('options', [[], ['--direct']])
+def test_images_are_scaled_up_alike_however_they_were_reduced(tool, options, monkeypatch):
+    """The way of ``--interpolation`` is that of the camera; the network scales up as in its training, bilinearly."""
+    text = Path('student.py').read_text()
+    Path('restored.py').write_text(text.replace('resolution=8', 'resolution=8, restore=True'))
+    shown = []
+    monkeypatch.setattr(embeddings, 'look', lambda network, images: shown.append(images) or look(network, images))
+    tool('plot_resolution.py', '--run', 'restored.py', 'student', 'restored', '--resolutions', 8, '--interpolation', 'nearest',
+         *options, '--out', 'resolution.png')
+    assert json.loads(Path('resolution.json').read_text())['scaled_to'] == dict(restored=16)
+    images = TinyImages(seed=1).__getitems__(torch.arange(IMAGES))['inputs']
+    scaled = reduce_resolution(reduce_resolution(images, 8, 'nearest'), 16)
+    seen = (scaled - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    torch.testing.assert_close(torch.cat(shown), seen)
+
+
 def test_statistics_of_each_resolution(run, monkeypatch, tmp_path, capsys):
     """benchmarks/batch_norm.py: the averages are those of its batches, the weights and statistics of the training stay."""
     monkeypatch.syspath_prepend(str(ROOT / 'benchmarks'))
@@ -158,6 +176,10 @@ RUN, SVHN = ('--run', 'student.py', 'student', 'a'), ('--dataset', 'svhn')
     ('linear_probe.py', ['student.py', 'nothing', *SVHN], 'no checkpoint at nothing'),
     ('linear_probe.py', ['student.py', 'student', *SVHN, '--seeds', '0'], '--seeds is a number of classifiers, got 0'),
     ('linear_probe.py', ['student.py', 'teacher.pth', *SVHN], 'teacher.pth is not a checkpoint of this student: '),
+    ('linear_probe.py', ['student', 'student.py', *SVHN], 'there is no config student'),
+    ('linear_probe.py', ['teacher.pth', 'student', *SVHN], 'teacher.pth is no config: those end in .py, '),
+    ('linear_probe.py', ['student.py', 'student', *SVHN, '--resolution', '-3'], 'resolution is a number of pixels'),
+    ('linear_probe.py', ['student.py', 'student', *SVHN, '--resolution', '0'], 'resolution is a number of pixels'),
     ('plot_tsne.py', [*RUN, *RUN], "two networks are called 'a'"),
     ('plot_tsne.py', [*RUN, '--classes', 'class9', 'class1'], "there is no class 'class9'; the classes are class0, class1, "),
     ('plot_tsne.py', [*RUN, '--classes', 'class1'], '--classes names two or more, got class1 alone'),

@@ -170,6 +170,36 @@ def test_another_resolution(work_dir, predict, tmp_path):
     torch.testing.assert_close(of_all_classes(answer), probabilities(work_dir, images)[0], rtol=1e-4, atol=1e-6)
 
 
+def test_of_several_resolutions_an_image_is_seen_at_the_nearest(work_dir, predict, tmp_path):
+    cfg = Config.fromfile(next(work_dir.glob('*.py')))
+    cfg.model.data_preprocessor.train_resolutions = [8, 12, 16]
+    cfg.dump(tmp_path / 'config.py')
+    images = {'a': small(1), 'b': small(2, 11, 13), 'c': small(3, 40, 40), 'd': small(4, 6, 14), 'e': small(5, 16, 16)}
+    (tmp_path / 'images').mkdir()
+    for name, image in images.items():
+        Image.fromarray(image).save(tmp_path / 'images' / f'{name}.png')
+    result = predict(tmp_path / 'images', config=tmp_path / 'config.py')
+    assert result['resized_to'] == 'the nearest of 8 x 8, 12 x 12, 16 x 16 pixels (bilinear, antialiased)'
+    assert [Path(answer['file']).stem for answer in result['images']] == list(images)
+    assert [answer['pixels'] for answer in result['images']] == [[side, side] for side in (8, 12, 16, 8, 16)]
+    for answer, image, (side, _) in zip(result['images'], images.values(), [answer['pixels'] for answer in result['images']]):
+        seen = reduce_resolution(torch.from_numpy(image).permute(2, 0, 1)[None], side).permute(0, 2, 3, 1).numpy()
+        torch.testing.assert_close(of_all_classes(answer), probabilities(work_dir, seen)[0], rtol=1e-4, atol=1e-6)
+    one = predict(tmp_path / 'images', '--resolution', 12, config=tmp_path / 'config.py')
+    assert {tuple(answer['pixels']) for answer in one['images']} == {(12, 12)}
+
+
+def test_an_unfinished_training_is_refused(work_dir, tmp_path, monkeypatch):
+    Image.fromarray(small(1)).save(tmp_path / 'image.png')
+    weights = torch.load(work_dir / 'epoch_1.pth', weights_only=False)
+    weights['message_hub']['runtime_info'] |= dict(max_epochs=3, max_iters=3 * weights['meta']['iter'])
+    (tmp_path / 'run').mkdir()
+    torch.save(weights, tmp_path / 'run' / 'epoch_1.pth')
+    (tmp_path / 'run' / 'last_checkpoint').write_text(str(tmp_path / 'run' / 'epoch_1.pth'))
+    with pytest.raises(SystemExit, match='training stopped after epoch 1 of 3'):
+        tool(monkeypatch, 'predict.py', tmp_path / 'image.png', next(work_dir.glob('*.py')), tmp_path / 'run')
+
+
 def test_classes_without_names_have_numbers(work_dir, tmp_path, monkeypatch):
     torch.save(read_network(work_dir), tmp_path / 'bare.pth')
     Image.fromarray(small(1)).save(tmp_path / 'image.png')
