@@ -21,6 +21,7 @@ import results
 import step_time
 from face_tables import FaceResults
 from low_resolution import LowResults
+from transfer import TransferResults
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -49,6 +50,8 @@ TABLES = {
     'table1': lambda: reproduced.markdown('table1'),
     'table2': lambda: reproduced.markdown('table2'),
     'table3': lambda: LowResults.all_markdown('table3'),
+    'table4_stl10': lambda: TransferResults.all_markdown('table4_stl10'),
+    'table4_tinyimagenet': lambda: TransferResults.all_markdown('table4_tinyimagenet'),
     'table5': lambda: FaceResults.all_markdown('table5'),
     'table6': lambda: FaceResults.all_markdown('table6'),
     'table7': lambda: FaceResults.all_markdown('table7'),

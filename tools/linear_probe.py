@@ -10,7 +10,7 @@ from statistics import mean, stdev
 from mmcrrcd.engine.launch import check_output, one_line_errors
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.errors import InputError
-from mmcrrcd.evaluation.embeddings import NAMED, embed, load_classifier, named_images
+from mmcrrcd.evaluation.embeddings import NAMED, Classifier, embed, load_classifier, named_images
 from mmcrrcd.evaluation.linear_probe import PROTOCOL, linear_probe
 
 
@@ -29,6 +29,24 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def probe(network: Classifier, dataset: str, data_root: str | None, seeds: int) -> dict:
+    """Trains and tests so many classifiers on the embeddings of a data set; their accuracies in percent, and the conditions."""
+    train, test = (named_images(dataset, split, data_root) for split in ('train', 'test'))
+    path = network.path_of(test.images)
+    print(f'{len(train):,} training and {len(test):,} test images; pixels: {path}')
+    (x, _), (x_test, _) = embed(network, train, 'embeddings (train)'), embed(network, test, 'embeddings (test)')
+    y, y_test = (data.labels.to(x.device) for data in (train, test))
+    classes, curves = len(train.metainfo['classes']), []
+    for seed in range(seeds):
+        _, curve = linear_probe(x, y, x_test, y_test, classes, seed, **PROTOCOL)
+        curves.append(curve)
+        print(f'seed {seed}: {curve[-1]:.2f} % after the last epoch, {max(curve):.2f} % after the best')
+    last, best = [curve[-1] for curve in curves], [max(curve) for curve in curves]
+    return dict(dataset=dataset, pixels=path, images=dict(train=len(train), test=len(test)), classes=classes, width=x.shape[1],
+                protocol=PROTOCOL, seeds=list(range(seeds)), last_epoch=last, best_epoch=best, mean=mean(last),
+                std=stdev(last) if len(last) > 1 else None)
+
+
 def main() -> None:
     args = parse_args()
     with one_line_errors():
@@ -39,24 +57,12 @@ def main() -> None:
         network = load_classifier(args.config, args.checkpoint, args.teacher, args.image_size)
         if args.resolution is not None:
             network = network.at(args.resolution)
-        train, test = (named_images(args.dataset, split, args.data_root) for split in ('train', 'test'))
-        path = network.path_of(test.images)
-        print(f'{len(train):,} training and {len(test):,} test images; pixels: {path}')
-        (x, _), (x_test, _) = embed(network, train, 'embeddings (train)'), embed(network, test, 'embeddings (test)')
-        y, y_test = (data.labels.to(x.device) for data in (train, test))
-        classes, curves = len(train.metainfo['classes']), []
-        for seed in range(args.seeds):
-            _, curve = linear_probe(x, y, x_test, y_test, classes, seed, **PROTOCOL)
-            curves.append(curve)
-            print(f'seed {seed}: {curve[-1]:.2f} % after the last epoch, {max(curve):.2f} % after the best')
-    last, best = [curve[-1] for curve in curves], [max(curve) for curve in curves]
-    spread = stdev(last) if len(last) > 1 else None
-    print(f'{args.dataset}: {mean(last):.2f}' + (f' ± {spread:.2f}' if spread is not None else '') + ' %')
+        found = probe(network, args.dataset, args.data_root, args.seeds)
+    spread = '' if found['std'] is None else f' ± {found["std"]:.2f}'
+    print(f'{args.dataset}: {found["mean"]:.2f}{spread} %')
     if args.json:
         result = dict(**about_this_run(), config=args.config, checkpoint=args.checkpoint,
-                      network='teacher' if args.teacher else 'student', dataset=args.dataset, pixels=path,
-                      images=dict(train=len(train), test=len(test)), classes=classes, width=x.shape[1], protocol=PROTOCOL,
-                      seeds=list(range(args.seeds)), last_epoch=last, best_epoch=best, mean=mean(last), std=spread)
+                      network='teacher' if args.teacher else 'student', **found)
         Path(args.json).write_text(json.dumps(result, indent=2) + '\n')
 
 

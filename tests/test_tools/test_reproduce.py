@@ -20,8 +20,10 @@ from mmcrrcd.checkpoint import find_checkpoint, safe_load
 from mmcrrcd.datasets import ImageArrays
 from mmcrrcd.engine.hooks import critic_watch
 from mmcrrcd.errors import InputError
+from mmcrrcd.evaluation import embeddings
 from mmcrrcd.evaluation.embeddings import Classifier, load_classifier, own_images
 from mmcrrcd.models import CRRCD
+from mmcrrcd.registry import DATASETS
 from mmcrrcd.structures import Stream
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +31,9 @@ sys.path[:0] = [str(ROOT / 'tools'), str(ROOT / 'benchmarks')]
 
 import figure3  # noqa: E402
 import in_step  # noqa: E402
+import linear_probe as linear_probe_tool  # noqa: E402
 import low_resolution  # noqa: E402
+import cells  # noqa: E402
 import recipes  # noqa: E402
 import reproduce  # noqa: E402
 import reproduced  # noqa: E402
@@ -157,9 +161,9 @@ def test_a_cell_that_is_not_in_the_table_ends_in_one_line(cell, message):
 
 def test_all_cells_of_the_paper_have_their_configs():
     for paper, number in zip(PAPER_TABLES.values(), (15 * 7 - 1, 15 * 5)):
-        cells = reproduce.chosen(paper, None)
-        assert len(cells) == number
-        for method, pair in cells:
+        found = reproduce.chosen(paper, None)
+        assert len(found) == number
+        for method, pair in found:
             assert (recipes.CONFIGS / 'crrcd' / f'{"_".join(pair)}_cifar100.py').is_file()
             assert method in ('student', 'crrcd') or (recipes.CONFIGS / 'baselines' / f'{method}.py').is_file()
 
@@ -171,7 +175,8 @@ resnet56 = dict(type=ImageClassifier, neck=pool, backbone=dict(type=ResNetCIFAR,
                 head=dict(type=LinearClsHead, num_classes=40, in_channels=32, init_cfg=None))
 resnet20 = dict(type=ImageClassifier, neck=pool, backbone=dict(type=ResNetCIFAR, depth=8, widths=(8, 8, 16, 16)),
                 head=dict(type=LinearClsHead, num_classes=40, in_channels=16, init_cfg=None))
-vgg8 = resnet20
+vgg8 = shufflenetv1 = resnet20
+wrn40_2 = resnet56
 '''
 TINY_DATA = '''
 from mmcrrcd.datasets import GlyphArrays
@@ -198,8 +203,8 @@ def tiny_table(tmp_path, monkeypatch):
     monkeypatch.setenv('OMP_NUM_THREADS', '1')
     monkeypatch.setattr(sys, 'argv', ['reproduce.py', 'tiny'])
     monkeypatch.chdir(tmp_path)
-    reproduce.teacher_run.cache_clear()
-    reproduce.about_the_teacher.cache_clear()
+    cells.teacher_run.cache_clear()
+    cells.about_the_teacher.cache_clear()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)                             # weights agree to the bit with as many threads only
     yield tmp_path
@@ -229,7 +234,7 @@ def test_a_table_from_teacher_to_picture(tiny_table, monkeypatch, capsys):
     time.sleep(0.5)
     assert len(runs.curve(folder)) <= reached + 1        # the run ended with the table's process
 
-    reproduce.teacher_run.cache_clear()                  # a new process would not know that
+    cells.teacher_run.cache_clear()                  # a new process would not know that
     with pytest.raises(SystemExit) as error:             # networks of different channels
         reproduce.main([*command, '--jobs', '2'])
     assert error.value.code.splitlines()[0] == '1 failed:'
@@ -251,7 +256,7 @@ def test_a_table_from_teacher_to_picture(tiny_table, monkeypatch, capsys):
 
     with monkeypatch.context() as patch:                 # what is finished is not touched again
         patch.setattr(subprocess, 'Popen', None)
-        reproduce.teacher_run.cache_clear()
+        cells.teacher_run.cache_clear()
         capsys.readouterr()
         reproduce.main([*command[:3], *command[4:]])     # without fsp
         assert 'cells: 1; runs to go: 0,' in capsys.readouterr().out
@@ -269,7 +274,7 @@ def test_a_table_from_teacher_to_picture(tiny_table, monkeypatch, capsys):
     weights = torch.load(changed, weights_only=False)
     weights['state_dict']['student.head.fc.bias'] += 1
     torch.save(weights, changed)
-    reproduce.about_the_teacher.cache_clear()
+    cells.about_the_teacher.cache_clear()
     with pytest.raises(SystemExit, match='kd__.*json is of another teacher than that of'):
         reproduce.main(['tiny', '--cell', 'kd/resnet56_resnet20', '--seeds', '2', '--epochs', str(EPOCHS)])
 
@@ -305,8 +310,8 @@ def kill_in_step(command: list[str], epoch: int, monkeypatch) -> None:
 
 
 def test_in_step_a_student_learns_what_it_learns_by_itself(tiny_table):
-    cells = ['student/resnet56_resnet20', 'fitnet/resnet56_resnet20', 'kd/resnet56_resnet20', 'ab/resnet56_resnet20']
-    reproduce.main([*IN_STEP, *cells])
+    wanted = ['student/resnet56_resnet20', 'fitnet/resnet56_resnet20', 'kd/resnet56_resnet20', 'ab/resnet56_resnet20']
+    reproduce.main([*IN_STEP, *wanted])
     file, = (tiny_table / 'results' / 'tiny').glob('kd__*.json')
     kd = json.loads(file.read_text())
     assert kd['seeds']['5']['in_step'] == ['student/resnet20 seed 5', 'kd/resnet56_resnet20 seed 5',
@@ -320,7 +325,7 @@ def test_in_step_a_student_learns_what_it_learns_by_itself(tiny_table):
     kept = [json.loads(line) for line in (folder / 'evaluated.json').read_text().splitlines()]
 
     start_anew()
-    reproduce.main([option for option in [*IN_STEP, *cells[:2]] if option != '--in-step'])
+    reproduce.main([option for option in [*IN_STEP, *wanted[:2]] if option != '--in-step'])
     log, = folder.glob('*/vis_data/scalars.json')
     alone = [row for row in map(json.loads, log.read_text().splitlines()) if 'loss' in row]
     assert len(kept) == len(alone) == 4
@@ -505,13 +510,51 @@ def test_small_images_are_tested_in_all_ways(tiny_table, monkeypatch, capsys):
     assert kd['teacher'] == crrcd['teacher']
 
 
+@DATASETS.register_module()
+class ProbedImages(ImageArrays):
+    """Stands in for STL-10."""
+
+    def __init__(self, data_root: str, split: str):
+        rng = np.random.default_rng(0 if split == 'train' else 1)
+        labels = np.arange(40 if split == 'train' else 30) % 2
+        images = (rng.integers(0, 250, (len(labels), 32, 32, 3)) + 2 * labels[:, None, None, None]).astype(np.uint8)
+        super().__init__(images, labels, ['dark', 'bright'], data_root)
+
+
+@pytest.mark.slow
+def test_features_of_table_4(tiny_table, monkeypatch, capsys):
+    with pytest.raises(SystemExit, match='stl10'):       # before any training
+        monkeypatch.setattr('mmcrrcd.datasets.stl10.fetch', lambda *args: (_ for _ in ()).throw(InputError('no stl10')))
+        reproduce.main(['table4_stl10', '--epochs', '2'])
+    assert not Path('work_dirs').exists()
+    monkeypatch.setitem(embeddings.NAMED, 'stl10', 'ProbedImages')
+    command = ['table4_stl10', '--in-step', '--seeds', '1', '--epochs', '2', '--cell']
+    reproduce.main([*command, 'student/wrn40_2_shufflenetv1', 'at/wrn40_2_shufflenetv1'])
+    label = 'cifar_240e_in_2e'
+    folder = tiny_table / 'results' / 'table4_stl10'
+    student, at = (json.loads((folder / f'{name}__{label}.json').read_text())
+                   for name in ('student__shufflenetv1', 'at__wrn40_2_shufflenetv1'))
+    weights = f'work_dirs/reproduce/at__wrn40_2_shufflenetv1__{label}/seed5'
+    for probed, teacher in ((at['seeds']['5']['probe'], False), (at['teacher']['probe'], True)):
+        network = load_classifier(f'{weights}/config.py', '' if teacher else weights, teacher)
+        assert probed == json.loads(json.dumps(linear_probe_tool.probe(network, 'stl10', None, 3)))
+    assert len(at['seeds']['5']['probe']['last_epoch']) == 3 and at['seeds']['5']['probe']['images'] == dict(train=40, test=30)
+    page = (tiny_table / 'results' / f'table4_stl10__{label}.md').read_text()
+    rows = {line.split('|')[1].strip(): line.split('|')[2].strip() for line in page.splitlines() if line.startswith('| ')}
+    probe = at['seeds']['5']['probe']['mean']
+    assert rows['AT'] == f'{probe:.2f} (n = 1)<br>paper 73.47: {probe - 73.47:+.2f}'
+    assert rows['teacher'].startswith(f'{at["teacher"]["probe"]["mean"]:.2f} (n = 1)<br>paper 71.01')
+    assert rows['student alone'].startswith(f'{student["seeds"]["5"]["probe"]["mean"]:.2f} (n = 1)')
+    assert rows['CRRCD †'] == 'not run<br>paper 75.15' and 'stl10: 40 training images, 30 test images.' in page
+
+
 def test_a_student_alone_is_trained_once_for_all_its_teachers(tiny_table):
     pairs = [pair for method, pair in reproduce.chosen(PAPER_TABLES['table1'], None) if method == 'student']
-    cells = [reproduce.Cell('table1', 'student', pair, Recipe(), [5, 6]) for pair in pairs if pair[1] == 'resnet20']
-    assert [cell.file.name for cell in cells] == ['student__resnet20__cifar_240e.json'] * 2
-    assert [run.folder for run in cells[0].runs.values()] == [run.folder for run in cells[1].runs.values()]
-    assert [run.cfg.randomness.seed for run in cells[0].runs.values()] == [5, 6]
-    assert all(run.needs is None for run in cells[0].runs.values())
+    alone = [cells.Cell('table1', 'student', pair, Recipe(), [5, 6]) for pair in pairs if pair[1] == 'resnet20']
+    assert [cell.file.name for cell in alone] == ['student__resnet20__cifar_240e.json'] * 2
+    assert [run.folder for run in alone[0].runs.values()] == [run.folder for run in alone[1].runs.values()]
+    assert [run.cfg.randomness.seed for run in alone[0].runs.values()] == [5, 6]
+    assert all(run.needs is None for run in alone[0].runs.values())
 
 
 def start(folder: Path) -> subprocess.Popen:

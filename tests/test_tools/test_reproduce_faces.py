@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / 'tools'), str(ROOT / 'benchmarks')]
 
 import face_tables  # noqa: E402
+import cells  # noqa: E402
 import recipes  # noqa: E402
 import render  # noqa: E402
 import reproduce  # noqa: E402
@@ -89,7 +90,7 @@ def test_missing_data_is_one_line_before_any_training(name, missing, tmp_path, m
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(reproduced, 'RESULTS', tmp_path / 'results')
     monkeypatch.setattr(subprocess, 'Popen', None)
-    reproduce.teacher_run.cache_clear()
+    cells.teacher_run.cache_clear()
     with pytest.raises(SystemExit) as error:
         reproduce.main([name, '--seeds', '1'])
     assert error.value.code == (f'error: missing: {missing}; what lies where is in docs/data.md, what it may be used for in '
@@ -112,12 +113,12 @@ def test_a_wrong_request_is_one_line(command, message):
 def test_a_teacher_on_small_images_stands_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(reproduced, 'RESULTS', tmp_path / 'results')
-    reproduce.teacher_run.cache_clear()
+    cells.teacher_run.cache_clear()
     wanted = reproduce.chosen(FACE_TABLES['table5'], None)
-    cells = [reproduce.FaceCell('table5', method, pair, RECIPE, [5, 6]) for method, pair in wanted]
-    cells = {cell.file.name: cell for cell in cells}
-    assert len(cells) == 2 * len(METHODS) - 1
-    naive, kd = cells['naive__iresnet50__16px__face_35e.json'], cells['kd__iresnet50_resnet18_restored__16px__face_35e.json']
+    found = [cells.FaceCell('table5', method, pair, RECIPE, [5, 6]) for method, pair in wanted]
+    found = {cell.file.name: cell for cell in found}
+    assert len(found) == 2 * len(METHODS) - 1
+    naive, kd = found['naive__iresnet50__16px__face_35e.json'], found['kd__iresnet50_resnet18_restored__16px__face_35e.json']
     assert list(naive.runs) == [5] and list(kd.runs) == [5, 6]
     assert naive.runs[5].needs is kd.runs[5].needs.needs is naive.teacher
     assert naive.teacher.folder == Path('work_dirs/iresnet50_webface')
@@ -239,13 +240,13 @@ def tiny_faces(tmp_path, monkeypatch):
     monkeypatch.setenv('PYTHONPATH', str(ROOT))
     monkeypatch.setenv('OMP_NUM_THREADS', '1')
     monkeypatch.chdir(tmp_path)
-    reproduce.teacher_run.cache_clear()
-    reproduce.about_the_teacher.cache_clear()
+    cells.teacher_run.cache_clear()
+    cells.about_the_teacher.cache_clear()
     return tmp_path
 
 
 def call(monkeypatch, *command: str) -> None:
-    reproduce.teacher_run.cache_clear()                  # as in a new process
+    cells.teacher_run.cache_clear()                      # as in a new process
     monkeypatch.setattr(sys, 'argv', ['reproduce.py', *command])
     reproduce.main([*command, '--seeds', '1', '--epochs', '1'])
 
@@ -281,8 +282,8 @@ def test_networks_and_memory_are_as_large_as_the_data(monkeypatch, tmp_path):
 
 @pytest.mark.slow
 def test_tables_from_teacher_to_page(tiny_faces, monkeypatch, capsys):
-    cells = ('--cell', 'kd/iresnet50_resnet18', 'naive/iresnet50_resnet18')
-    call(monkeypatch, 'table5', *cells)
+    named = ('--cell', 'kd/iresnet50_resnet18', 'naive/iresnet50_resnet18')
+    call(monkeypatch, 'table5', *named)
     results, work = tiny_faces / 'results', Path('work_dirs/reproduce')
     kd = json.loads((results / 'table5' / 'kd__iresnet50_resnet18__16px__face_35e_in_1e.json').read_text())
     naive = json.loads((results / 'table5' / 'naive__iresnet50__16px__face_35e_in_1e.json').read_text())
@@ -308,12 +309,12 @@ def test_tables_from_teacher_to_page(tiny_faces, monkeypatch, capsys):
     shutil.rmtree('data/casia_webface')
     trained, teacher = (folder / 'about.jsonl').read_text(), work / 'teachers' / 'iresnet50_webface_in_1e'
     teacher.rename('away')
-    call(monkeypatch, 'table6', *cells[:2])
+    call(monkeypatch, 'table6', *named[:2])
     Path('away').rename(teacher)
     capsys.readouterr()
-    call(monkeypatch, 'table7', cells[0], cells[2])
+    call(monkeypatch, 'table7', named[0], named[2])
     assert 'cells: 1; runs to go: 1,' in capsys.readouterr().out
-    call(monkeypatch, 'table7', *cells[:2])              # trains further first
+    call(monkeypatch, 'table7', *named[:2])              # trains further first
     assert 'cells: 1; runs to go: 2,' in capsys.readouterr().out
     further = safe_load(folder / 'resnet18_tinyface_16px' / 'epoch_1.pth')['state_dict']
     before = safe_load(folder / 'epoch_1.pth')['state_dict']
@@ -332,14 +333,14 @@ def test_tables_from_teacher_to_page(tiny_faces, monkeypatch, capsys):
 
     with monkeypatch.context() as patch:                 # what is finished is not touched again
         patch.setattr(subprocess, 'Popen', None)
-        call(patch, 'table5', *cells)
+        call(patch, 'table5', *named)
     with pytest.raises(InputError, match='is of a run with other settings'):
-        reproduce.FaceCell('table5', 'kd', PAIRS[0], Recipe('face_35e', 1, 16, True), [5])
+        cells.FaceCell('table5', 'kd', PAIRS[0], Recipe('face_35e', 1, 16, True), [5])
     (folder / 'teacher.json').write_text(json.dumps(kd['teacher'] | dict(sha256='another')))
     (results / 'table7' / 'kd__iresnet50_resnet18__16px__face_35e_in_1e.json').unlink()
-    reproduce.teacher_run.cache_clear()
+    cells.teacher_run.cache_clear()
     with pytest.raises(InputError, match='seed5 is of another teacher than that of .*iresnet50_webface_in_1e: move it away'):
-        reproduce.FaceCell('table7', 'kd', PAIRS[0], Recipe('face_35e', 1, 16), [5])
+        cells.FaceCell('table7', 'kd', PAIRS[0], Recipe('face_35e', 1, 16), [5])
 
 
 @pytest.mark.slow
@@ -356,9 +357,9 @@ def test_tables_of_networks_trained_on_lfw(tiny_faces, monkeypatch):
             write(Path(f'data/orl/orl/s{person}/{number}.png'), person, number, 30)
             with Image.open(f'data/orl/orl/s{person}/{number}.png') as image:
                 image.convert('L').save(f'data/orl/orl/s{person}/{number}.pgm')
-    cells = ('--cell', 'teacher/iresnet18_resnet18', 'crrcd/iresnet18_resnet18_restored')
-    call(monkeypatch, 'lfw', *cells)
-    call(monkeypatch, 'orl', *cells)
+    named = ('--cell', 'teacher/iresnet18_resnet18', 'crrcd/iresnet18_resnet18_restored')
+    call(monkeypatch, 'lfw', *named)
+    call(monkeypatch, 'orl', *named)
     results = tiny_faces / 'results'
     page, orl = ((results / f'{name}__16px__face_35e_in_1e.md').read_text() for name in ('lfw', 'orl'))
     for name, pixels in dict(teacher__iresnet18='64 x 64',
