@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import reproduced
 from paper_tables import label
-from reproduced import TEACHER_ALONE, Entry, Page
+from reproduced import TEACHER_ALONE, Entry, MarkdownTable
 
 PIXELS, SCHEDULE = 16, 'face_35e'
 # By training data. The student sees the 16 pixels as they are, or scaled up again to the pixels of its teacher.
@@ -91,9 +91,9 @@ def title_of(method: str, pair: tuple[str, str]) -> str:
     return name + (', scaled up' if pair[1].endswith('_restored') and method not in TEACHER_ALONE else '')
 
 
-class FaceResults(Page):
+class FaceResults(MarkdownTable):
     """One of the tables with one recipe: all its results."""
-    tables, label = FACE_TABLES, f'{PIXELS}px__{SCHEDULE}'
+    tables, full = FACE_TABLES, f'{PIXELS}px__{SCHEDULE}'
 
     def entries(self, method: str, pair: tuple[str, str]) -> list[Entry]:
         """Of a row, one for each column."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import reproduced
 from mmengine.config import Config
 from paper_tables import NOT_AS_PUBLISHED
-from reproduced import Entry, Page
+from reproduced import Entry, MarkdownTable
 
 from mmcrrcd.evaluation.embeddings import Classifier, accuracy, load_classifier, own_images
 from mmcrrcd.registry import DATASETS
@@ -79,9 +79,9 @@ def entry(numbers: list[float]) -> str:
     return Entry(numbers, None, False, True).lines()[0]
 
 
-class LowResults(Page):
+class LowResults(MarkdownTable):
     """One of the tables with one recipe: all its results."""
-    tables, label = LOW_TABLES, f'{PIXELS}px__{SCHEDULE}'
+    tables, full = LOW_TABLES, f'{PIXELS}px__{SCHEDULE}'
 
     def teachers(self, name: str) -> list[dict]:
         """What the results say of the teachers of this name, mostly one."""

@@ -56,7 +56,7 @@ def compose(method: str, pair: tuple[str, str], recipe: Recipe, seed: int = FIRS
         if baseline.model.get('teacher_checkpoint') is None:
             cfg.model.teacher_checkpoint = None
         cfg.train_cfg.max_epochs, cfg.param_scheduler = baseline.train_cfg.max_epochs, baseline.param_scheduler
-        of_the_pair(cfg, method, pair)
+        of_the_pair(cfg, method, pair, recipe)
     if recipe.resolution:
         cfg.model.data_preprocessor.resolution = recipe.resolution
     return timed(cfg, plain, recipe, seed)
@@ -135,8 +135,12 @@ def counted(cfg: Config) -> Config:
     return cfg
 
 
-def of_the_pair(cfg: Config, method: str, pair: tuple[str, str]) -> None:
+def of_the_pair(cfg: Config, method: str, pair: tuple[str, str], recipe: Recipe) -> None:
     """Constants of the published code that depend on the networks."""
+    if method == 'sskd' and recipe.schedule == SCHEDULES[0] and cfg.optim_wrapper.optimizer.lr == 0.01:
+        head, gamma = cfg.model.head_epochs, 5           # of SSKD's command.sh: the teacher's head has 0.05 all the same
+        cfg.param_scheduler += [dict(type=cfg.param_scheduler[0].type, by_epoch=True, milestones=[0], gamma=gamma),
+                                dict(type=cfg.param_scheduler[0].type, by_epoch=True, milestones=[head], gamma=1 / gamma)]
     if method == 'dkd':
         cfg.model.objective.dkd.beta = DKD_BETA.get('_'.join(pair), 8)
     if method == 'ft' and not pair[1].startswith(('resnet', 'wrn')):

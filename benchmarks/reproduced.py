@@ -190,24 +190,24 @@ class Variant:
         return files
 
 
-class Page:
+class MarkdownTable:
     """A table with one recipe that is written as Markdown only: all its results. ``tables`` has what is known of each."""
     tables: dict[str, NamedTuple]
-    label: str                                           # of the full schedule
+    full: str                                            # the label of the full schedule
 
     def __init__(self, name: str, recipe: str, records: list[dict]):
         self.name, self.recipe, self.table, self.records = name, recipe, self.tables[name], records
         self.of = {(record['method'], record['pair']): record for record in records}
 
     @classmethod
-    def read(cls, name: str, recipe: str) -> 'Page':
+    def read(cls, name: str, recipe: str) -> 'MarkdownTable':
         """With the results that there are, maybe none."""
         return cls(name, recipe, [json.loads(file.read_text()) for file, its in files(name).items() if its == recipe])
 
     @classmethod
     def all_markdown(cls, name: str) -> str:
         """All of a table's variants, for the documentation; without a run, the empty one of the full schedule."""
-        return '\n'.join(cls.read(name, recipe).markdown() for recipe in sorted(set(files(name).values())) or [cls.label])
+        return '\n'.join(cls.read(name, recipe).markdown() for recipe in sorted(set(files(name).values())) or [cls.full])
 
     def markdown(self) -> str:
         raise NotImplementedError

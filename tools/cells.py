@@ -69,8 +69,8 @@ def teacher_run(name: str, path: str, recipe: recipes.Recipe, data: str) -> Run:
     if recipe.epochs and not is_trained(path):
         folder = WORK / 'teachers' / f'{folder.name}_in_{recipe.epochs}e'
     run = Run(f'teacher {name}', folder, recipes.teacher_recipe(name, recipe, data))
+    refuse_small(folder, run.cfg.model.get('input_size', 32))
     run.finished = is_trained(str(folder))
-    refuse_small(folder)
     return run
 
 
@@ -109,10 +109,31 @@ class Cell:
         """Where the trained teacher is looked for, None where there is none to train."""
         return self.cfg.model.get('teacher_checkpoint')
 
-    def run(self, seed: int, folder: Path) -> Run:
+    def training(self, seed: int, folder: Path) -> Run:
+        """The training of a seed; finished, where its folder has it already, with these settings and from this teacher."""
         cfg = Config(self.cfg.to_dict())
         cfg.randomness.seed = seed
-        return Run(f'{self.method}/{self.pair} seed {seed}', folder / f'seed{seed}', cfg, self.teacher, lambda: self.add(seed))
+        run = Run(f'{self.method}/{self.pair} seed {seed}', folder / f'seed{seed}', cfg, self.teacher)
+        noted = run.folder / 'teacher.json'
+        if noted.exists() and is_trained(str(run.folder)):
+            run.finished = True
+            check_same(run.cfg, (run.folder / 'config.py').read_text(), run.folder)
+            now = about_the_teacher(str(self.teacher.folder)) if self.teacher and self.teacher.finished else None
+            if now and now['sha256'] != json.loads(noted.read_text())['sha256']:
+                raise InputError(f'{run.folder} is of another teacher than that of {self.teacher.folder}: move it away')
+        return run
+
+    def run(self, seed: int, folder: Path) -> Run:
+        """The training of a seed, and what to do when it has finished."""
+        run = self.training(seed, folder)
+        run.then = lambda: self.add(seed)
+        return run
+
+    def note_teacher(self, run: Run) -> None:
+        """Of a training that has just finished: it may be tested later, when the teacher is another."""
+        noted = run.folder / 'teacher.json'
+        if not noted.exists():
+            noted.write_text(json.dumps(about_the_teacher(str(self.teacher.folder)) if self.teacher else None))
 
     def record(self) -> dict | None:
         return json.loads(self.file.read_text()) if self.file.exists() else None
@@ -120,6 +141,7 @@ class Cell:
     def add(self, seed: int) -> str:
         """Puts a finished run into the file; what to say of it."""
         run = self.runs[seed]
+        self.note_teacher(run)
         result, said = self.outcome(run)
         model = self.cfg.model
         record = self.record() or dict(
@@ -138,7 +160,7 @@ class Cell:
 
     def about_teacher(self, run: Run) -> dict:
         """Of a finished run."""
-        return about_the_teacher(str(self.teacher.folder))
+        return json.loads((run.folder / 'teacher.json').read_text())
 
     def outcome(self, run: Run) -> tuple[dict, str]:
         """Numbers and conditions of a finished run, and the same in words."""
@@ -244,14 +266,8 @@ class FaceCell(Cell):
         return f'work_dirs/{pair[0]}_{self.data}' if self.only_teacher else super().teacher_path(pair)
 
     def run(self, seed: int, folder: Path) -> Evaluation:
-        training = super().run(seed, folder)
+        training = self.training(seed, folder)
         training.then = lambda: self.trained(training)
-        if is_trained(str(training.folder)) and (training.folder / 'teacher.json').exists():
-            training.finished = True
-            check_same(training.cfg, (training.folder / 'config.py').read_text(), training.folder)
-            now = about_the_teacher(str(self.teacher.folder)) if self.teacher and self.teacher.finished else None
-            if now and now['sha256'] != json.loads((training.folder / 'teacher.json').read_text())['sha256']:
-                raise InputError(f'{training.folder} is of another teacher than that of {self.teacher.folder}: move it away')
         last = self.teacher if self.only_teacher else self.further(training)
         return Evaluation(f'{training.name}, {self.table}', self.table, training.folder / self.table,
                           training.cfg if self.only_teacher else last.cfg, last, lambda: self.add(seed))
@@ -269,14 +285,15 @@ class FaceCell(Cell):
         return run
 
     def trained(self, training: Run) -> str:
-        """Notes whom the student has learned from: it may be tested later, when the teacher is another."""
-        teacher = super().about_teacher(training) if self.teacher else None
-        (training.folder / 'teacher.json').write_text(json.dumps(teacher))
+        super().note_teacher(training)
         return 'trained'
+
+    def note_teacher(self, run: Evaluation) -> None:
+        """Nothing: its training has."""
 
     def about_teacher(self, run: Evaluation) -> dict:
         if run.needs is self.teacher:
-            return super().about_teacher(run)
+            return about_the_teacher(str(self.teacher.folder))
         return json.loads((run.folder.parent / 'teacher.json').read_text())
 
     def outcome(self, run: Evaluation) -> tuple[dict, str]:

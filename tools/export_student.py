@@ -4,8 +4,8 @@ For networks of mmpretrain the result needs nothing of this package, unless the 
 then makes the student's images with ``mmcrrcd.ResolutionPair``, so that the logits are exactly those of the training's test.
 A backbone of this package stays one; mmengine finds it by its name, ``mmcrrcd.ResNetCIFAR``, where mmcrrcd is installed.
 
-A student that was trained at several resolutions is exported for one of them (``--resolution``), with the batch norm statistics
-of training images at that one.
+A student that was trained at several resolutions can be exported for one (``--resolution``), with the batch norm statistics of
+training images at that one; without the option it keeps the mixed ones.
 """
 import argparse
 from pathlib import Path

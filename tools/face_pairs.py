@@ -38,7 +38,7 @@ def at_resolution(network: Classifier, resolution: int | None) -> Classifier:
         return network
     if not 0 < resolution <= network.side:
         raise InputError(f'--resolution goes from 1 to the {network.side} pixels of the images, got {resolution}')
-    return network.at(resolution, None if network.resolutions else network.input_size)
+    return network.at(resolution, None if network.any_size else network.input_size)
 
 
 def read_pairs(args: argparse.Namespace, side: int) -> VerificationPairs:

@@ -131,7 +131,7 @@ class Student:
         (self.run.folder / 'evaluated.json').write_text(''.join(rows))
         about = about_this_run() | dict(seconds=seconds, in_step=together)
         (self.run.folder / 'about.jsonl').write_text(json.dumps(about) + '\n')
-        said, self.run.finished = self.run.then(), True
+        said = self.run.conclude()
         (self.run.folder / 'last_checkpoint').write_text(str(self.checkpoint))
         return said
 

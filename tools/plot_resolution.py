@@ -33,6 +33,12 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def name_of_test_data(config: str) -> str:
+    """CIFAR100, SVHN and so on."""
+    data = test_data(read_config(config))
+    return kind(data.get('arrays', data)).removesuffix('Arrays')
+
+
 def main() -> None:
     args = parse_args()
     with one_line_errors():
@@ -42,19 +48,19 @@ def main() -> None:
         largest = min(data.images.shape[1], *(network.side for network in networks.values()))
         if not 0 < min(args.resolutions) <= max(args.resolutions) <= largest:
             raise InputError(f'--resolutions go from 1 to the {largest} pixels of the images, got {args.resolutions}')
-        reduction = dict(interpolation=args.interpolation, antialias=not args.no_antialias, restore=False)     # but by scale_to
+        reduction = dict(interpolation=args.interpolation, antialias=not args.no_antialias)
         resolutions = sorted(args.resolutions)
         curves = {label: [] for label in networks}
         scale_to = {label: network.side if network.reduction.get('restore') else
-                    None if args.direct or network.resolutions else network.input_size for label, network in networks.items()}
+                    None if args.direct or network.any_size else network.input_size for label, network in networks.items()}
         for label, network in networks.items():
             for resolution in resolutions:
-                at = network.at(resolution, scale_to[label], **reduction)
+                at = network.at(resolution, scale_to[label], restore=False, **reduction)      # scale_to does that
                 curves[label].append(accuracy(at, data, f'{label}, {resolution} pixels'))
                 print(f'{label}: {at.path_of(data.images)} pixels, {curves[label][-1]:.2f} %')
     antialias = ', not antialiased' if args.no_antialias and args.interpolation in ('bilinear', 'bicubic') else ''
     scaled = 'seen as they are' if args.direct else "scaled to each network's size in training, where that was one"
-    name = args.dataset or kind(test_data(read_config(args.run[0][0]))).removesuffix('Arrays')
+    name = args.dataset or name_of_test_data(args.run[0][0])
     title = f'{len(data):,} test images ({name}), reduced by {args.interpolation} interpolation{antialias},\n{scaled}'
     result = dict(**about_this_run(), runs=args.run, teacher=args.teacher, dataset=args.dataset or 'of the first config',
                   images=len(data), direct=args.direct, **reduction, resolutions=resolutions, accuracy=curves,

@@ -57,7 +57,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
                         help=f'of fig3 only these: {", ".join(figure3.SWEEPS)}')
     parser.add_argument('--seeds', type=positive, default=3, help=f'how many, from {recipes.FIRST_SEED} on (default: 3)')
     parser.add_argument('--schedule', choices=recipes.SCHEDULES,
-                        help=f'of table1, table2 and fig3 (default: {recipes.SCHEDULES[0]})')
+                        help=f'of tables I, II and IV and fig3 (default: {recipes.SCHEDULES[0]})')
     parser.add_argument('--epochs', type=positive, help="shorten the schedule to so many; a method's first stage comes on top")
     parser.add_argument('--resolution', type=int, choices=[8, 16],
                         help='pixels the student sees (default: all 32; small images 8, faces 16)')
@@ -74,8 +74,6 @@ def wanted_cells(args: argparse.Namespace, recipe: recipes.Recipe, console: Cons
     """The cells of a table, or the points of Figure 3 whose queue holds a batch."""
     seeds = list(range(recipes.FIRST_SEED, recipes.FIRST_SEED + args.seeds))
     if args.table != 'fig3':
-        if args.table in TRANSFER_TABLES:
-            named_images(TRANSFER_TABLES[args.table].dataset, 'test')    # a missing data set is told before any training
         kinds = {Cell: PAPER_TABLES, LowCell: LOW_TABLES, TransferCell: TRANSFER_TABLES, FaceCell: FACE_TABLES}
         kind, paper = next((kind, tables[args.table]) for kind, tables in kinds.items() if args.table in tables)
         cells = (kind(args.table, method, pair, recipe, seeds) for method, pair in chosen(paper, args.cell))
@@ -94,23 +92,31 @@ def wanted_cells(args: argparse.Namespace, recipe: recipes.Recipe, console: Cons
 def train_cells(args: argparse.Namespace, recipe: recipes.Recipe, console: Console) -> list[str]:
     """What failed, and why."""
     cells = wanted_cells(args, recipe, console)
-    stages = [[run for cell in cells for run in cell.runs.values()]]
+    wanted = [run for cell in cells for run in cell.runs.values()]
+    stages = [[run for run in wanted if not run.finished]]
     while needed := [run.needs for run in stages[0] if run.needs and not run.needs.finished]:
         stages.insert(0, needed)
     runs = list(dict.fromkeys(run for stage in stages for run in stage))               # teachers first
     if args.table in FACE_TABLES:
         need_data(runs)
+    if args.table in TRANSFER_TABLES and wanted:         # a missing or damaged data set is told before any training
+        for split in ('train', 'test'):
+            named_images(TRANSFER_TABLES[args.table].dataset, split)
     for run in runs:
         for file in run.folder.glob('*.py'):             # from here, or from tools/train.py
             check_same(run.cfg, file.read_text(), run.folder)
-    console.print(f'{"points" if args.table == "fig3" else "cells"}: {len(cells)}; runs to go: {len(runs)}, in {WORK}')
+    trained = [run for run in wanted if run.finished]    # for another table, or just before an interruption
+    console.print(f'{"points" if args.table == "fig3" else "cells"}: {len(cells)}; runs to go: {len(runs)}, in {WORK}'
+                  + (f'; trained already: {len(trained)}' if trained else ''))
+    for run in trained:
+        console.print(f'{run.name}: {run.conclude()}', highlight=False, markup=False, soft_wrap=True)
     students = stages[-1] if args.in_step else []
     groups(students)                                     # what cannot go in step is said before teachers are trained
     if others := [run for run in runs if run not in students]:
         carry_out(others, args.jobs, args.slurm, console)
     if students:
         carry_out_in_step(students, WORK / 'in_step' / f'{args.table}__{recipe.label()}', console)
-    return [f'{run.name}: {run.failure}' for run in runs if run.failure]
+    return [f'{run.name}: {run.failure}' for run in [*runs, *trained] if run.failure]
 
 
 def main(argv: list[str] | None = None) -> None:

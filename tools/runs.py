@@ -92,12 +92,22 @@ class Run:
     def end(self) -> str:
         """After its process has ended: what to say of it."""
         if self.process.returncode == 0:
-            said, self.finished = self.then(), True
+            said = self.conclude()
         else:
             lines = (self.folder / 'output.txt').read_text(errors='replace').splitlines()
             self.failure = next((line for line in reversed(lines) if line.strip()), f'exit code {self.process.returncode}')
             said = f'failed: {self.failure}'
         self.process = None
+        return said
+
+    def conclude(self) -> str:
+        """Does what is left when the training has finished; what to say of it."""
+        try:
+            said = self.then()
+        except (InputError, FileNotFoundError) as error:
+            self.failure = str(error)
+            return f'failed: {error}'
+        self.finished = True
         return said
 
     def stop(self) -> None:

@@ -76,25 +76,27 @@ def train_teacher(cfg: Config, args: argparse.Namespace) -> None:
     barrier()                                            # the first process writes the checkpoint that all read
 
 
-def refuse_small(teacher: str | Path) -> None:
-    """Raises InputError where the config in a teacher's work directory says that it saw reduced images.
+def refuse_small(teacher: str | Path, side: int) -> None:
+    """Raises InputError where the config in a teacher's work directory says that it saw fewer than ``side`` pixels.
 
     A student alone may have been trained there with its ``resolution`` changed, under the name that the teacher has. The
     text is searched, not run.
     """
     for file in Path(teacher).glob('*.py'):
-        if found := re.search(r'\bresolution=\(?(\d+)', file.read_text()):
-            raise InputError(f'the teacher in {teacher} was trained on images of {found[1]} pixels, as {file} says: move it '
-                             'away')
+        found = re.search(r'\bresolution=[(\[]?\s*(\d+)', file.read_text())
+        if found and int(found[1]) < side:
+            raise InputError(f'the training in {teacher} is of images of {found[1]} pixels, as {file} says, not of a teacher: '
+                             'move it away')
 
 
 def need_teacher(cfg: Config, args: argparse.Namespace) -> None:
     """Make sure that the teacher's checkpoint is there before anything else is built."""
     path = cfg.model.get('teacher_checkpoint')
+    if path:
+        refuse_small(path, cfg.model.get('input_size', 32))
     try:
         if path:
             read_network(path)
-            refuse_small(path)
     except (FileNotFoundError, UnfinishedTraining) as error:
         if args.train_teacher:
             return train_teacher(cfg, args)

@@ -1,6 +1,6 @@
 """What the network of a checkpoint says of a data set: a teacher, a student, or an exported student, frozen."""
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -41,14 +41,16 @@ class Classifier:
         network: for :func:`look`.
         normalisation: mean, std and to_rgb of a :class:`PairPreprocessor` for RGB images.
         reduction: arguments of :func:`reduce_resolution`; without a ``resolution`` the network sees the images as they are.
-        scale_to: size to which the reduced images are scaled, in the same way as to ``side``; None for their own.
-        resolutions: those that it has learned from, each in its own size, where they are several.
+        scale_to: size to which the reduced images are scaled, by ``scaling``; None for their own.
+        scaling: interpolation and antialias of :func:`reduce_resolution` for that.
+        resolutions: those that it has learned from, where they are several.
     """
     network: nn.Module
     normalisation: dict
     side: int
     reduction: dict
     scale_to: Size | None = None
+    scaling: dict = field(default_factory=dict)
     resolutions: tuple[Size, ...] = ()
 
     @property
@@ -56,6 +58,11 @@ class Classifier:
         """What the network sees."""
         reduced = None if self.reduction.get('restore') else self.reduction.get('resolution')
         return self.scale_to or reduced or self.side
+
+    @property
+    def any_size(self) -> bool:
+        """Has it learned from images of several resolutions, each in its own size?"""
+        return bool(self.resolutions) and not self.reduction.get('restore')
 
     def at(self, resolution: Size, scale_to: Size | None = None, **reduction) -> 'Classifier':
         """The same network on images reduced to another resolution, or in another way. Raises InputError for one below 1."""
@@ -70,7 +77,7 @@ class Classifier:
         if self.reduction.get('resolution'):
             images = reduce_resolution(images, **self.reduction)
         if self.scale_to:
-            images = reduce_resolution(images, self.scale_to)
+            images = reduce_resolution(images, self.scale_to, **self.scaling)
         seen = PairPreprocessor(**self.normalisation).to(images.device)(dict(inputs=images))['inputs'].low
         try:
             return look(self.network, seen)
@@ -117,8 +124,9 @@ def load_classifier(config: str, checkpoint: str, teacher: bool = False, side: i
         network.convert_from(PairPreprocessor(**normalisation))
     pair = next((step for step in steps_of(cfg) if kind(step) == 'ResolutionPair'), settings)
     reduction = {} if teacher else {key: pair[key] for key in REDUCTION if pair.get(key) is not None}
-    several = () if teacher or reduction.get('restore') else tuple(settings.get('train_resolutions') or ())
-    return Classifier(network, normalisation, side or training_side(cfg), reduction, resolutions=several)
+    scaling = {key: reduction[key] for key in ('interpolation', 'antialias') if reduction.get('restore') and key in reduction}
+    return Classifier(network, normalisation, side or training_side(cfg), reduction, scaling=scaling,
+                      resolutions=() if teacher else tuple(settings.get('train_resolutions') or ()))
 
 
 def load_runs(runs: list[tuple[str, str, str]], teacher: str | None) -> dict[str, Classifier]:

@@ -122,17 +122,18 @@ def test_resolution_of_a_network_for_all(tool):
 
 
 @pytest.mark.parametrize('options', [[], ['--direct']])
-def test_images_are_scaled_up_alike_however_they_were_reduced(tool, options, monkeypatch):
-    """The way of ``--interpolation`` is that of the camera; the network scales up as in its training, bilinearly."""
+@pytest.mark.parametrize('own', ['bilinear', 'bicubic'])
+def test_images_are_scaled_up_as_in_the_training_however_they_were_reduced(tool, own, options, monkeypatch):
+    """The way of ``--interpolation`` is that of the camera; the network scales up in the way of its training."""
     text = Path('student.py').read_text()
-    Path('restored.py').write_text(text.replace('resolution=8', 'resolution=8, restore=True'))
+    Path('restored.py').write_text(text.replace('resolution=8', f"resolution=8, restore=True, interpolation='{own}'"))
     shown = []
     monkeypatch.setattr(embeddings, 'look', lambda network, images: shown.append(images) or look(network, images))
     tool('plot_resolution.py', '--run', 'restored.py', 'student', 'restored', '--resolutions', 8, '--interpolation', 'nearest',
          *options, '--out', 'resolution.png')
     assert json.loads(Path('resolution.json').read_text())['scaled_to'] == dict(restored=16)
     images = TinyImages(seed=1).__getitems__(torch.arange(IMAGES))['inputs']
-    scaled = reduce_resolution(reduce_resolution(images, 8, 'nearest'), 16)
+    scaled = reduce_resolution(reduce_resolution(images, 8, 'nearest'), 16, own)
     seen = (scaled - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
     torch.testing.assert_close(torch.cat(shown), seen)
 

@@ -185,6 +185,12 @@ def test_of_several_resolutions_an_image_is_seen_at_the_nearest(work_dir, predic
     for answer, image, (side, _) in zip(result['images'], images.values(), [answer['pixels'] for answer in result['images']]):
         seen = reduce_resolution(torch.from_numpy(image).permute(2, 0, 1)[None], side).permute(0, 2, 3, 1).numpy()
         torch.testing.assert_close(of_all_classes(answer), probabilities(work_dir, seen)[0], rtol=1e-4, atol=1e-6)
+    cfg.model.data_preprocessor.restore = True
+    cfg.dump(tmp_path / 'restored.py')
+    restored = predict(tmp_path / 'images', config=tmp_path / 'restored.py')['images']
+    seen = reduce_resolution(reduce_resolution(torch.from_numpy(images['b']).permute(2, 0, 1)[None], 12), 16)
+    torch.testing.assert_close(of_all_classes(restored[1]), probabilities(work_dir, seen.permute(0, 2, 3, 1).numpy())[0],
+                               rtol=1e-4, atol=1e-6)
     one = predict(tmp_path / 'images', '--resolution', 12, config=tmp_path / 'config.py')
     assert {tuple(answer['pixels']) for answer in one['images']} == {(12, 12)}
 

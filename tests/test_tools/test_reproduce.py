@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.optim import OptimWrapper
+from mmengine.registry import PARAM_SCHEDULERS
 from torch.nn import functional as F
 
 from mmcrrcd.checkpoint import find_checkpoint, safe_load
@@ -38,6 +40,7 @@ import recipes  # noqa: E402
 import reproduce  # noqa: E402
 import reproduced  # noqa: E402
 import runs  # noqa: E402
+import transfer  # noqa: E402
 from paper_tables import PAPER_TABLES, PaperTable  # noqa: E402
 from recipes import Recipe, compose, teacher_recipe  # noqa: E402
 
@@ -546,6 +549,64 @@ def test_features_of_table_4(tiny_table, monkeypatch, capsys):
     assert rows['teacher'].startswith(f'{at["teacher"]["probe"]["mean"]:.2f} (n = 1)<br>paper 71.01')
     assert rows['student alone'].startswith(f'{student["seeds"]["5"]["probe"]["mean"]:.2f} (n = 1)')
     assert rows['CRRCD †'] == 'not run<br>paper 75.15' and 'stl10: 40 training images, 30 test images.' in page
+
+    # The other table takes the trained networks, and refuses them where the teacher is another.
+    monkeypatch.setitem(embeddings.NAMED, 'tinyimagenet', 'ProbedImages')
+    other = ['table4_tinyimagenet', *command[1:], 'at/wrn40_2_shufflenetv1']
+    cells.teacher_run.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(in_step, 'train_in_step', None)
+        patch.setattr(subprocess, 'Popen', None)
+        reproduce.main(other)
+    found = json.loads((tiny_table / 'results' / 'table4_tinyimagenet' / f'at__wrn40_2_shufflenetv1__{label}.json').read_text())
+    assert found['seeds']['5']['last'] == at['seeds']['5']['last'] and found['teacher']['sha256'] == at['teacher']['sha256']
+    (tiny_table / 'results' / 'table4_tinyimagenet' / f'at__wrn40_2_shufflenetv1__{label}.json').unlink()
+    file = find_checkpoint(at['teacher']['checkpoint'])
+    changed = torch.load(file, weights_only=False)
+    changed['state_dict']['student.head.fc.bias'] += 1
+    torch.save(changed, file)
+    cells.teacher_run.cache_clear()
+    cells.about_the_teacher.cache_clear()
+    with pytest.raises(SystemExit, match='is of another teacher than that of'):
+        reproduce.main(other)
+
+
+def test_what_table_4_compares_with(tmp_path, monkeypatch):
+    def page(label: str, train: int, **settings) -> str:
+        probe = dict(mean=36.0, images=dict(train=train, test=10_000))
+        seed = dict(last=71.0, probe=probe, seconds=60.0, hardware='a CPU', versions={}, threads=1, command='x') | settings
+        record = dict(method='at', pair='wrn40_2_shufflenetv1', batch=64, lr=0.01, precision='float32', seeds={'5': seed},
+                      teacher=dict(checkpoint='t', epochs=240, sha256='0', accuracy=75.0, probe=probe))
+        return transfer.TransferResults('table4_tinyimagenet', label, [record]).markdown()
+
+    full = page('cifar_240e', 100_000)
+    assert '| AT | 36.00 (n = 1)<br>paper 33.75: ▲ +2.25 | 71.00 (n = 1) |' in full and '▲ better than' in full
+    for other in (page('cifar_240e', 10_000), page('cifar_240e_in_2e', 100_000)):
+        assert 'paper 33.75: +2.25' in other and 'not comparable' in other and '▲' not in other
+    assert 'paper 33.75' not in page('8px__cifar_240e', 100_000)
+
+
+def test_table_4_has_the_published_rates_of_sskd():
+    """0.05 for the teacher's head, 0.01 for the student, each from its beginning."""
+    cfg = compose('sskd', transfer.PAIR, Recipe())
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    wrapper = OptimWrapper(torch.optim.SGD([parameter], lr=cfg.optim_wrapper.optimizer.lr))
+    schedulers = [PARAM_SCHEDULERS.build(dict(scheduler, optimizer=wrapper)) for scheduler in cfg.param_scheduler]
+    rates = []
+    for _ in range(cfg.train_cfg.max_epochs):
+        rates.append(wrapper.get_lr()['lr'][0])
+        for scheduler in schedulers:
+            scheduler.step()
+    assert [rates[epoch] for epoch in (0, 29, 30, 45, 60, 209, 210)] == pytest.approx([.05, .05, .005, .0005, .01, .01, .001])
+    paper = compose('sskd', transfer.PAIR, Recipe('paper_35e'))
+    assert len(paper.param_scheduler) == 2 and paper.optim_wrapper.optimizer.lr == 0.05
+    assert len(compose('sskd', R56_R20, Recipe()).param_scheduler) == 2
+
+
+def test_a_test_that_fails_ends_no_other_run():
+    run = runs.Run('a', Path('a'), compose('kd', R56_R20, Recipe()))
+    run.then = lambda: (_ for _ in ()).throw(InputError('no data'))
+    assert run.conclude() == 'failed: no data' and run.failure == 'no data' and not run.finished
 
 
 def test_a_student_alone_is_trained_once_for_all_its_teachers(tiny_table):

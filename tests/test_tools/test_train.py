@@ -82,14 +82,18 @@ def test_a_missing_teacher_is_named_with_the_command_that_trains_it(folder):
     assert not (folder / 'work_dirs').exists()
 
 
-def test_a_network_of_small_images_is_no_teacher(folder):
-    options = ['--work-dir', 'work_dirs/teacher', '--cfg-options', 'model.data_preprocessor.resolution=8']
-    small = train(folder, 'teacher.py', *options)
+@pytest.mark.parametrize('resolution, epochs, how', [('8', 1, []), ('[8,8]', 2, ['--train-teacher'])])
+def test_a_network_of_small_images_is_no_teacher(folder, resolution, epochs, how):
+    """Nor is an unfinished one gone on with: of two epochs the second is lost."""
+    options = ['--work-dir', 'work_dirs/teacher', '--cfg-options', f'model.data_preprocessor.resolution={resolution}']
+    small = train(folder, 'teacher.py', *options, f'train_cfg.max_epochs={epochs}')
     assert small.returncode == 0, small.stderr
-    result = train(folder, 'student.py')
+    if epochs == 2:
+        (folder / 'work_dirs/teacher/last_checkpoint').write_text('work_dirs/teacher/epoch_1.pth')
+    result = train(folder, 'student.py', *how)
     assert result.returncode == 1
-    assert last_line(result) == ('error: the teacher in work_dirs/teacher was trained on images of 8 pixels, as '
-                                 'work_dirs/teacher/teacher.py says: move it away')
+    assert last_line(result) == ('error: the training in work_dirs/teacher is of images of 8 pixels, as '
+                                 'work_dirs/teacher/teacher.py says, not of a teacher: move it away')
 
 
 def test_both_trainings_in_one_go_and_resuming(folder):
