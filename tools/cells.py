@@ -131,9 +131,9 @@ class Cell:
 
     def note_teacher(self, run: Run) -> None:
         """Of a training that has just finished: it may be tested later, when the teacher is another."""
-        noted = run.folder / 'teacher.json'
-        if not noted.exists():
-            noted.write_text(json.dumps(about_the_teacher(str(self.teacher.folder)) if self.teacher else None))
+        if not run.finished:                             # else it was noted then
+            about = about_the_teacher(str(self.teacher.folder)) if self.teacher else None
+            (run.folder / 'teacher.json').write_text(json.dumps(about))
 
     def record(self) -> dict | None:
         return json.loads(self.file.read_text()) if self.file.exists() else None
