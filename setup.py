@@ -12,7 +12,7 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 MIM = Path('mmcrrcd', '.mim')
-MIM_CONTENT = ('configs', 'tools', 'model-index.yml')
+MIM_CONTENT = ('configs', 'tools', 'benchmarks', 'model-index.yml')         # tools/reproduce.py imports from benchmarks
 TEST = ['onnx', 'onnxruntime', 'pytest', 'pytest-xdist']
 VERSION = runpy.run_path(str(ROOT / 'mmcrrcd' / 'version.py'))  # run as a file: importing the package would need torch
 
@@ -35,14 +35,14 @@ def mmcv_requirement(folders: list[str] | None = None) -> str:
 def requirements(folders: list[str] | None = None) -> list[str]:
     """Return install_requires: the floors of mmcrrcd/version.py, mmcv in the right form, and what needs no floor."""
     floors = [f'{package}>={floor}' for package, floor in VERSION['FLOORS'].items()]
-    return [*floors, mmcv_requirement(folders), 'matplotlib', 'packaging', 'pillow', 'rich', 'scikit-learn', 'scipy']
+    return [*floors, mmcv_requirement(folders), 'matplotlib', 'packaging', 'rich', 'scikit-learn', 'scipy']
 
 
 class BuildWithMim(build_py):
     """Put configs, tools and model-index.yml into the package as ``mmcrrcd/.mim``, where OpenMMLab's MIM looks.
 
-    A wheel gets copies, made in the build folder and so never in the source tree; an editable install gets links in
-    the source tree, so that an edited config is the installed one.
+    A wheel gets copies without results, made in the build folder and so never in the source tree; an editable install
+    gets links in the source tree, so that an edited config is the installed one.
     """
 
     def run(self):
@@ -65,7 +65,7 @@ class BuildWithMim(build_py):
     @staticmethod
     def copy(source: Path, target: Path):
         if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns('__pycache__', '*.py[co]'))
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns('__pycache__', '*.py[co]', 'results'))
         else:
             shutil.copy2(source, target)
 

@@ -3,6 +3,7 @@
 That of a point of its Figure 3 has settings of configs/ablations/ in place of the method. For small images of CIFAR-100, SVHN
 and TinyImageNet it is one of configs/low_resolution/, for faces one of configs/face/.
 """
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -184,19 +185,23 @@ def timed(cfg: Config, plain: tuple[int, list[int]], recipe: Recipe, seed: int) 
     for scheduler in cfg.param_scheduler if isinstance(cfg.param_scheduler, list) else [cfg.param_scheduler]:
         scheduler.milestones = [moved(milestone) for milestone in scheduler.milestones]
     for key in cfg.model.keys() - OF_THE_PAIR:
-        cfg.model[key] = rescheduled(key, cfg.model[key], moved)
+        cfg.model[key] = rescheduled(key, cfg.model[key], moved, total)
     if recipe.amp:
         cfg.optim_wrapper.type = 'mmcrrcd.BF16OptimWrapper'
     cfg.randomness.seed = seed
     return cfg
 
 
-def rescheduled(key: str, value, moved):
-    """``value`` with the epochs in it moved: lengths of stages, and points (epoch, weight)."""
+def rescheduled(key: str, value, moved: Callable[[float], int], total: int):
+    """``value`` with the epochs in it moved: lengths of stages, and points (epoch, weight).
+
+    A loss that is off at the end is off for one epoch at least, where there are two.
+    """
     if isinstance(value, dict):
-        return {name: rescheduled(name, part, moved) for name, part in value.items()}
+        return {name: rescheduled(name, part, moved, total) for name, part in value.items()}
     if key.endswith('_epochs'):
         return moved(value)
     if isinstance(value, (list, tuple)) and value and all(isinstance(point, (list, tuple)) for point in value):
-        return [(moved(epoch), weight) for epoch, weight in value]
+        last = max(1, moved(total) - 1)
+        return [(min(moved(epoch), last) if epoch < total else moved(epoch), weight) for epoch, weight in value]
     return value

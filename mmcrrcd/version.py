@@ -9,6 +9,7 @@ FLOORS = {
     'numpy': '2.0',
     'mmengine': '0.10.7',
     'mmpretrain': '1.2.0',
+    'pillow': '10.1',                                    # fonts of any size without a file
 }
 MMCV_FLOORS = {'mmcv-lite': '2.2.0', 'mmcv': '2.0.0'}  # either will do: both install the module mmcv
 

@@ -29,7 +29,7 @@ BATCH = 4
 STAGES = dict(
     ab={0: {'loss_ab'}, 30: set()}, fsp={0: {'loss_fsp'}, 30: set()}, ft={0: {'loss_ft'}, 30: {'loss_ft'}},
     sskd={0: {'loss_head'}, 60: {'loss_kd', 'loss_transformed', 'loss_contrast'}},
-    crcd={0: {'loss_kd', 'loss_crcd'}, 230: {'loss_kd'}}, ekd={0: {'loss_guided', 'loss_teacher'}})
+    crcd={0: {'loss_kd', 'loss_crcd'}, 230: set()}, ekd={0: {'loss_guided', 'loss_teacher'}})
 ALONE = [('ab', 0), ('fsp', 0), ('ft', 0), ('sskd', 0)]              # without the classification loss
 NOT_FOR_THE_STUDENT = [('ft', 0, 'loss_ft'), ('sskd', 0, 'loss_head'), ('ekd', 0, 'loss_teacher')]
 EQUAL_CHANNELS = ('wrn40_2_wrn16_2', 'resnet56_resnet20', 'resnet110_resnet20', 'resnet110_resnet32', 'resnet32x4_resnet8x4',

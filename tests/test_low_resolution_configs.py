@@ -19,7 +19,7 @@ TEACHERS = [ROOT / 'configs' / 'teachers' / f'{name}.py'
 DATA = dict(svhn=('SVHNArrays', 10, 32), cifar100=('CIFAR100Arrays', 100, 32), tinyimagenet=('TinyImageNetArrays', 200, 64),
             stl10=('STL10Arrays', 10, 96))
 STUDENTS = dict(vgg8=3_919_000, resnet56=855_000, resnet18=11_168_000)                         # without their classifiers
-SEVERAL = [8, 12, 16, 24, 32]
+SEVERAL = {'8to32': [8, 12, 16, 24, 32], '8to64': [8, 16, 24, 32, 48, 64]}
 
 every_file = pytest.mark.parametrize('path', LOW + TEACHERS, ids=lambda path: path.stem)
 
@@ -32,7 +32,8 @@ def test_what_the_folder_holds():
     assert [path.stem for path in LOW] == sorted([
         'resnet56_vgg8_svhn_8px', 'resnet56_vgg8_svhn_8px_kd', 'vgg8_svhn_8px', 'resnet56_vgg8_cifar100_8px',
         'resnet56_vgg8_cifar100_16px', 'resnet56_vgg8_cifar100_8to32px', 'resnet18_vgg8_tinyimagenet_8px',
-        'resnet18_vgg8_tinyimagenet_16px', 'vgg8_vgg8_cifar100_8px', 'vgg8_vgg8_tinyimagenet_8px'])
+        'resnet18_vgg8_tinyimagenet_16px', 'vgg8_vgg8_cifar100_8px', 'vgg8_vgg8_tinyimagenet_8px',
+        'vgg8_vgg8_tinyimagenet_8to64px'])
 
 
 @every_file
@@ -115,19 +116,20 @@ def test_takes_one_step(path):
                 index=torch.arange(4))
     optim_wrapper = build_optim_wrapper(model.train(), cfg.optim_wrapper)
     before = {name: p.detach().clone() for name, p in model.student.named_parameters()}
-    for _ in range(8 if '8to32' in path.stem else 1):
+    several = next((sides for name, sides in SEVERAL.items() if name in path.stem), None)
+    for _ in range(8 if several else 1):
         log = model.train_step(data, optim_wrapper)
         assert all(torch.isfinite(value).all() for value in log.values())
     assert not [name for name, p in model.student.named_parameters() if torch.equal(p, before[name])]
     sides = {height for height, width in seen if height == width}
-    if '8to32' in path.stem:
-        assert len(sides) >= 3 and sides <= set(SEVERAL)
+    if several:
+        assert len(sides) >= 3 and sides <= set(several)
     else:
         found = re.search(r'_(\d+)px', path.stem)
         assert sides == {int(found[1]) if found else side}
     seen.clear()
     model.eval().val_step(data)
-    assert seen == [(16, 16)] if '8to32' in path.stem else seen[0][0] in sides
+    assert seen == [(16, 16)] if several else seen[0][0] in sides
 
 
 def test_svhn_config_runs_on_files_in_the_official_form(tmp_path, monkeypatch):

@@ -2,8 +2,10 @@
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
+import zipfile
 from importlib import metadata
 from pathlib import Path
 
@@ -119,6 +121,22 @@ def test_the_other_files_state_the_same_version():
     assert f'Version: v{__version__}\n' in (ROOT / 'model-index.yml').read_text(encoding='utf-8')
 
 
-def test_mim_content_exists(setup_py):
-    for name in setup_py['MIM_CONTENT']:
-        assert (ROOT / name).exists()
+def test_wheel_has_configs_and_tools_that_run(tmp_path):
+    """In mmcrrcd/.mim, where MIM looks; built from a copy, so that nothing is left in the source tree."""
+    pytest.importorskip('setuptools', minversion='77', reason='a wheel can only be built where setuptools is installed')
+    source, wheels, installed = (tmp_path / name for name in ('source', 'wheels', 'installed'))
+    ignored = shutil.ignore_patterns('.*', 'data', 'work_dirs', 'results', 'build', '*.egg-info', '__pycache__')
+    shutil.copytree(ROOT, source, ignore=ignored)
+    subprocess.run([sys.executable, '-c', 'from setuptools.build_meta import build_wheel; import sys; build_wheel(sys.argv[1])',
+                    str(wheels)], cwd=source, check=True, capture_output=True)
+    with zipfile.ZipFile(*wheels.glob('*.whl')) as wheel:
+        wheel.extractall(installed)
+    mim, ours = installed / 'mmcrrcd' / '.mim', {path.relative_to(ROOT) for path in (ROOT / 'configs').rglob('*.py')}
+    assert {path.relative_to(mim) for path in (mim / 'configs').rglob('*.py')} == ours
+    assert (mim / 'model-index.yml').is_file()
+    tools = sorted(path for path in (mim / 'tools').glob('*.py') if 'parse_args' in path.read_text(encoding='utf-8'))
+    assert {path.name for path in tools} >= {'train.py', 'test.py', 'reproduce.py', 'export_student.py'}
+    for tool in tools:                                   # as a user of the wheel, whose own folder has none of it
+        help_text = subprocess.run([sys.executable, str(tool), '--help'], cwd=tmp_path, capture_output=True, text=True,
+                                   env=os.environ | dict(PYTHONPATH=str(installed)))
+        assert help_text.returncode == 0, help_text.stderr

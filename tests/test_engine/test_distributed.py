@@ -34,9 +34,9 @@ def steps(teacher, form: tuple, num_anchors: int | None, rank: int = 0, world: i
     loss_rcd, masks = model.losses['rcd'], []
     part = loss_rcd._part
 
-    def watched_part(anchors, valid, *others):
+    def watched_part(teacher, cross, valid, *others):
         masks.append(valid)
-        return part(anchors, valid, *others)
+        return part(teacher, cross, valid, *others)
 
     loss_rcd._part = watched_part
     share, left = slice(rank * BATCH // world, (rank + 1) * BATCH // world), []

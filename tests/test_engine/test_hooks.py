@@ -112,6 +112,8 @@ def test_a_schedule_over_epochs_needs_training_by_epochs():
         CheckInputHook().before_train(a_run(1.0, dict(kd=1.0, rcd=[(0, 0), (5, 1)]), loop=object()))
     with pytest.raises(InputError, match='the weight of the classification loss is a schedule over epochs'):
         CheckInputHook().before_train(a_run([(0, 0), (5, 1)], dict(kd=1.0), loop=object()))
+    with pytest.raises(InputError, match='ft has a schedule over epochs'):           # a stage of its own, of 30 epochs
+        CheckInputHook().before_train(a_run(1.0, dict(ft=200.0), loop=object(), losses=dict(ft=FTLoss())))
 
 
 class Epochs(EpochBasedTrainLoop):

@@ -9,7 +9,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from mmcrrcd.errors import InputError
-from mmcrrcd.models import CRRCD, Distiller, KDLoss, PairPreprocessor, PlainNetwork, RelationContrastLoss, ResNetCIFAR, kd_loss
+from mmcrrcd.models import (
+    CRRCD, ABLoss, ATLoss, CRCDLoss, CRDLoss, Distiller, DKDLoss, FTLoss, KDLoss, PairPreprocessor, PlainNetwork,
+    RelationContrastLoss, ResNetCIFAR, RKDLoss, VIDLoss, kd_loss,
+)
 from mmcrrcd.models.algorithms.schedule import value_at
 from mmcrrcd.structures import Batch, Pair
 from utils import GOLDEN
@@ -165,6 +168,24 @@ def test_what_a_loss_of_weight_zero_trains_is_not_touched():
 def test_any_two_losses_together_with_the_method():
     model = build(objective=dict(more=dict(type=KDLoss, weight=2.0, temperature=1.0)))
     assert {'loss_cls', 'loss_kd', 'loss_rcd', 'loss_more'} <= set(losses(model))
+
+
+@pytest.mark.parametrize('both', [
+    dict(ft=dict(type=FTLoss, weight=200, paraphraser_epochs=0), crd=dict(type=CRDLoss, num_samples=24, num_negatives=8)),
+    dict(ab=dict(type=ABLoss), at=dict(type=ATLoss, weight=1000)),                      # maps before and after activation
+    dict(vid=dict(type=VIDLoss), rkd=dict(type=RKDLoss)),
+    dict(dkd=dict(type=DKDLoss), crcd=dict(type=CRCDLoss, num_samples=24, num_negatives=8))], ids='-'.join)
+def test_any_two_methods_together(both):
+    """Each has the value that it has alone, and both train the student."""
+    together = build(Distiller, objective=both).train()
+    parts = losses(together)
+    assert {name for name in parts if name.startswith('loss')} == {'loss_cls', *(f'loss_{name}' for name in both)}
+    for name, settings in both.items():
+        gradient, = torch.autograd.grad(parts[f'loss_{name}'], together.student.backbone.stem[0].weight, retain_graph=True)
+        assert gradient.any() and gradient.isfinite().all()
+    name = next(iter(both))                              # the first made: the same weights for the same seed
+    torch.testing.assert_close(losses(build(Distiller, objective={name: both[name]}).train())[f'loss_{name}'],
+                               parts[f'loss_{name}'])
 
 
 def test_the_ratio_of_gradients_is_logged_now_and_then():

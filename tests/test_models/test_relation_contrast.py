@@ -83,7 +83,7 @@ def test_equals_the_reference_values(normalizer, sampling):
     loss.critic.load_state_dict({k: v for k, v in data.items() if k.startswith(('h1', 'h2'))})
 
     others = torch.cat([data['e_t'], data['queue']])
-    positive, negative = loss.scores(data['e_t'], data['e_s'], others)
+    positive, negative = loss.scores(*loss.project(data['e_t'], data['e_s'], others))
     off = ~torch.eye(6, dtype=torch.bool)
     torch.testing.assert_close(positive[off], data['out_score_positive'][off], rtol=0, atol=1e-9)
     torch.testing.assert_close(negative[off], data['out_score_negative'][off], rtol=0, atol=1e-9)
@@ -199,6 +199,30 @@ def test_the_parts_alone():
     scores = critic(v, v)
     h1, h2 = critic.h1(by_hand), critic.h2(by_hand)
     torch.testing.assert_close(scores[1, 0], h1 @ h2 / h1.norm() / h2.norm())
+
+
+def test_the_parts_alone_equal_loops_and_have_their_gradients():
+    torch.manual_seed(0)
+    relation, critic = FeatureRelation(3, 2, 4).double(), RelationCritic(4).double()
+    x, y, other = (torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((2, 3), (3, 2), (2, 3, 4)))
+
+    def linear(layer, vector):
+        return [sum(w * v for w, v in zip(row, vector)) + b for row, b in zip(layer.weight.tolist(), layer.bias.tolist())]
+
+    def unit(vector):
+        norm = math.sqrt(sum(v**2 for v in vector))
+        return [v / norm for v in vector]
+
+    v = relation(x, y)
+    for a in range(2):
+        for i in range(3):
+            hidden = [max(p - q, 0) for p, q in zip(linear(relation.phi_i, x[a].tolist()), linear(relation.phi_j, y[i].tolist()))]
+            by_hand = linear(relation.phi, hidden)
+            assert v[a, i].tolist() == pytest.approx(by_hand, abs=1e-12)
+            ours, theirs = unit(linear(critic.h1, by_hand)), unit(linear(critic.h2, other[a, i].tolist()))
+            assert critic(v, other)[a, i].item() == pytest.approx(sum(p * q for p, q in zip(ours, theirs)), abs=1e-12)
+    assert torch.autograd.gradcheck(relation, (x, y))
+    assert torch.autograd.gradcheck(critic, (v.detach().requires_grad_(), other))
 
 
 @pytest.mark.parametrize('settings, word', [

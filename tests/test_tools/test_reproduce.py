@@ -115,6 +115,10 @@ def test_so_are_weights_and_stages():
     short = Recipe(epochs=24)
     assert compose('ab', R56_R20, short).model.objective.ab.weight == [(0, 1), (3, 1), (3, 0)]
     assert compose('crcd', R56_R20, short).model.objective.crcd.weight == [(0, 1), (23, 1), (23, 0)]
+    assert compose('crcd', R56_R20, short).model.objective.kd.weight == [(0, 0.9), (23, 0.9), (23, 0)]
+    for epochs, last in ((12, 11), (35, 34), (2, 1), (1, 1)):         # off for an epoch at least, where there are two
+        off = compose('crcd', R56_R20, Recipe(epochs=epochs)).model.objective.crcd.weight
+        assert off == [(0, 1), (last, 1), (last, 0)]
     assert compose('dkd', R56_R20, short).model.objective.dkd.weight == [(0, 0.05), (2, 1)]
     assert compose('sskd', R56_R20, short).model.head_epochs == 6
     ft = compose('ft', R56_R20, short).model

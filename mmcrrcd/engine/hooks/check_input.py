@@ -78,9 +78,10 @@ class CheckInputHook(Hook):
 
     def before_train(self, runner) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        scheduled = [name for name, weight in {'the classification loss': model.cls_weight, **model.weights}.items()
-                     if isinstance(weight, (list, tuple))]
+        scheduled = [f'the weight of {name} is' for name, weight in
+                     {'the classification loss': model.cls_weight, **model.weights}.items() if isinstance(weight, (list, tuple))]
+        scheduled += [f'{name} has' for name, loss in model.losses.items() if getattr(loss, 'student_from', 0)]
         by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
         if scheduled and not by_epoch:
-            raise InputError(f'the weight of {scheduled[0]} is a schedule over epochs, but training is by iterations')
+            raise InputError(f'{scheduled[0]} a schedule over epochs, but training is by iterations')
         check_training(model, runner.train_dataloader, runner.train_loop.max_epochs if by_epoch else math.inf)

@@ -1,4 +1,6 @@
 """The critic that scores a teacher relation against a cross-resolution relation, Eq. 10 of the paper."""
+from typing import NamedTuple
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -6,6 +8,18 @@ from mmcrrcd.errors import InputError
 from mmcrrcd.registry import LOSSES
 
 from .relation import FeatureRelation
+
+
+class Projected(NamedTuple):
+    """All relations of A anchors with N others that a critic's h is to see, before they are made.
+
+    ``anchors`` (A, dim) and ``others`` (N, dim) are those of :meth:`FeatureRelation.project`; ``weight`` (dim, dim) and
+    ``bias`` (dim,) are phi and h, two linear maps in a row, as one.
+    """
+    anchors: Tensor
+    others: Tensor
+    weight: Tensor
+    bias: Tensor
 
 
 @LOSSES.register_module()
@@ -26,22 +40,25 @@ class RelationCritic(nn.Module):
         self.h2 = nn.Linear(dim, dim)
         self.centre = centre
 
-    def teacher(self, relation: FeatureRelation, anchors: Tensor, others: Tensor) -> Tensor:
-        """h1(F^t(anchor, other)), unit vectors: (A, D), (N, D) -> (A, N, dim)."""
-        return self._unit(self.h1, relation, anchors, others)
+    def teacher(self, relation: FeatureRelation, anchors: Tensor, others: Tensor) -> Projected:
+        """For h1(F^t(anchor, other)): (A, D), (N, D)."""
+        return self._project(self.h1, relation, anchors, others)
 
-    def cross(self, relation: FeatureRelation, anchors: Tensor, others: Tensor) -> Tensor:
-        """h2(F^{t,s}(anchor, other)), unit vectors: (A, Dt), (N, Ds) -> (A, N, dim)."""
-        return self._unit(self.h2, relation, anchors, others)
+    def cross(self, relation: FeatureRelation, anchors: Tensor, others: Tensor) -> Projected:
+        """For h2(F^{t,s}(anchor, other)): (A, Dt), (N, Ds)."""
+        return self._project(self.h2, relation, anchors, others)
 
-    def _unit(self, h: nn.Linear, relation: FeatureRelation, anchors: Tensor, others: Tensor) -> Tensor:
-        # phi and h are two linear maps in a row: their product is applied, once.
-        weight = h.weight @ relation.phi.weight
-        bias = F.linear(relation.phi.bias, h.weight, h.bias)
-        vectors = F.linear(relation.hidden(anchors, others), weight, bias)
+    @staticmethod
+    def _project(h: nn.Linear, relation: FeatureRelation, anchors: Tensor, others: Tensor) -> Projected:
+        weight, bias = h.weight @ relation.phi.weight, F.linear(relation.phi.bias, h.weight, h.bias)
+        return Projected(*relation.project(anchors, others), weight, bias)
+
+    def compared(self, projected: Projected) -> tuple[Tensor, Tensor]:
+        """h of each relation, centred where that is wanted, (A, N, dim), and its length (A, N): what l2 divides by."""
+        vectors = F.linear(FeatureRelation.hidden(projected.anchors, projected.others), projected.weight, projected.bias)
         if self.centre == 'anchor':
             vectors = vectors - vectors.mean(1, keepdim=True)
-        return F.normalize(vectors, dim=-1)
+        return vectors, vectors.norm(dim=-1).clamp(min=1e-12)
 
     def forward(self, teacher_relations: Tensor, cross_relations: Tensor) -> Tensor:
         """Scores of relation vectors as they are, without centring: (..., dim), (..., dim) -> (...), in [-1, 1]."""

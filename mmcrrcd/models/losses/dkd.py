@@ -36,7 +36,7 @@ class DKDLoss(nn.Module):
     Args:
         alpha: weight of the target class against the rest.
         beta: weight of the other classes among themselves; published for CIFAR-100: 2 (resnet56 -> resnet20, resnet110 ->
-            resnet32), 6 (wrn_40_2 and vgg13 as teachers), else 8.
+            resnet32), 6 (vgg13, and wrn_40_2 for a WRN, as teachers), else 8.
         temperature: T.
     """
 

@@ -22,10 +22,15 @@ class FeatureRelation(nn.Module):
         self.phi_j = nn.Linear(other_width, dim)
         self.phi = nn.Linear(dim, dim)
 
-    def hidden(self, anchors: Tensor, others: Tensor) -> Tensor:
-        """ReLU(phi_i x - phi_j y): (A, Dx), (N, Dy) -> (A, N, dim). Each row is projected once."""
-        return F.relu(self.phi_i(anchors)[:, None] - self.phi_j(others)[None], inplace=True)
+    def project(self, anchors: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+        """phi_i x and -phi_j y, each row once: (A, Dx), (N, Dy) -> (A, dim), (N, dim)."""
+        return self.phi_i(anchors), -self.phi_j(others)
+
+    @staticmethod
+    def hidden(anchors: Tensor, others: Tensor) -> Tensor:
+        """ReLU(phi_i x - phi_j y) of every anchor and every other, :meth:`project`-ed: (A, dim), (N, dim) -> (A, N, dim)."""
+        return F.relu(anchors[:, None] + others, inplace=True)
 
     def forward(self, anchors: Tensor, others: Tensor) -> Tensor:
         """Relation of every anchor to every other: (A, Dx), (N, Dy) -> (A, N, dim)."""
-        return self.phi(self.hidden(anchors, others))
+        return self.phi(self.hidden(*self.project(anchors, others)))

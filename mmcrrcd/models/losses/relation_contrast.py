@@ -13,7 +13,7 @@ from mmcrrcd.models.memory import EmbeddingQueue
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, Stream
 
-from .critic import RelationCritic
+from .critic import Projected, RelationCritic
 from .relation import FeatureRelation
 
 # Peak memory is anchors at once x ((batch + negatives) x dim + batch x negatives). So many are taken at once and kept for the
@@ -127,14 +127,16 @@ class RelationContrastLoss(nn.Module):
             # The mean is that of the whole batch, so the relations of all of it are needed; and so are their gradients.
             batch_t, batch_s, own = everyone, torch.cat(all_gather_with_gradient(student.embedding.contiguous())), place
         # A copy: the backward pass needs these negatives, and the queue moves on before it.
-        samples = (batch_s, torch.cat([batch_t, others]), own)
-        if self.normalizer == 'batch' and not self._offset_known and full:
-            self._set_offset(anchors, valid, samples, use)
-        total, shown = 0, 0
+        teacher, cross = self.project(anchors, batch_s, torch.cat([batch_t, others]))
         size = KEPT if len(anchors) <= KEPT else CHUNK
-        pieces = list(zip(anchors.split(size), valid.split(size), strict=True))
-        for some, their_valid in pieces:
-            inputs = (some, their_valid, samples, use)
+        pieces = [(teacher._replace(anchors=of_teacher), cross._replace(anchors=of_cross), their_valid) for
+                  of_teacher, of_cross, their_valid in zip(teacher.anchors.split(size), cross.anchors.split(size),
+                                                           valid.split(size), strict=True)]
+        if self.normalizer == 'batch' and not self._offset_known and full:
+            self._set_offset(pieces, own, use)
+        total, shown = 0, 0
+        for piece in pieces:
+            inputs = (*piece, own, use)
             part, scores = (checkpoint(self._part, *inputs, use_reentrant=False, preserve_rng_state=False) if len(pieces) > 1
                             else self._part(*inputs))
             total, shown = total + part, shown + scores
@@ -145,19 +147,28 @@ class RelationContrastLoss(nn.Module):
         pairs = max(len(anchors) * (len(everyone) - 1), 1)
         return full.float() * total * dist.get_world_size() / pairs
 
-    def scores(self, anchors: Tensor, batch_s: Tensor, teachers: Tensor, own: slice | Tensor = slice(None)):
+    def project(self, anchors: Tensor, batch_s: Tensor, teachers: Tensor) -> tuple[Projected, Projected]:
+        """For :meth:`scores`: ``anchors`` (A, Dt), the student's embeddings of a batch (B, Ds), the teacher's (B + n, Dt) of the
+        batch and then the queue. Each is projected once, however many anchors there are.
+        """
+        return (self.critic.teacher(self.teacher_relation, anchors, teachers),
+                self.critic.cross(self.cross_relation, anchors, batch_s))
+
+    def scores(self, teacher: Projected, cross: Projected, own: slice | Tensor = slice(None)) -> tuple[Tensor, Tensor]:
         """Positive (A, b) and negative (A, b, n) scores of the samples ``own`` (b of them) of a batch of B.
 
-        ``batch_s`` are the student's embeddings (B, Ds), ``teachers`` the teacher's (B + n, Dt): the batch's, then the queue's.
+        Cosines; inner products are divided by the lengths, not the (A, B + n, dim) vectors.
         """
-        teacher = self.critic.teacher(self.teacher_relation, anchors, teachers)
-        cross = self.critic.cross(self.cross_relation, anchors, batch_s)[:, own]
-        positive, negative = teacher[:, :len(batch_s)][:, own], teacher[:, len(batch_s):]
-        return (positive * cross).sum(-1), cross @ negative.transpose(1, 2)
+        (vectors_t, length_t), (vectors_s, length_s) = self.critic.compared(teacher), self.critic.compared(cross)
+        batch = vectors_s.shape[1]
+        vectors_s, length_s = vectors_s[:, own], length_s[:, own]
+        positive = (vectors_t[:, :batch][:, own] * vectors_s).sum(-1) / (length_t[:, :batch][:, own] * length_s)
+        negative = vectors_s @ vectors_t[:, batch:].mT / length_s[..., None] / length_t[:, None, batch:]
+        return positive, negative
 
-    def _part(self, anchors, valid, samples, use) -> tuple[Tensor, Tensor]:
+    def _part(self, teacher, cross, valid, own, use) -> tuple[Tensor, Tensor]:
         """Sum of the loss over the valid pairs of some anchors, and the sums and counts behind ``shown``."""
-        positive, negative = self.scores(anchors, *samples)
+        positive, negative = self.scores(teacher, cross, own)
         loss = contrast(positive, negative, use, self.tau, self._log_offset(use.shape[1]))
         with torch.no_grad():
             counts, used = valid.to(negative), use.to(negative)
@@ -174,15 +185,15 @@ class RelationContrastLoss(nn.Module):
         return log_n + self.log_mean.nan_to_num(neginf=0) if self.normalizer == 'batch' else log_n - math.log(self.num_samples)
 
     @torch.no_grad()
-    def _set_offset(self, anchors, valid, samples, use) -> None:
+    def _set_offset(self, pieces, own, use) -> None:
         """The constant Z: of the first batch that counts, over all processes; once and for all."""
         self._offset_known = True
         if self.log_mean.isfinite():                     # from a checkpoint
             return
-        sums = torch.zeros(2, device=anchors.device, dtype=anchors.dtype)
-        for some, their_valid in zip(anchors.split(CHUNK), valid.split(CHUNK), strict=True):
-            _, negative = self.scores(some, *samples)
-            counted = their_valid[..., None] & use
+        sums = self.log_mean.new_zeros(2)
+        for teacher, cross, valid in pieces:
+            _, negative = self.scores(teacher, cross, own)
+            counted = valid[..., None] & use
             sums += torch.stack([((negative / self.tau).exp() * counted).sum(), counted.sum()])
         dist.all_reduce(sums)
         self.log_mean.copy_((sums[0] / sums[1]).log())
