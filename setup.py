@@ -35,7 +35,7 @@ def mmcv_requirement(folders: list[str] | None = None) -> str:
 def requirements(folders: list[str] | None = None) -> list[str]:
     """Return install_requires: the floors of mmcrrcd/version.py, mmcv in the right form, and what needs no floor."""
     floors = [f'{package}>={floor}' for package, floor in VERSION['FLOORS'].items()]
-    return [*floors, mmcv_requirement(folders), 'matplotlib', 'packaging', 'rich', 'scikit-learn', 'scipy']
+    return [*floors, mmcv_requirement(folders), 'filelock', 'matplotlib', 'packaging', 'rich', 'scikit-learn', 'scipy']
 
 
 class BuildWithMim(build_py):

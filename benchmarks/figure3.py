@@ -5,12 +5,13 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import NamedTuple
 
+import recipes
 import reproduced
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from reproduced import Entry
 
-PAIR = ('resnet56', 'resnet20')
+PAIR = 'resnet56_resnet20'                               # unless another is asked for
 OURS, PAPER = 'tab:blue', 'tab:orange'
 BASELINES = dict(student_alone=('student alone', '0.55'), kd=('KD (1 CE + 0.5 KD)', 'tab:green'))
 READABLE = dict(facecolor='white', edgecolor='none', alpha=0.75, pad=0.5)
@@ -22,7 +23,10 @@ PAPER_TAU = (0.02, 0.30)                                 # from where to where t
 PAPER_SAYS = dict(
     negatives={64: 'no number', 128: 'no number', 256: 'no number', 512: 'chosen; more negatives are better',
                1024: f'+{PAPER_GAIN} over 512'},
-    tau={0.1: 'chosen; 0.08 to 0.1 works well'})
+    tau={0.08: 'works well', 0.1: 'chosen; 0.08 to 0.1 works well'},
+    source={'queue': 'chosen; with negatives of another class +0.25 or more'},
+    sampling={'class': 'chosen; from a queue +0.25 or more'})
+SHAPES = ('negatives', 'tau')                            # drawn in the paper
 
 
 class Sweep(NamedTuple):
@@ -43,7 +47,8 @@ SWEEPS = dict(
         64: 'negatives_64', 128: 'negatives_128', 256: 'negatives_256', 512: 'default', 1024: 'negatives_1024'}),
     source=Sweep('negatives come from', {'queue': 'default', 'batch': 'in_batch'}, False),
     tau=Sweep('temperature τ', {
-        0.02: 'tau_0.02', 0.05: 'tau_0.05', 0.07: 'tau_0.07', 0.1: 'default', 0.2: 'tau_0.2', 0.3: 'tau_0.3'}),
+        0.02: 'tau_0.02', 0.05: 'tau_0.05', 0.07: 'tau_0.07', 0.08: 'tau_0.08', 0.1: 'default', 0.2: 'tau_0.2',
+        0.3: 'tau_0.3'}),
     beta=Sweep('weight β of the relational loss', {
         0.05: 'beta_0.05', 0.2: 'default', 0.5: 'beta_0.5', 1: 'beta_1', 2: 'beta_2'}),
     alpha=Sweep('weight α of KD', {'0': 'alpha_0', '0.5': 'default'}, False),
@@ -62,10 +67,10 @@ def names(sweeps: list[str] | None) -> list[str]:
 
 
 class Curves:
-    """All sweeps with one recipe."""
+    """All sweeps of a pair with one recipe."""
 
-    def __init__(self, recipe: str, records: list[dict]):
-        self.recipe, self.records = recipe, records
+    def __init__(self, recipe: str, records: list[dict], pair: str = PAIR):
+        self.recipe, self.records, self.pair = recipe, records, pair
         self.of = {record['method']: record for record in records}
 
     def ours(self, name: str) -> list[float]:
@@ -73,24 +78,29 @@ class Curves:
         return [seed['last'] for seed in self.of[name]['seeds'].values()] if name in self.of else []
 
     def shown(self) -> dict[str, Sweep]:
-        """The paper's two sweeps, and of the others those with a run beside the default's."""
+        """The paper's two sweeps, of the default pair in any case, and of the others those with a run beside the default's."""
         return {key: sweep for key, sweep in SWEEPS.items()
-                if key in PAPER_SAYS or any(name in self.of for name in sweep.names.values() if name != 'default')}
+                if key in SHAPES and self.pair == PAIR or any(name in self.of for name in sweep.names.values() if name != 'default')}
 
     def title(self) -> str:
-        return f'Figure 3 and further ablations: {" → ".join(PAIR)}. {reproduced.described(self.recipe)}'
+        return f'Figure 3 and further ablations: {" → ".join(recipes.split(self.pair))}. {reproduced.described(self.recipe)}'
+
+    def name(self) -> str:
+        """Of its files, without the suffix."""
+        return '__'.join(['fig3', *([self.pair] if self.pair != PAIR else []), self.recipe])
 
     def notes(self) -> list[str]:
         """What has to be known beside the numbers."""
         notes = ['Test accuracy in percent at the last epoch, mean ± standard deviation of n seeds. All settings '
-                 'but the named one are the default; the critic as printed has the β of the paper, too.',
+                 'but the named one are the default' + ('; the critic as printed has the β of the paper, too.'
+                                                        if 'as_printed' in self.of else '.'),
                  "The paper's Figure 3 is face verification on LFW, so its values are not comparable, only its shape. It is a "
                  'picture; shown of it is what the text beside it says, nothing is read off the curves.']
         return notes + reproduced.training_notes(self.records)
 
     def markdown(self, folder: str = '') -> str:
         """Picture and table; ``folder`` is where the picture is, seen from the page."""
-        lines = [f'### {self.title()}', '', f'![accuracy over the settings]({folder}fig3__{self.recipe}.png)', '',
+        lines = [f'### {self.title()}', '', f'![accuracy over the settings]({folder}{self.name()}.png)', '',
                  '| setting | value | ours | the paper, on LFW |', '|---|---|---|---|']
         for key, sweep in self.shown().items():
             for value, name in sweep.names.items():
@@ -101,15 +111,17 @@ class Curves:
 
     def figure(self) -> Figure:
         """A panel for each sweep; under the paper's two is what it says of them."""
-        further = [key for key in self.shown() if key not in ('baselines', *PAPER_SAYS)]
-        rows = [further[i:i + 2] for i in range(0, len(further), 2)]
-        mosaic = [list(PAPER_SAYS), [f'paper {key}' for key in PAPER_SAYS], *([*row, '.'][:2] for row in rows)]
-        figure = Figure(figsize=(10, 5.2 + 3.4 * len(rows)), facecolor='white', layout='constrained')
-        axes = figure.subplot_mosaic(mosaic, height_ratios=[3, 1, *(3 for _ in rows)])
-        for key in (*PAPER_SAYS, *further):
+        shown = [key for key in self.shown() if key != 'baselines']
+        shapes, further = [key for key in SHAPES if key in shown], [key for key in shown if key not in SHAPES]
+        rows, heights = ([shapes, [f'paper {key}' for key in shapes]], [3, 1]) if shapes else ([], [])
+        rows += [further[i:i + 2] for i in range(0, len(further), 2)]
+        heights += [3] * (len(rows) - len(heights))
+        figure = Figure(figsize=(10, 0.6 + 1.15 * sum(heights)), facecolor='white', layout='constrained')
+        axes = figure.subplot_mosaic([[*row, '.'][:2] for row in rows], height_ratios=heights)
+        for key in shown:
             self.draw(SWEEPS[key], axes[key])
-        draw_paper_negatives(axes['paper negatives'])
-        draw_paper_tau(axes['paper tau'])
+        for key in shapes:
+            dict(negatives=draw_paper_negatives, tau=draw_paper_tau)[key](axes[f'paper {key}'])
         handles = {label: handle for panel in axes.values() for handle, label in zip(*panel.get_legend_handles_labels())}
         if handles:
             figure.legend(handles.values(), handles.keys(), loc='outside lower center', ncols=len(handles), frameon=False)
@@ -146,7 +158,7 @@ class Curves:
     def write(self) -> list[Path]:
         """The curves as PNG and the table as Markdown beside the results."""
         reproduced.RESULTS.mkdir(parents=True, exist_ok=True)
-        files = [reproduced.RESULTS / f'fig3__{self.recipe}.{suffix}' for suffix in ('md', 'png')]
+        files = [reproduced.RESULTS / f'{self.name()}.{suffix}' for suffix in ('md', 'png')]
         files[0].write_text(self.markdown(), encoding='utf-8')
         self.figure().savefig(files[1], dpi=150)
         return files
@@ -181,14 +193,16 @@ def draw_paper_tau(axes: Axes) -> None:
     set_values(axes, SWEEPS['tau'])
 
 
-def curves(recipe: str) -> Curves:
-    """The sweeps of one recipe; there may be none yet."""
-    return Curves(recipe, [json.loads(file.read_text()) for file, its in reproduced.files('fig3').items() if its == recipe])
+def curves(recipe: str, pair: str = PAIR) -> Curves:
+    """The sweeps of a pair with one recipe; there may be none yet."""
+    return Curves(recipe, [json.loads(file.read_text()) for file, its in reproduced.files('fig3').items()
+                           if its == recipe and file.stem.split('__')[1] == pair], pair)
 
 
 def all_curves() -> list[Curves]:
-    """Those of each recipe that was run."""
-    return [curves(recipe) for recipe in sorted(set(reproduced.files('fig3').values()))]
+    """Those of each pair and recipe that was run."""
+    found = {(file.stem.split('__')[1], recipe) for file, recipe in reproduced.files('fig3').items()}
+    return [curves(recipe, pair) for pair, recipe in sorted(found)]
 
 
 def markdown() -> str:

@@ -25,6 +25,7 @@ import importlib
 import io
 import json
 import multiprocessing
+import os
 import re
 import sys
 import types
@@ -218,6 +219,7 @@ def cost(case: dict, folder: Path | None, repetitions: int, threads: int) -> dic
 
 def measure(cases: dict[str, list[dict]], peers: dict[str, Path | None], repetitions: int, threads: int) -> dict:
     """Every case once, each in a process of its own, forked from one that has imported everything and computed nothing."""
+    os.environ.setdefault('PYTORCH_NVML_BASED_CUDA_CHECK', '1')          # or imports that look for a GPU make forks useless
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['mmcrrcd.models', 'mmpretrain', 'matplotlib.pyplot'])
     different = {json.dumps(case): case for line in cases.values() for case in line}

@@ -9,6 +9,9 @@ BEST_EPOCH = ('dkd', )                                   # rows that show the be
 NOT_AS_PUBLISHED = dict(
     wcord='the published constants were not at hand, these are ours',
     ekd='the published constants were not at hand, these are ours',
+    skd='the published constants were not at hand, these are ours',
+    horkd='the published constants were not at hand, these are ours',
+    crcd='its gradient relations are of the gradients at the logits, and it runs for 240 epochs, not 250',
     crrcd="with this package's form of the critic and weight of its loss (docs/method.md)")
 
 

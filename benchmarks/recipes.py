@@ -16,6 +16,8 @@ from mmcrrcd.datasets.faces import list_folders, list_images
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 SCHEDULES = ('cifar_240e', 'paper_35e')
 FIRST_SEED = 5
+PAIRS = sorted(path.stem.removesuffix('_cifar100') for path in (CONFIGS / 'crrcd').glob('*_cifar100.py'))
+BASELINES = sorted(path.stem for path in (CONFIGS / 'baselines').glob('*.py'))
 FACES = ('webface', 'lfw')                               # data of configs/face/
 OF_THE_PAIR = ('student', 'teacher', 'teacher_checkpoint', 'data_preprocessor', 'input_size')
 DKD_BETA = dict(resnet56_resnet20=2, resnet110_resnet32=2, wrn40_2_wrn16_2=6, wrn40_2_wrn40_1=6, vgg13_vgg8=6)     # else 8
@@ -41,6 +43,12 @@ class Recipe(NamedTuple):
 def load(path: str) -> Config:
     """A config of configs/ with the names of types in place of the types, so that it can be changed and written."""
     return Config(Config.fromfile(CONFIGS / f'{path}.py').to_dict())
+
+
+def split(pair: str) -> tuple[str, str]:
+    """Teacher and student of a pair of configs/crrcd/ by its name."""
+    teacher = Path(load(f'crrcd/{pair}_cifar100').teacher_config).stem.removesuffix('_cifar100')
+    return teacher, pair.removeprefix(f'{teacher}_')
 
 
 def compose(method: str, pair: tuple[str, str], recipe: Recipe, seed: int = FIRST_SEED) -> Config:

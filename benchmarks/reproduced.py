@@ -108,7 +108,7 @@ class Variant:
         return '_in_' in self.recipe
 
     def entry(self, method: str, pair: tuple[str, str]) -> Entry:
-        exists = '_'.join(pair) in self.paper.rows[method]
+        exists = '_'.join(pair) in self.paper.rows.get(method, {})
         paper = self.paper.rows[method]['_'.join(pair)] if exists and self.pixels == 32 else None
         if method == 'teacher':
             teachers = {record['teacher']['sha256']: record['teacher']['accuracy'] for record in self.records
@@ -119,6 +119,10 @@ class Variant:
         shown = 'best' if method in BEST_EPOCH else 'last'
         ours = [seed[shown] for seed in record['seeds'].values()] if record else []
         return Entry(ours, paper, not self.shortened, exists)
+
+    def methods(self) -> list[str]:
+        """Those of the paper's rows, and further ones that were run."""
+        return list(dict.fromkeys([*self.paper.rows, *(method for method, _ in self.of)]))
 
     def title(self) -> str:
         return f'{self.paper.title}. {described(self.recipe)}'
@@ -135,12 +139,12 @@ class Variant:
         else:
             notes.append("▲ better than the paper's number, ▼ worse; what the paper quotes was trained for 240 epochs.")
         notes.append('† Not as published: ' + '; '.join(f'{label(method)}, {why}' for method, why in NOT_AS_PUBLISHED.items()
-                                                       if method in self.paper.rows) + '.')
+                                                       if method in self.methods()) + '.')
         return notes + training_notes(self.records)
 
     def grid(self) -> list[tuple[str, list[Entry]]]:
         return [(label(method) + (' †' if method in NOT_AS_PUBLISHED else ''),
-                 [self.entry(method, pair) for pair in self.paper.pairs]) for method in self.paper.rows]
+                 [self.entry(method, pair) for pair in self.paper.pairs]) for method in self.methods()]
 
     def markdown(self) -> str:
         heads = ' | '.join(f'{teacher} →<br>{student}' for teacher, student in self.paper.pairs)

@@ -39,6 +39,7 @@ from mmcrrcd.models.networks import look
 from mmcrrcd.registry import DATASETS, MODELS
 
 RESULT = Path(__file__).parent / 'results' / 'step_time.json'
+OF_PEER = 'resnet56_resnet20_cifar100'                  # the pair that the peer's loop trains here
 BATCH, LR = 96, 0.05
 METHODS = {
     'kd': dict(beta=0),
@@ -227,9 +228,10 @@ def measure(args: argparse.Namespace) -> dict:
         peer = Peer(args.peer, args.data_root)
         turns |= {f'peer {method}': lambda m=method: peer.seconds(args, m) for method in ('kd', 'crd')}
     rates = defaultdict(list)
-    for _ in track(range(args.rounds), 'rounds'):
-        for name, turn in turns.items():
-            rates[name].append(BATCH * args.iterations / turn())
+    for i in track(range(args.rounds), 'rounds'):
+        names = list(turns)
+        for name in names[i % len(names):] + names[:i % len(names)]:         # what comes after what changes
+            rates[name].append(BATCH * args.iterations / turns[name]())
     return dict(**about_this_run(), config=args.config, resolution=args.resolution, batch=BATCH, iterations=args.iterations,
                 workers=args.workers, precision='float32' if args.float32 else 'bfloat16', rates=rates)
 
@@ -257,8 +259,8 @@ def table(result: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--config', default='configs/crrcd/resnet56_resnet20_cifar100.py')
-    parser.add_argument('--resolution', type=int, help='pixels the student sees; all 32 by default (the peer always)')
+    parser.add_argument('--config', default=f'configs/crrcd/{OF_PEER}.py')
+    parser.add_argument('--resolution', type=int, help='pixels the student sees (default: all 32)')
     parser.add_argument('--methods', nargs='+', default=list(METHODS), choices=list(METHODS), metavar='METHOD')
     parser.add_argument('--paths', nargs='+', default=['fast', 'stock'], choices=['fast', 'stock'])
     parser.add_argument('--peer', type=Path, help='a checkout of HobbitLong/RepDistiller')
@@ -272,6 +274,8 @@ def main() -> None:
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/step_time'))
     parser.add_argument('--json', type=Path, default=RESULT)
     args = parser.parse_args()
+    if args.peer and (Path(args.config).stem, args.resolution) != (OF_PEER, None):
+        parser.error(f'--peer trains {OF_PEER} at 32 pixels: leave --config and --resolution away')
     if args.threads:
         torch.set_num_threads(args.threads)
     result = measure(args)

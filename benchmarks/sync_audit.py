@@ -33,6 +33,11 @@ def place() -> str:
     return f'{frame.filename}:{frame.lineno}'
 
 
+def is_wait(warning: str) -> bool:
+    """Is this PyTorch's warning of an operation that waits, not that its watch is a prototype?"""
+    return 'called a synchronizing CUDA operation' in warning
+
+
 class WaitingOperations(TorchDispatchMode):
     """Collects in ``found`` the operations that wait for a GPU when their tensors are on one, with their places."""
 
@@ -73,7 +78,7 @@ class AuditHook(Hook):
             return
         if torch.cuda.is_available():
             torch.cuda.set_sync_debug_mode('default')
-            self.waits += [f'{w.message} at {w.filename}:{w.lineno}' for w in self.caught if 'synchroniz' in str(w.message)]
+            self.waits += [f'{w.message} at {w.filename}:{w.lineno}' for w in self.caught if is_wait(str(w.message))]
         else:
             self.waits += self.mode.found
         self.mode.__exit__(None, None, None)

@@ -23,7 +23,7 @@ def values(name: str) -> set:
 
 def test_what_is_compared():
     assert values('num_negatives') == {64, 128, 256, 512, 1024, None}
-    assert values('tau') == {0.02, 0.05, 0.07, 0.1, 0.2, 0.3}
+    assert values('tau') == {0.02, 0.05, 0.07, 0.08, 0.1, 0.2, 0.3}
     assert values('beta') == {0, 0.05, 0.2, 0.5, 1, 2} and values('alpha') == {0, 0.5}
     assert values('dim') == {64, 128, 256}
     assert values('sampling') == {'supervised', 'unsupervised'}

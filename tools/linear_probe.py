@@ -52,6 +52,8 @@ def main() -> None:
     with one_line_errors():
         if args.seeds < 1:
             raise InputError(f'--seeds is a number of classifiers, got {args.seeds}')
+        if args.image_size is not None and args.image_size < 1:
+            raise InputError(f'--image-size is a number of pixels, got {args.image_size}')
         if args.json:
             check_output(args.json)
         network = load_classifier(args.config, args.checkpoint, args.teacher, args.image_size)

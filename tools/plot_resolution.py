@@ -59,7 +59,10 @@ def main() -> None:
                 curves[label].append(accuracy(at, data, f'{label}, {resolution} pixels'))
                 print(f'{label}: {at.path_of(data.images)} pixels, {curves[label][-1]:.2f} %')
     antialias = ', not antialiased' if args.no_antialias and args.interpolation in ('bilinear', 'bicubic') else ''
-    scaled = 'seen as they are' if args.direct else "scaled to each network's size in training, where that was one"
+    scaled = "scaled to each network's size in training, where that was one"
+    if args.direct:
+        restored = [label for label, network in networks.items() if network.reduction.get('restore')]
+        scaled = 'seen as they are' + (f', but scaled up for {", ".join(restored)}' if restored else '')
     name = args.dataset or name_of_test_data(args.run[0][0])
     title = f'{len(data):,} test images ({name}), reduced by {args.interpolation} interpolation{antialias},\n{scaled}'
     result = dict(**about_this_run(), runs=args.run, teacher=args.teacher, dataset=args.dataset or 'of the first config',

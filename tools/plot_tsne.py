@@ -32,7 +32,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--perplexity', type=float, default=30.0)
     parser.add_argument('--seed', type=int, default=5, help='of the choice of images and of t-SNE')
     parser.add_argument('--out', default='tsne.png', metavar='FILE', help='picture; the numbers go beside it as .json')
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.per_class < 2 or args.perplexity <= 0 or args.seed < 0:
+        parser.error('--per-class is 2 or more, --perplexity above 0, --seed 0 or more')
+    return args
 
 
 def choose(data: ImageArrays, names: list[str] | None, per_class: int, seed: int) -> ImageArrays:

@@ -31,12 +31,19 @@ from transfer import TRANSFER_TABLES, TransferResults, TransferTable  # noqa: E4
 
 def chosen(paper: PaperTable | LowTable | TransferTable | FaceTable,
            wanted: list[str] | None) -> list[tuple[str, tuple[str, str]]]:
-    """(method, pair) of each wanted cell, all that the table has by default."""
-    there = {(method, '_'.join(pair)): (method, pair) for method, pair in paper.cells()}
+    """(method, pair) of each wanted cell, all that the table has by default.
+
+    Of the tables of all methods further ones can be wanted than the paper's have, for all of their pairs.
+    """
+    cells, methods = paper.cells(), paper.methods()
+    if wanted and isinstance(paper, PaperTable):
+        methods = list(dict.fromkeys([*methods, *recipes.BASELINES]))
+        cells = [(method, pair) for method in methods for pair in paper.pairs]
+    there = {(method, '_'.join(pair)): (method, pair) for method, pair in cells}
     for cell in wanted or []:
         method, _, name = cell.partition('/')
-        if method not in paper.methods():
-            raise InputError(f'--cell {cell}: the table has the methods {", ".join(paper.methods())}; say METHOD/PAIR')
+        if method not in methods:
+            raise InputError(f'--cell {cell}: the table has the methods {", ".join(methods)}; say METHOD/PAIR')
         if (method, name) not in there:
             raise InputError(f'--cell {cell}: {method} has the pairs {", ".join(n for m, n in there if m == method)}')
     return [cell for (method, name), cell in there.items() if not wanted or f'{method}/{name}' in wanted]
@@ -55,6 +62,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--cell', nargs='+', metavar='METHOD/PAIR', help='of a table only these, e.g. crrcd/resnet56_resnet20')
     parser.add_argument('--sweep', nargs='+', choices=figure3.SWEEPS, metavar='SWEEP',
                         help=f'of fig3 only these: {", ".join(figure3.SWEEPS)}')
+    parser.add_argument('--pair', choices=recipes.PAIRS, default=figure3.PAIR, metavar='PAIR',
+                        help=f'of fig3 (default: {figure3.PAIR}): {", ".join(recipes.PAIRS)}')
     parser.add_argument('--seeds', type=positive, default=3, help=f'how many, from {recipes.FIRST_SEED} on (default: 3)')
     parser.add_argument('--schedule', choices=recipes.SCHEDULES,
                         help=f'of tables I, II and IV and fig3 (default: {recipes.SCHEDULES[0]})')
@@ -80,7 +89,7 @@ def wanted_cells(args: argparse.Namespace, recipe: recipes.Recipe, console: Cons
         return list({cell.file: cell for cell in cells}.values())        # a student alone stands once for each of its teachers
     points = []
     for name in figure3.names(args.sweep):
-        point = Point('fig3', name, figure3.PAIR, recipe, seeds)
+        point = Point('fig3', name, recipes.split(args.pair), recipe, seeds)
         batch = point.cfg.train_dataloader.batch_size
         if (point.cfg.model.get('num_negatives') or batch) >= batch:
             points.append(point)
@@ -134,11 +143,11 @@ def main(argv: list[str] | None = None) -> None:
             raise InputError(f'{args.table} has the schedule {schedule}: leave --schedule away')
         if args.in_step and (faces or args.slurm):
             raise InputError('--in-step is not for faces, and without --slurm')
-        if args.cell and args.table == 'fig3' or args.sweep and args.table != 'fig3':
-            raise InputError('--cell is for tables, --sweep for fig3')
+        if args.cell and args.table == 'fig3' or args.table != 'fig3' and (args.sweep or args.pair != figure3.PAIR):
+            raise InputError('--cell is for tables, --sweep and --pair for fig3')
         failed = [] if args.render else train_cells(args, recipe, console)
         label = recipe.label()
-        results = (figure3.curves(label) if args.table == 'fig3' else
+        results = (figure3.curves(label, args.pair) if args.table == 'fig3' else
                    LowResults.read(args.table, label) if low else
                    TransferResults.read(args.table, label) if args.table in TRANSFER_TABLES else
                    FaceResults.read(args.table, label) if faces else reproduced.variant(args.table, label))

@@ -16,6 +16,7 @@ ablations = {
     'tau_0.02': dict(tau=0.02),
     'tau_0.05': dict(tau=0.05),
     'tau_0.07': dict(tau=0.07),
+    'tau_0.08': dict(tau=0.08),
     'tau_0.2': dict(tau=0.2),
     'tau_0.3': dict(tau=0.3),
     'beta_0.05': dict(beta=0.05),

@@ -1,10 +1,21 @@
 """Published files and archives, fetched when they are missing."""
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from filelock import FileLock
 from mmengine.dist import barrier, is_main_process
 from torchvision.datasets.utils import download_url, extract_archive
+
+
+@contextmanager
+def one_at_a_time(root: Path) -> Iterator[None]:
+    """Trainings of their own that miss the same files take turns in ``root``; who comes later looks whether they are there."""
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / '.download.lock'):
+        yield
 
 
 def fetch(target: Path, url: str, md5: str, download: bool) -> None:
@@ -24,15 +35,23 @@ def fetch(target: Path, url: str, md5: str, download: bool) -> None:
         raise FileNotFoundError(f'{target} is missing; set download=True, or {where}')
     if not target.exists() and is_main_process():
         try:
-            if name == target.name:
-                download_url(url, root, f'{name}.part', md5)
-                os.replace(root / f'{name}.part', target)
-            else:
-                download_url(url, root, name, md5)
-                with TemporaryDirectory(dir=root) as folder:
-                    extract_archive(root / name, folder)
-                    os.replace(Path(folder) / target.name, target)
+            with one_at_a_time(root):
+                if not target.exists():
+                    get(target, url, md5)
         except (OSError, RuntimeError) as error:         # no network, no room, another checksum
             reason = str(getattr(error, 'reason', error)).splitlines()[0]
             raise FileNotFoundError(f'{target} is missing, and {url} cannot be downloaded ({reason}); {where}') from error
     barrier()
+
+
+def get(target: Path, url: str, md5: str) -> None:
+    """Downloads and unpacks what :func:`fetch` is asked for."""
+    root, name = target.parent, url.rsplit('/', 1)[1]
+    if name == target.name:
+        download_url(url, root, f'{name}.part', md5)
+        os.replace(root / f'{name}.part', target)
+    else:
+        download_url(url, root, name, md5)
+        with TemporaryDirectory(dir=root) as folder:
+            extract_archive(root / name, folder)
+            os.replace(Path(folder) / target.name, target)

@@ -14,6 +14,8 @@ from torchvision.datasets.utils import download_and_extract_archive
 from mmcrrcd.errors import InputError
 from mmcrrcd.registry import DATASETS, FUNCTIONS
 
+from .download import one_at_a_time
+
 
 class ImageArrays(Dataset):
     """Images (N, H, W, 3) uint8 RGB with labels (N,).
@@ -128,7 +130,9 @@ class _CIFAR(ImageArrays):
             raise FileNotFoundError(f'{missing[0]} is missing; set download=True, or unpack {official.url} into {root}')
         if missing and is_main_process():
             try:
-                download_and_extract_archive(official.url, str(root), filename=official.filename, md5=official.tgz_md5)
+                with one_at_a_time(root):
+                    if not all(path.is_file() for path in missing):
+                        download_and_extract_archive(official.url, str(root), filename=official.filename, md5=official.tgz_md5)
             except (OSError, RuntimeError, tarfile.TarError) as error:   # no network, no room, another checksum, half a file
                 reason = (str(getattr(error, 'reason', error)) or type(error).__name__).splitlines()[0]
                 raise FileNotFoundError(f'{missing[0]} is missing, and {official.url} cannot be downloaded ({reason}); '

@@ -2,6 +2,8 @@
 import hashlib
 import shutil
 import tarfile
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.error import URLError
 
@@ -48,7 +50,7 @@ def test_a_file_is_fetched_once(site, tmp_path):
     for _ in range(2):
         fetch(target, URL + 'digits.mat', md5(folder / 'digits.mat'), download=True)
     assert target.read_bytes() == b'digits' and fetched == [URL + 'digits.mat']
-    assert [path.name for path in target.parent.iterdir()] == ['digits.mat']
+    assert sorted(path.name for path in target.parent.iterdir()) == ['.download.lock', 'digits.mat']
 
 
 def test_an_archive_is_fetched_and_unpacked(site, tmp_path):
@@ -57,7 +59,7 @@ def test_an_archive_is_fetched_and_unpacked(site, tmp_path):
     for _ in range(2):
         fetch(target, URL + 'set.tar.gz', md5(folder / 'set.tar.gz'), download=True)
     assert (target / 'images.bin').read_bytes() == b'images' and fetched == [URL + 'set.tar.gz']
-    assert sorted(path.name for path in target.parent.iterdir()) == ['set', 'set.tar.gz']
+    assert sorted(path.name for path in target.parent.iterdir()) == ['.download.lock', 'set', 'set.tar.gz']
 
 
 def test_an_archive_that_lies_there_needs_no_network(site, tmp_path):
@@ -67,6 +69,22 @@ def test_an_archive_that_lies_there_needs_no_network(site, tmp_path):
     shutil.copy(folder / 'set.tar.gz', target.parent)
     fetch(target, URL + 'set.tar.gz', md5(folder / 'set.tar.gz'), download=True)
     assert (target / 'images.bin').read_bytes() == b'images' and not fetched
+
+
+def test_several_trainings_that_miss_it_fetch_it_once(site, tmp_path):
+    folder, fetched = site
+    target, checksum = tmp_path / 'data' / 'set', md5(folder / 'set.tar.gz')
+    with ThreadPoolExecutor(4) as pool:                  # the lock is of the process's files, so it holds threads, too
+        list(pool.map(lambda _: fetch(target, URL + 'set.tar.gz', checksum, download=True), range(4)))
+    assert fetched == [URL + 'set.tar.gz'] and (target / 'images.bin').read_bytes() == b'images'
+
+
+def test_a_zip_of_the_folder_is_unpacked(site, tmp_path):
+    folder, _ = site
+    with zipfile.ZipFile(folder / 'set.zip', 'w') as archive:
+        archive.write(folder / 'set' / 'images.bin', 'set/images.bin')
+    fetch(tmp_path / 'data' / 'set', URL + 'set.zip', md5(folder / 'set.zip'), download=True)
+    assert (tmp_path / 'data' / 'set' / 'images.bin').read_bytes() == b'images'
 
 
 @pytest.mark.parametrize('name, target', [('digits.mat', 'digits.mat'), ('set.tar.gz', 'set')])

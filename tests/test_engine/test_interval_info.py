@@ -7,7 +7,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub
 
-from benchmarks.sync_audit import WaitingOperations, audit
+from benchmarks.sync_audit import WaitingOperations, audit, is_wait
 from mmcrrcd.engine import FiniteHook, IntervalInfoHook
 from tiny import config, crrcd, train, write_teacher
 
@@ -92,6 +92,11 @@ def test_mmengines_own_hook_waits(tmp_path):
     cfg.default_hooks.runtime_info = dict(type='RuntimeInfoHook')
     hook = audit(cfg, iterations=2)
     assert any('_local_scalar_dense' in wait for wait in hook.waits)
+
+
+def test_pytorchs_word_on_its_own_watch_is_no_wait():
+    assert is_wait('called a synchronizing CUDA operation (Triggered internally at ...)')
+    assert not is_wait('Synchronization debug mode is a prototype feature and does not yet detect all synchronizing operations')
 
 
 def test_the_audit_sees_what_waits():

@@ -180,7 +180,7 @@ def test_any_two_methods_together(both):
     together = build(Distiller, objective=both).train()
     parts = losses(together)
     assert {name for name in parts if name.startswith('loss')} == {'loss_cls', *(f'loss_{name}' for name in both)}
-    for name, settings in both.items():
+    for name in both:
         gradient, = torch.autograd.grad(parts[f'loss_{name}'], together.student.backbone.stem[0].weight, retain_graph=True)
         assert gradient.any() and gradient.isfinite().all()
     name = next(iter(both))                              # the first made: the same weights for the same seed

@@ -216,8 +216,8 @@ def test_the_parts_alone_equal_loops_and_have_their_gradients():
     v = relation(x, y)
     for a in range(2):
         for i in range(3):
-            hidden = [max(p - q, 0) for p, q in zip(linear(relation.phi_i, x[a].tolist()), linear(relation.phi_j, y[i].tolist()))]
-            by_hand = linear(relation.phi, hidden)
+            ours, theirs = linear(relation.phi_i, x[a].tolist()), linear(relation.phi_j, y[i].tolist())
+            by_hand = linear(relation.phi, [max(p - q, 0) for p, q in zip(ours, theirs)])
             assert v[a, i].tolist() == pytest.approx(by_hand, abs=1e-12)
             ours, theirs = unit(linear(critic.h1, by_hand)), unit(linear(critic.h2, other[a, i].tolist()))
             assert critic(v, other)[a, i].item() == pytest.approx(sum(p * q for p, q in zip(ours, theirs)), abs=1e-12)

@@ -181,6 +181,7 @@ RUN, SVHN = ('--run', 'student.py', 'student', 'a'), ('--dataset', 'svhn')
     ('linear_probe.py', ['teacher.pth', 'student', *SVHN], 'teacher.pth is no config: those end in .py, '),
     ('linear_probe.py', ['student.py', 'student', *SVHN, '--resolution', '-3'], 'resolution is a number of pixels'),
     ('linear_probe.py', ['student.py', 'student', *SVHN, '--resolution', '0'], 'resolution is a number of pixels'),
+    ('linear_probe.py', ['student.py', 'student', *SVHN, '--image-size', '-5'], '--image-size is a number of pixels, got -5'),
     ('plot_tsne.py', [*RUN, *RUN], "two networks are called 'a'"),
     ('plot_tsne.py', [*RUN, '--classes', 'class9', 'class1'], "there is no class 'class9'; the classes are class0, class1, "),
     ('plot_tsne.py', [*RUN, '--classes', 'class1'], '--classes names two or more, got class1 alone'),
@@ -199,6 +200,13 @@ def test_bad_input_is_one_line(tool, name, args, message):
     with pytest.raises(SystemExit) as error:
         tool(name, *args)
     assert str(error.value).startswith(f'error: {message}') and '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('option, value', [('--per-class', 1), ('--perplexity', 0), ('--seed', -1)])
+def test_numbers_that_make_no_map_are_refused(tool, option, value, capsys):
+    with pytest.raises(SystemExit):
+        tool('plot_tsne.py', *RUN, option, value)
+    assert '--per-class is 2 or more, --perplexity above 0, --seed 0 or more' in capsys.readouterr().err
 
 
 def test_scikit_learn_is_asked_for(tool, monkeypatch):

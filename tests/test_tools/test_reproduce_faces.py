@@ -101,7 +101,7 @@ def test_missing_data_is_one_line_before_any_training(name, missing, tmp_path, m
 @pytest.mark.parametrize('command, message', [
     (['--schedule', 'paper_35e'], 'table5 is of 16 pixels with the schedule face_35e: leave --schedule and --resolution away'),
     (['--resolution', '8'], 'leave --schedule and --resolution away'),
-    (['--sweep', 'tau'], '--cell is for tables, --sweep for fig3'),
+    (['--sweep', 'tau'], '--cell is for tables, --sweep and --pair for fig3'),
     (['--cell', 'ekd/iresnet50_resnet18'], 'has the methods student, naive, kd, crd, skd, horkd, crrcd; say'),
     (['--cell', 'kd/resnet18'], 'kd has the pairs iresnet50_resnet18, iresnet50_resnet18_restored'),
 ])

@@ -78,8 +78,8 @@ class CheckInputHook(Hook):
 
     def before_train(self, runner) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        scheduled = [f'the weight of {name} is' for name, weight in
-                     {'the classification loss': model.cls_weight, **model.weights}.items() if isinstance(weight, (list, tuple))]
+        weights = {'the classification loss': model.cls_weight, **model.weights}
+        scheduled = [f'the weight of {name} is' for name, weight in weights.items() if isinstance(weight, (list, tuple))]
         scheduled += [f'{name} has' for name, loss in model.losses.items() if getattr(loss, 'student_from', 0)]
         by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
         if scheduled and not by_epoch:

@@ -148,8 +148,8 @@ class RelationContrastLoss(nn.Module):
         return full.float() * total * dist.get_world_size() / pairs
 
     def project(self, anchors: Tensor, batch_s: Tensor, teachers: Tensor) -> tuple[Projected, Projected]:
-        """For :meth:`scores`: ``anchors`` (A, Dt), the student's embeddings of a batch (B, Ds), the teacher's (B + n, Dt) of the
-        batch and then the queue. Each is projected once, however many anchors there are.
+        """For :meth:`scores`: ``anchors`` (A, Dt), the student's embeddings of a batch (B, Ds), the teacher's (B + n, Dt) of
+        the batch and then the queue. Each is projected once, however many anchors there are.
         """
         return (self.critic.teacher(self.teacher_relation, anchors, teachers),
                 self.critic.cross(self.cross_relation, anchors, batch_s))
