@@ -79,8 +79,8 @@ class Curves:
 
     def shown(self) -> dict[str, Sweep]:
         """The paper's two sweeps, of the default pair in any case, and of the others those with a run beside the default's."""
-        return {key: sweep for key, sweep in SWEEPS.items()
-                if key in SHAPES and self.pair == PAIR or any(name in self.of for name in sweep.names.values() if name != 'default')}
+        return {key: sweep for key, sweep in SWEEPS.items() if key in SHAPES and self.pair == PAIR
+                or any(name in self.of for name in sweep.names.values() if name != 'default')}
 
     def title(self) -> str:
         return f'Figure 3 and further ablations: {" → ".join(recipes.split(self.pair))}. {reproduced.described(self.recipe)}'
