@@ -3,12 +3,15 @@
 ``python tools/plot_resolution.py --run CONFIG CHECKPOINT CRRCD --teacher TEACHER_CHECKPOINT --out resolution.png``
 """
 import argparse
+import copy
 import json
+from dataclasses import replace
 
 from mmcrrcd.datasets.transforms.resolution_pair import MODES
 from mmcrrcd.engine.launch import one_line_errors, picture_and_numbers
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.errors import InputError
+from mmcrrcd.evaluation.batch_norm import fit_batch_norms
 from mmcrrcd.evaluation.embeddings import (
     NAMED, accuracy, kind, load_runs, named_images, own_images, read_config, test_data,
 )
@@ -27,6 +30,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--resolutions', type=int, nargs='+', default=[8, 12, 16, 20, 24, 28, 32], metavar='PIXELS')
     parser.add_argument('--direct', action='store_true',
                         help='do not scale the reduced images, except for networks that were trained so (restore=True)')
+    parser.add_argument('--batch-norms', action='store_true',
+                        help='one more line for each network trained at several resolutions: with batch norm statistics of the '
+                        'resolution that is shown, as tools/export_student.py --resolution gives it')
     parser.add_argument('--interpolation', choices=MODES, default='bilinear', help='how all images are reduced')
     parser.add_argument('--no-antialias', action='store_true', help='look at the nearest source pixels only')
     parser.add_argument('--out', default='resolution.png', metavar='FILE', help='picture; the numbers go beside it as .json')
@@ -50,7 +56,10 @@ def main() -> None:
             raise InputError(f'--resolutions go from 1 to the {largest} pixels of the images, got {args.resolutions}')
         reduction = dict(interpolation=args.interpolation, antialias=not args.no_antialias)
         resolutions = sorted(args.resolutions)
-        curves = {label: [] for label in networks}
+        configs = {label: config for config, _, label in args.run}
+        several = {label: f'{label}, own batch norms' for label, network in networks.items()
+                   if args.batch_norms and network.resolutions}
+        curves = {name: [] for label in networks for name in (label, *([several[label]] if label in several else []))}
         scale_to = {label: network.side if network.reduction.get('restore') else
                     None if args.direct or network.any_size else network.input_size for label, network in networks.items()}
         for label, network in networks.items():
@@ -58,6 +67,10 @@ def main() -> None:
                 at = network.at(resolution, scale_to[label], restore=False, **reduction)      # scale_to does that
                 curves[label].append(accuracy(at, data, f'{label}, {resolution} pixels'))
                 print(f'{label}: {at.path_of(data.images)} pixels, {curves[label][-1]:.2f} %')
+                if label in several:
+                    at = replace(at, network=copy.deepcopy(network.network))
+                    fit_batch_norms(at.network, read_config(configs[label]), resolution)
+                    curves[several[label]].append(accuracy(at, data, f'{several[label]}, {resolution} pixels'))
     antialias = ', not antialiased' if args.no_antialias and args.interpolation in ('bilinear', 'bicubic') else ''
     scaled = "scaled to each network's size in training, where that was one"
     if args.direct:

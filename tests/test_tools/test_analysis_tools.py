@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from tiny import CLASSES, IMAGES, MEAN, STD, TinyImages, config, crrcd, random_images, train, write_teacher
 
 from mmcrrcd.datasets import ImageArrays, reduce_resolution
 from mmcrrcd.evaluation import embeddings
+from mmcrrcd.evaluation.batch_norm import fit_batch_norms
 from mmcrrcd.evaluation.embeddings import NAMED, accuracy, load_classifier
 from mmcrrcd.evaluation.linear_probe import PROTOCOL
 from mmcrrcd.models.networks import look
@@ -119,6 +121,23 @@ def test_resolution_of_a_network_for_all(tool):
     data, network = TinyImages(seed=1), load_classifier('all.py', 'student')
     assert result['accuracy']['all'] == [accuracy(network.at(side), data, '') for side in (8, 16)]
     assert result['accuracy']['one'] == [accuracy(network.at(side, 8), data, '') for side in (8, 16)]
+
+
+def test_resolution_with_batch_norms_of_each(tool):
+    """A line more, for the network of several resolutions only; the first is what it was without."""
+    text = Path('student.py').read_text()
+    Path('all.py').write_text(text.replace('resolution=8', 'resolution=8, train_resolutions=[8, 16], padding=None, flip=0'))
+    tool('plot_resolution.py', '--run', 'all.py', 'student', 'all', '--run', 'student.py', 'student', 'one', '--batch-norms',
+         '--resolutions', 8, 16, '--out', 'resolution.png')
+    found = json.loads(Path('resolution.json').read_text())['accuracy']
+    assert list(found) == ['all', 'all, own batch norms', 'one']
+    data, cfg, expected = TinyImages(seed=1), Config.fromfile('all.py'), []
+    assert found['all'] == [accuracy(load_classifier('all.py', 'student').at(side), data, '') for side in (8, 16)]
+    for side in (8, 16):
+        network = load_classifier('all.py', 'student').at(side)
+        fit_batch_norms(network.network, cfg, side)
+        expected.append(accuracy(network, data, ''))
+    assert found['all, own batch norms'] == expected
 
 
 @pytest.mark.parametrize('options', [[], ['--direct']])
