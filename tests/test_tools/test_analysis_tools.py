@@ -126,7 +126,7 @@ def test_resolution_of_a_network_for_all(tool):
 def test_resolution_with_batch_norms_of_each(tool):
     """A line more, for the network of several resolutions only; the first is what it was without."""
     text = Path('student.py').read_text()
-    Path('all.py').write_text(text.replace('resolution=8', 'resolution=8, train_resolutions=[8, 16], padding=None, flip=0'))
+    Path('all.py').write_text(text.replace('resolution=8', 'resolution=8, train_resolutions=[8, 16]'))
     tool('plot_resolution.py', '--run', 'all.py', 'student', 'all', '--run', 'student.py', 'student', 'one', '--batch-norms',
          '--resolutions', 8, 16, '--out', 'resolution.png')
     found = json.loads(Path('resolution.json').read_text())['accuracy']
