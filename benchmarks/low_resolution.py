@@ -3,16 +3,20 @@
 
 Every network is tested on small images of other kinds than those of its training, too.
 """
+from functools import cache
 from statistics import mean
 from typing import NamedTuple
 
 import reproduced
+import torch
+from mmengine.analysis import FlopAnalyzer
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from paper_tables import NOT_AS_PUBLISHED
 from reproduced import Entry, MarkdownTable
 
 from mmcrrcd.evaluation.embeddings import Classifier, accuracy, load_classifier, own_images
-from mmcrrcd.registry import DATASETS
+from mmcrrcd.registry import DATASETS, MODELS
 
 SCHEDULE, PIXELS = 'paper_35e', 8                        # of the configs
 METHODS = dict(student='student alone', kd='KD (1 CE + 0.5 KD)', crrcd='CRRCD †')
@@ -74,6 +78,19 @@ def images(cfg: Config) -> dict[str, int]:
     return {name: len(DATASETS.build(loader.dataset)) for name, loader in loaders.items()}
 
 
+@cache
+def multiply_adds(config: str, network: str, pixels: int) -> str:
+    """Millions of them in convolutions and linear layers for an image of so many pixels a side.
+
+    ``config`` is the text of a training's, ``network`` its 'student' or 'teacher'.
+    """
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(Config.fromstring(config, '.py').model[network]).eval()
+    found = FlopAnalyzer(model, torch.zeros(1, 3, pixels, pixels))
+    operators = found.unsupported_ops_warnings(False).uncalled_modules_warnings(False).by_operator()
+    return f'{(operators["conv"] + operators["linear"]) / 1e6:.1f}'
+
+
 def entry(numbers: list[float]) -> str:
     """What stands in a cell."""
     return Entry(numbers, None, False, True).lines()[0]
@@ -90,23 +107,31 @@ class LowResults(MarkdownTable):
                      if record['teacher'] and record['pair'] in pairs}.values())
 
     def rows(self, teacher: str) -> dict[str, list[str]]:
-        """By the name of a row: the accuracies by the reduction, and the minutes of the training."""
+        """By the name of a row: the accuracies by the reduction, millions of multiply-adds, and minutes of the training."""
         scaled = [entry([found['reductions'][name] for found in self.teachers(teacher)]) for name in REDUCTIONS]
-        rows = {'teacher, on small images scaled up': [*scaled, '–']}
+        taught = next((record['config'] for record in self.records if record['teacher']
+                       and record['pair'] in {'_'.join(pair) for pair in self.table.pairs(teacher)}), None)
+        work = multiply_adds(taught, 'teacher', self.table.side) if taught else '–'
+        rows = {'teacher, on small images scaled up': [*scaled, work, '–']}
         for method, title in METHODS.items():
             for pair in self.table.pairs(teacher):
                 record = self.of.get((method, reproduced.pair_name(method, pair)))
                 seeds = list(record['seeds'].values()) if record else []
-                minutes = f'{mean(seed["seconds"] for seed in seeds) / 60:.0f}' if seeds else '–'
-                rows[title + (', scaled up' if pair[1].endswith(RESTORED) else '')] = [
-                    *(entry([seed['reductions'][name] for seed in seeds]) for name in REDUCTIONS), minutes]
+                restored = pair[1].endswith(RESTORED)
+                sees = self.table.side if restored else reproduced.pixels(self.recipe)
+                cost = ['–', '–']
+                if seeds:
+                    minutes = mean(seed['seconds'] for seed in seeds) / 60
+                    cost = [multiply_adds(record['config'], 'student', sees), f'{minutes:.0f}']
+                rows[title + (', scaled up' if restored else '')] = [
+                    *(entry([seed['reductions'][name] for seed in seeds]) for name in REDUCTIONS), *cost]
         return rows
 
     def notes(self) -> list[str]:
         """What has to be known beside the numbers."""
         notes = ['Test accuracy in percent at the last epoch, mean ± standard deviation of n seeds, on test images reduced in '
                  f'these ways; all training is with the first. Scaled up: to {self.table.side} pixels again, bilinearly. '
-                 'Minutes are those of the training, of students in step those of all together.']
+                 'Multiply-adds are those of an image. Minutes are those of the training, of students in step of all together.']
         for train, test in sorted({(seed['images']['train'], seed['images']['test'])
                                    for record in self.records for seed in record['seeds'].values()}):
             notes.append(f'{train:,} training images, {test:,} test images.')
@@ -126,7 +151,7 @@ class LowResults(MarkdownTable):
         for teacher in [name for name in self.table.teachers if self.teachers(name)] or self.table.teachers[:1]:
             full = entry([found['full'] for found in self.teachers(teacher)])
             lines += [f'{teacher} teaches vgg8. On all {self.table.side} pixels the teacher has: {full}.', '',
-                      f'| | {" | ".join(REDUCTIONS)} | minutes |', '|---' * (len(REDUCTIONS) + 2) + '|']
+                      f'| | {" | ".join(REDUCTIONS)} | M multiply-adds | minutes |', '|---' * (len(REDUCTIONS) + 3) + '|']
             lines += [f'| {name} | {" | ".join(cells)} |' for name, cells in self.rows(teacher).items()]
             lines.append('')
         return '\n'.join([*lines, *(f'{note}  ' for note in self.notes()), ''])

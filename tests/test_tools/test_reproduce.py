@@ -512,6 +512,10 @@ def test_small_images_are_tested_in_all_ways(tiny_table, monkeypatch, capsys):
         ('teacher, on small images scaled up', area[0]), ('student alone', area[1]), ('student alone, scaled up', area[2]),
         ('KD (1 CE + 0.5 KD)', 'not run'), ('KD (1 CE + 0.5 KD), scaled up', 'not run'), ('CRRCD †', area[3]),
         ('CRRCD †, scaled up', 'not run')]
+    work = {row[1]: row[7] for row in rows[1:]}
+    assert float(work['student alone, scaled up']) > 10 * float(work['student alone']) > 0
+    assert work['student alone'] == work['CRRCD †'] and work['KD (1 CE + 0.5 KD)'] == '–'
+    assert float(work['teacher, on small images scaled up']) > 0
 
     def never(*args):
         raise AssertionError('the teacher is tested again')
@@ -520,6 +524,12 @@ def test_small_images_are_tested_in_all_ways(tiny_table, monkeypatch, capsys):
     reproduce.main([*command, 'kd/vgg8_vgg8'])
     kd = json.loads((folder / f'kd__vgg8_vgg8__{label}.json').read_text())
     assert kd['teacher'] == crrcd['teacher']
+
+
+def test_multiply_adds_are_those_of_the_networks():
+    text = compose('crrcd', ('vgg8', 'vgg8'), Recipe()).pretty_text
+    assert low_resolution.multiply_adds(text, 'student', 32) == '96.2'   # as published
+    assert low_resolution.multiply_adds(text, 'teacher', 8) == '6.1'
 
 
 @DATASETS.register_module()
