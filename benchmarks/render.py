@@ -18,6 +18,7 @@ import precision
 import probes
 import reproduced
 import results
+import step_parts
 import step_time
 from face_tables import FaceResults
 from low_resolution import LowResults
@@ -46,6 +47,7 @@ TABLES = {
     'precision': lambda: of_one_run(precision),
     'probes': probes.table,
     'results': results.table,
+    'step_parts': lambda: of_one_run(step_parts),
     'step_time': lambda: of_one_run(step_time),
     'table1': lambda: reproduced.markdown('table1'),
     'table2': lambda: reproduced.markdown('table2'),

@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -158,6 +159,37 @@ def test_data_time_without_a_peer(monkeypatch, tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_parts_of_a_step(monkeypatch, tmp_path, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / 'benchmarks'))
+    import step_parts
+    from mmcrrcd.datasets import CIFAR100Arrays
+    from test_datasets.test_images import write_cifar100
+    rng = np.random.default_rng(0)
+    write_cifar100(tmp_path, rng.integers(256, size=(10_000, 3072), dtype=np.uint8), rng.integers(100, size=10_000).tolist())
+    monkeypatch.setattr(step_parts.DATASETS, 'build', lambda cfg: CIFAR100Arrays(cfg['data_root'], split='test'))
+    monkeypatch.setattr(step_parts, 'BATCH', 8)
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, 'argv', ['step_parts.py', '--data-root', str(tmp_path), '--resolution', '8', '--iterations', '2',
+                                      '--warmup', '1', '--json', str(tmp_path / 'parts.json')])
+    step_parts.main()
+    result = json.loads((tmp_path / 'parts.json').read_text())
+    for parts in (result['seconds'][precision] for precision in ('float32', 'bfloat16')):
+        assert {'teacher', 'student, forward', 'student, backward', 'kd loss', 'rcd loss', 'optimiser'} <= parts.keys()
+        assert all(len(values) == 2 and min(values) > 0 for values in parts.values())
+    rows = [[cell.strip() for cell in line.split('|')[1:-1]] for line in capsys.readouterr().out.splitlines() if line[:1] == '|']
+    shares = [int(row[2].removesuffix(' %')) for row in rows if row[2].endswith('%')]
+    assert len(shares) == 9 and abs(sum(shares) - 100) <= 5
+
+
+def test_the_peer_is_not_compared_with_another_pair(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / 'benchmarks'))
+    import step_time
+    monkeypatch.setattr(sys, 'argv', ['step_time.py', '--peer', 'somewhere', '--config', 'configs/crrcd/vgg13_vgg8_cifar100.py'])
+    with pytest.raises(SystemExit):
+        step_time.main()
+    assert '--peer trains resnet56_resnet20_cifar100 at 32 pixels' in capsys.readouterr().err
+
+
 def test_memory_of_a_classifier(monkeypatch, tmp_path, capsys):
     monkeypatch.syspath_prepend(ROOT / 'benchmarks')
     import classifier_memory

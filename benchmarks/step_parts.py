@@ -1,0 +1,119 @@
+"""Where the time of a training step goes, part by part.
+
+    python benchmarks/step_parts.py
+
+A step of CRRCD on the fast path as the Runner makes it, taken apart. Each part is timed by itself and waits for the device, so
+on a GPU the parts add up to more than a step. Losses are those of embeddings and logits. Networks have random weights; times do
+not depend on them.
+"""
+import argparse
+import json
+from collections import defaultdict
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+import torch
+from environment import about_this_run, conditions
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.optim import build_optim_wrapper
+from rich.progress import track
+from step_time import BATCH, now
+
+from mmcrrcd.models.networks import classification_loss, look
+from mmcrrcd.registry import DATASETS, MODELS
+
+RESULT = Path(__file__).parent / 'results' / 'step_parts.json'
+
+
+def seconds_of(args: argparse.Namespace, amp: bool) -> dict[str, list[float]]:
+    """By the name of a part, for each step."""
+    cfg = Config.fromfile(args.config)
+    cfg.model.teacher_checkpoint = None
+    cfg.model.data_preprocessor.update(resolution=args.resolution)
+    cfg.optim_wrapper.type = 'mmcrrcd.BF16OptimWrapper' if amp else 'OptimWrapper'
+    data = DATASETS.build(cfg.train_dataloader.dataset | dict(data_root=args.data_root))
+    model = MODELS.build(cfg.model)
+    model.to(get_device()).train()
+    model.load_teacher()
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    seconds = defaultdict(list)
+
+    @contextmanager
+    def part(name: str):
+        start = now()
+        yield
+        seconds[name].append(now() - start)
+
+    for _ in track(range(args.warmup + args.iterations), 'steps'):
+        index = torch.randint(len(data), (BATCH,)).tolist()
+        with part('data, crop, flip, reduction'):
+            seen = model.data_preprocessor(data.__getitems__(index), training=True)
+        pair, batch = seen['inputs'], seen['data_samples']
+        with torch.autocast(get_device(), torch.bfloat16, enabled=amp):
+            with part('teacher'):
+                teacher = model.teach(pair.high)
+            with part('student, forward'):
+                student = look(model.student, pair.low)
+        leaves = [x.detach().float().requires_grad_() for x in (student.embedding, student.logits)]
+        seen = student._replace(embedding=leaves[0], logits=leaves[1])
+        total = 0
+        for name, loss in model.losses.items():
+            with part(f'{name} loss'):
+                total = total + loss(seen, teacher, batch)
+        with part('classification loss'):
+            total = total + classification_loss(model.student, seen, batch.labels)
+        wrapper.zero_grad()
+        with part('losses, backward'):
+            total.backward()
+        with part('student, backward'):
+            torch.autograd.backward([student.embedding, student.logits], [leaf.grad for leaf in leaves])
+        with part('optimiser'):
+            wrapper.step()
+    return {name: values[args.warmup:] for name, values in seconds.items()}
+
+
+def measure(args: argparse.Namespace) -> dict:
+    return dict(**about_this_run(), config=args.config, resolution=args.resolution, batch=BATCH, iterations=args.iterations,
+                seconds=dict(float32=seconds_of(args, amp=False), bfloat16=seconds_of(args, amp=True)))
+
+
+def table(result: dict) -> str:
+    """Markdown: milliseconds of each part in both precisions, and its share of their sum."""
+    middle = {precision: {name: 1000 * median(values) for name, values in parts.items()}
+              for precision, parts in result['seconds'].items()}
+    lines = ['| part of a step | ' + ' | '.join(f'{precision}, ms: median (range) | share' for precision in middle) + ' |',
+             '|---' * (1 + 2 * len(middle)) + '|']
+    for name in next(iter(middle.values())):
+        cells = []
+        for precision, parts in middle.items():
+            least, most = (1000 * end(result['seconds'][precision][name]) for end in (min, max))
+            cells += [f'{parts[name]:.1f} ({least:.1f} – {most:.1f})', f'{100 * parts[name] / sum(parts.values()):.0f} %']
+        lines.append(f'| {name} | {" | ".join(cells)} |')
+    sums = ' | '.join(f'{sum(parts.values()):.0f} | ' for parts in middle.values())
+    return '\n'.join([*lines, f'| sum of the medians | {sums} |', '', f'{Path(result["config"]).stem}, the student sees '
+                      f'{result["resolution"] or 32} pixels, batch {result["batch"]}; n = {result["iterations"]}. '
+                      f'{conditions(result)}'])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--config', default='configs/crrcd/resnet56_resnet20_cifar100.py')
+    parser.add_argument('--resolution', type=int, help='pixels the student sees (default: all 32)')
+    parser.add_argument('--data-root', default='data/cifar100')
+    parser.add_argument('--iterations', type=int, default=20)
+    parser.add_argument('--warmup', type=int, default=8, help='steps that do not count; the queue takes six to fill')
+    parser.add_argument('--threads', type=int)
+    parser.add_argument('--json', type=Path, default=RESULT)
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    result = measure(args)
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    args.json.write_text(json.dumps(result, indent=1) + '\n')
+    print(table(result))
+
+
+if __name__ == '__main__':
+    main()
