@@ -3,6 +3,7 @@
 The networks of a pair are built once. The teacher is asked once, and its answers stand in for it; so a method costs a pass of
 the student and the method itself.
 """
+import inspect
 import sys
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from torch.utils._pytree import tree_map_only
 from mmcrrcd.errors import InputError
 from mmcrrcd.models.algorithms.sskd import rotations
 from mmcrrcd.models.networks import ask_for_raw, look
-from mmcrrcd.registry import MODELS
+from mmcrrcd.registry import LOSSES, MODELS
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / 'benchmarks'))
@@ -113,3 +114,16 @@ def test_teaches_the_student_or_is_refused(networks, hub, method, resolution):
             else:
                 assert gradients[stem].any()
     student.backbone.gives_raw = False
+
+
+@pytest.mark.parametrize('loss, constants', [
+    ('KDLoss', dict(temperature=4)), ('DKDLoss', dict(temperature=4, alpha=1, beta=8)),
+    ('CRDLoss', dict(dim=128, num_negatives=16_384, temperature=0.07, momentum=0.5)),
+    ('CRCDLoss', dict(dim=128, num_negatives=500, temperature=0.05, momentum=0.5)),
+    ('RKDLoss', dict(distance=25, angle=50)), ('CCLoss', dict(dim=128)), ('VIDLoss', dict(variance=5, eps=1e-5)),
+    ('ABLoss', dict(margin=1)),
+    ('FTLoss', dict(paraphraser_epochs=30, rate=0.5))])
+def test_constants_are_the_published_ones(loss, constants):
+    """Those that the configs leave to the losses' defaults."""
+    parameters = inspect.signature(LOSSES.get(f'mmcrrcd.{loss}')).parameters
+    assert {name: parameters[name].default for name in constants} == constants

@@ -60,7 +60,11 @@ def build_runner(cfg: Config) -> Runner:
         unknown = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
         if unknown is None:
             raise
-        raise InputError(f'{unknown[1]} has no setting {unknown[2]!r}') from error
+        kind = cfg.model.get('type')
+        kind = MODELS.get(kind) if isinstance(kind, str) else kind
+        bases = [base.__name__ for base in getattr(kind, '__mro__', ())]
+        name = bases[0] if unknown[1] in bases else unknown[1]           # what the config says, not the base that complains
+        raise InputError(f'{name} has no setting {unknown[2]!r}') from error
 
 
 def check_output(file: str | Path) -> None:

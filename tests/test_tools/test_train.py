@@ -143,7 +143,7 @@ atexit.register(lambda: print('at the end:', sum('gloo' in name for name in name
     (['student.py', '--cfg-options', 'model.teacher_checkpoint=None', 'model.num_negatives=8'],
      'the queue holds num_negatives=8 samples, fewer than the batch of 16'),
     (['student.py', '--cfg-options', 'model.teacher_checkpoint=None', 'model.num_negativ=64'],
-     "Distiller has no setting 'num_negativ'"),
+     "CRRCD has no setting 'num_negativ'"),
     (['student.py', '--cfg-options', 'model.teacher_checkpoint=None', 'model.num_negatives=many'],
      "num_negatives is a positive whole number, got 'many'"),
     (['student.py', '--cfg-options', 'model.teacher_checkpoint=None', 'model.alpha=[0,1]'],
