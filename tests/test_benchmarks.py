@@ -176,7 +176,8 @@ def test_parts_of_a_step(monkeypatch, tmp_path, capsys):
     for parts in (result['seconds'][precision] for precision in ('float32', 'bfloat16')):
         assert {'teacher', 'student, forward', 'student, backward', 'kd loss', 'rcd loss', 'optimiser'} <= parts.keys()
         assert all(len(values) == 2 and min(values) > 0 for values in parts.values())
-    rows = [[cell.strip() for cell in line.split('|')[1:-1]] for line in capsys.readouterr().out.splitlines() if line[:1] == '|']
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith('|')]
+    rows = [[cell.strip() for cell in line.split('|')[1:-1]] for line in lines]
     shares = [int(row[2].removesuffix(' %')) for row in rows if row[2].endswith('%')]
     assert len(shares) == 9 and abs(sum(shares) - 100) <= 5
 
@@ -184,7 +185,8 @@ def test_parts_of_a_step(monkeypatch, tmp_path, capsys):
 def test_the_peer_is_not_compared_with_another_pair(monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(ROOT / 'benchmarks'))
     import step_time
-    monkeypatch.setattr(sys, 'argv', ['step_time.py', '--peer', 'somewhere', '--config', 'configs/crrcd/vgg13_vgg8_cifar100.py'])
+    other = 'configs/crrcd/vgg13_vgg8_cifar100.py'
+    monkeypatch.setattr(sys, 'argv', ['step_time.py', '--peer', 'somewhere', '--config', other])
     with pytest.raises(SystemExit):
         step_time.main()
     assert '--peer trains resnet56_resnet20_cifar100 at 32 pixels' in capsys.readouterr().err

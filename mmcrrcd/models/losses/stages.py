@@ -30,7 +30,8 @@ def pair_stages(student: Stream, teacher: Stream) -> list[tuple[int, int]]:
 
     The stem's map is left out, where there is one. Where both networks have as many stages at one reduction these go one
     by one, otherwise the last of each. So networks of one family are paired stage by stage, as in the published code; others
-    by what their maps show of the image, which also holds where the student's image is smaller than the teacher's.
+    by what their maps show of the image, which also holds where the student's image is smaller than the teacher's. VGG is an
+    exception: its fourth pooling is there for 64 pixels only, so of 64 and 8 the student's fourth stage goes with the third.
 
     Raises:
         InputError: no two stages fit, for instance where a network gives no maps.
