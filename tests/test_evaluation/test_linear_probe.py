@@ -1,10 +1,14 @@
 """The linear probe against scikit-learn, and the protocol that it cites."""
+import runpy
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
+from utils import shared_file
 
 from mmcrrcd.evaluation.linear_probe import PROTOCOL, linear_probe
+from mmcrrcd.models import ResNetCIFAR
 
 CLASSES = 4
 SHORT = PROTOCOL | dict(epochs=3)
@@ -43,6 +47,30 @@ def test_agrees_with_logistic_regression_without_penalty(data):
     assert curve[-1] == pytest.approx(100 * exact.score(x_test.numpy(), y_test.numpy()), abs=0.5)
     assert 60 < curve[-1] < 90                           # neither trivial nor hopeless
     np.testing.assert_allclose(probabilities, exact.predict_proba(x_test.numpy()), atol=0.03)
+
+
+def test_agrees_on_embeddings_of_real_images():
+    """Of a network, with the same penalty. Stated tolerance: training loss 2e-3, test accuracy 1 %, 94 % of the answers."""
+    LogisticRegression = pytest.importorskip('sklearn.linear_model').LogisticRegression
+    shared_file('data', 'cifar100', 'test_00.webp')
+    images, labels = runpy.run_path(str(shared_file('data', 'unpack.py')))['cifar100_arrays']('test')
+    few = np.asarray(labels) < 10                        # a thousand images, of ten classes
+    torch.manual_seed(0)
+    network = ResNetCIFAR(20).train()                    # random weights, batch norms of these images
+    with torch.no_grad():
+        x = (torch.from_numpy(np.asarray(images)[few]).permute(0, 3, 1, 2).float() - 120) / 65
+        x, y = network(x)[-1].mean((2, 3)), torch.from_numpy(np.asarray(labels)[few]).long()
+    train, test, penalty = slice(0, 700), slice(700, None), 1e-2
+    exact = LogisticRegression(C=1 / (700 * penalty), tol=1e-8, max_iter=5000).fit(x[train].numpy(), y[train].numpy())
+    least = -np.log(exact.predict_proba(x[train].numpy())[np.arange(700), y[train].numpy()]).mean()
+    settings = PROTOCOL | dict(weight_decay=penalty)
+    classifier, curve = linear_probe(x[train], y[train], x[test], y[test], 10, seed=0, **settings)
+    with torch.no_grad():
+        assert F.cross_entropy(classifier(x[train]), y[train]).item() == pytest.approx(least, abs=2e-3)
+        answers = classifier(x[test]).argmax(1).numpy()
+    assert curve[-1] == pytest.approx(100 * exact.score(x[test].numpy(), y[test].numpy()), abs=1)
+    assert (answers == exact.predict(x[test].numpy())).mean() >= 0.94
+    assert curve[-1] > 20                                # chance is 10
 
 
 def test_a_seed_gives_the_same_numbers_and_leaves_the_global_generator_alone(data):
