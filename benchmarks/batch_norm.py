@@ -14,7 +14,7 @@ from environment import about_this_run, conditions
 from mmengine.config import Config
 
 from mmcrrcd.engine.launch import check_output, one_line_errors
-from mmcrrcd.evaluation.batch_norm import fit_batch_norms
+from mmcrrcd.evaluation.batch_norm import fit_batch_norms, training_images
 from mmcrrcd.evaluation.embeddings import accuracy, load_classifier, own_images
 
 RESULT = Path(__file__).parent / 'results' / 'batch_norm.json'
@@ -22,13 +22,13 @@ RESULT = Path(__file__).parent / 'results' / 'batch_norm.json'
 
 def run(args: argparse.Namespace) -> dict:
     cfg, student = Config.fromfile(args.config), load_classifier(args.config, args.checkpoint)
-    test = own_images(args.config)
+    train, test = training_images(cfg), own_images(args.config)
     as_trained = {name: value.clone() for name, value in student.network.state_dict().items()}
     rows = []
     for resolution in args.resolutions:
         at = student.at(resolution)
         row = dict(resolution=resolution, mixed=accuracy(at, test, f'{resolution} pixels'))
-        fit_batch_norms(student.network, cfg, resolution)
+        fit_batch_norms(student.network, cfg, train, resolution)
         rows.append(row | dict(own=accuracy(at, test, f'{resolution} pixels, their own statistics')))
         student.network.load_state_dict(as_trained)
     return dict(**about_this_run(), rows=rows)

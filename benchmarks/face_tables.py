@@ -6,7 +6,7 @@ Two tables that the paper does not have are of networks trained on LFW: ``lfw`` 
 from typing import NamedTuple
 
 import reproduced
-from paper_tables import label
+from paper_tables import NOT_AS_PUBLISHED, label
 from reproduced import TEACHER_ALONE, Entry, MarkdownTable
 
 PIXELS, SCHEDULE = 16, 'face_35e'
@@ -20,11 +20,6 @@ LFW = {'data/lfw/pairs.txt': "LFW's list of pairs", 'data/lfw/lfw': "LFW's faces
 TRAINING_DATA = {'data/casia_webface': 'CASIA-WebFace', **LFW,
                  'data/tinyface/Training_Set': "TinyFace's training set"}
 NAIVE = 'teacher on 16 pixels scaled up'
-NOT_AS_PUBLISHED = dict(
-    skd='the published weight was not at hand, this one is ours',
-    horkd='the published weight was not at hand, this one is ours',
-    crrcd="with this package's form of the critic and weight of its loss (docs/method.md)")
-
 
 class FaceTable(NamedTuple):
     """What to call, with which data, and which of its numbers stand in the table.

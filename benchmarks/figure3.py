@@ -111,7 +111,7 @@ class Curves:
 
     def figure(self) -> Figure:
         """A panel for each sweep; under the paper's two is what it says of them."""
-        shown = [key for key in self.shown() if key != 'baselines']
+        shown = [key for key in self.shown() if key != 'baselines'] or list(SHAPES)
         shapes, further = [key for key in SHAPES if key in shown], [key for key in shown if key not in SHAPES]
         rows, heights = ([shapes, [f'paper {key}' for key in shapes]], [3, 1]) if shapes else ([], [])
         rows += [further[i:i + 2] for i in range(0, len(further), 2)]

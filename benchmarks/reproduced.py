@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from paper_tables import BEST_EPOCH, NOT_AS_PUBLISHED, PAPER_TABLES, label
 
 TEACHER_ALONE = ('teacher', 'naive')                     # rows of faces that train no student
-COMMITTED = Path(__file__).parent / 'results'
-RESULTS = (COMMITTED if COMMITTED.is_dir() else Path('benchmarks/results')) / 'reproduce'     # installed: where the command is
+HERE = Path(__file__).resolve().parent
+RESULTS = (Path('benchmarks') if '.mim' in HERE.parts else HERE) / 'results' / 'reproduce'    # of a wheel: where the command is
 BETTER, WORSE = '#cfe3f7', '#fbdcc0'                     # blue and orange, of equal weight
 STYLE = f'''body {{ font-family: sans-serif; margin: 2em; overflow-x: auto }}
 table {{ border-collapse: collapse }} th, td {{ border: 1px solid #bbb; padding: .4em .7em; text-align: center }}

@@ -27,56 +27,63 @@ from mmcrrcd.registry import DATASETS, MODELS
 RESULT = Path(__file__).parent / 'results' / 'step_parts.json'
 
 
-def seconds_of(args: argparse.Namespace, amp: bool) -> dict[str, list[float]]:
-    """By the name of a part, for each step."""
-    cfg = Config.fromfile(args.config)
-    cfg.model.teacher_checkpoint = None
-    cfg.model.data_preprocessor.update(resolution=args.resolution)
-    cfg.optim_wrapper.type = 'mmcrrcd.BF16OptimWrapper' if amp else 'OptimWrapper'
-    data = DATASETS.build(cfg.train_dataloader.dataset | dict(data_root=args.data_root))
-    model = MODELS.build(cfg.model)
-    model.to(get_device()).train()
-    model.load_teacher()
-    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
-    seconds = defaultdict(list)
+class Steps:
+    """The steps of a training; ``seconds`` has those of each part, by its name."""
+
+    def __init__(self, args: argparse.Namespace, amp: bool):
+        cfg = Config.fromfile(args.config)
+        cfg.model.teacher_checkpoint = None
+        cfg.model.data_preprocessor.update(resolution=args.resolution)
+        cfg.optim_wrapper.type = 'mmcrrcd.BF16OptimWrapper' if amp else 'OptimWrapper'
+        self.amp, self.seconds = amp, defaultdict(list)
+        self.data = DATASETS.build(cfg.train_dataloader.dataset | dict(data_root=args.data_root))
+        self.model = MODELS.build(cfg.model)
+        self.model.to(get_device()).train()
+        self.model.load_teacher()
+        self.wrapper = build_optim_wrapper(self.model, cfg.optim_wrapper)
 
     @contextmanager
-    def part(name: str):
+    def part(self, name: str):
         start = now()
         yield
-        seconds[name].append(now() - start)
+        self.seconds[name].append(now() - start)
 
-    for _ in track(range(args.warmup + args.iterations), 'steps'):
-        index = torch.randint(len(data), (BATCH,)).tolist()
-        with part('data, crop, flip, reduction'):
-            seen = model.data_preprocessor(data.__getitems__(index), training=True)
+    def step(self) -> None:
+        model, index = self.model, torch.randint(len(self.data), (BATCH,)).tolist()
+        with self.part('data, crop, flip, reduction'):
+            seen = model.data_preprocessor(self.data.__getitems__(index), training=True)
         pair, batch = seen['inputs'], seen['data_samples']
-        with torch.autocast(get_device(), torch.bfloat16, enabled=amp):
-            with part('teacher'):
+        with torch.autocast(get_device(), torch.bfloat16, enabled=self.amp):
+            with self.part('teacher'):
                 teacher = model.teach(pair.high)
-            with part('student, forward'):
+            with self.part('student, forward'):
                 student = look(model.student, pair.low)
         leaves = [x.detach().float().requires_grad_() for x in (student.embedding, student.logits)]
         seen = student._replace(embedding=leaves[0], logits=leaves[1])
         total = 0
         for name, loss in model.losses.items():
-            with part(f'{name} loss'):
+            with self.part(f'{name} loss'):
                 total = total + loss(seen, teacher, batch)
-        with part('classification loss'):
+        with self.part('classification loss'):
             total = total + classification_loss(model.student, seen, batch.labels)
-        wrapper.zero_grad()
-        with part('losses, backward'):
+        self.wrapper.zero_grad()
+        with self.part('losses, backward'):
             total.backward()
-        with part('student, backward'):
+        with self.part('student, backward'):
             torch.autograd.backward([student.embedding, student.logits], [leaf.grad for leaf in leaves])
-        with part('optimiser'):
-            wrapper.step()
-    return {name: values[args.warmup:] for name, values in seconds.items()}
+        with self.part('optimiser'):
+            self.wrapper.step()
 
 
 def measure(args: argparse.Namespace) -> dict:
+    """Both precisions, step by step in turn."""
+    both = dict(float32=Steps(args, amp=False), bfloat16=Steps(args, amp=True))
+    for _ in track(range(args.warmup + args.iterations), 'steps'):
+        for steps in both.values():
+            steps.step()
     return dict(**about_this_run(), config=args.config, resolution=args.resolution, batch=BATCH, iterations=args.iterations,
-                seconds=dict(float32=seconds_of(args, amp=False), bfloat16=seconds_of(args, amp=True)))
+                seconds={precision: {name: values[args.warmup:] for name, values in steps.seconds.items()}
+                         for precision, steps in both.items()})
 
 
 def table(result: dict) -> str:

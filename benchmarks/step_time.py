@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import io
 import json
+import random
 import sys
 import time
 import types
@@ -229,8 +230,7 @@ def measure(args: argparse.Namespace) -> dict:
         turns |= {f'peer {method}': lambda m=method: peer.seconds(args, m) for method in ('kd', 'crd')}
     rates = defaultdict(list)
     for i in track(range(args.rounds), 'rounds'):
-        names = list(turns)
-        for name in names[i % len(names):] + names[:i % len(names)]:         # what comes after what changes
+        for name in random.Random(i).sample(list(turns), len(turns)):        # what comes after what changes
             rates[name].append(BATCH * args.iterations / turns[name]())
     return dict(**about_this_run(), config=args.config, resolution=args.resolution, batch=BATCH, iterations=args.iterations,
                 workers=args.workers, precision='float32' if args.float32 else 'bfloat16', rates=rates)

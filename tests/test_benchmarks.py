@@ -158,7 +158,6 @@ def test_data_time_without_a_peer(monkeypatch, tmp_path, capsys):
     assert data_time.table(result) in capsys.readouterr().out
 
 
-@pytest.mark.slow
 def test_parts_of_a_step(monkeypatch, tmp_path, capsys):
     monkeypatch.syspath_prepend(str(ROOT / 'benchmarks'))
     import step_parts
@@ -192,6 +191,7 @@ def test_the_peer_is_not_compared_with_another_pair(monkeypatch, capsys):
     assert '--peer trains resnet56_resnet20_cifar100 at 32 pixels' in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_memory_of_a_classifier(monkeypatch, tmp_path, capsys):
     monkeypatch.syspath_prepend(ROOT / 'benchmarks')
     import classifier_memory

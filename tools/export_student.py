@@ -21,7 +21,7 @@ from mmpretrain.registry import MODELS
 from mmcrrcd.checkpoint import find_checkpoint, load_network, safe_load
 from mmcrrcd.engine.launch import one_line_errors
 from mmcrrcd.errors import InputError
-from mmcrrcd.evaluation.batch_norm import fit_batch_norms
+from mmcrrcd.evaluation.batch_norm import fit_batch_norms, training_images
 
 PAIR = 'mmcrrcd.ResolutionPair'
 
@@ -105,7 +105,7 @@ def main() -> None:
             raise InputError(f'the student is a {type(network).__name__}, no ImageClassifier: mmpretrain cannot build it')
         load_network(network, checkpoint, 'student')
         if args.resolution is not None:
-            fit_batch_norms(network.to(get_device()), cfg, args.resolution)
+            fit_batch_norms(network.to(get_device()), cfg, training_images(cfg), args.resolution)
             cfg.model.data_preprocessor.resolution = args.resolution
         out = Path(args.out) if args.out else checkpoint.parent / 'student'
         out.mkdir(parents=True, exist_ok=True)

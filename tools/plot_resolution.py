@@ -11,7 +11,7 @@ from mmcrrcd.datasets.transforms.resolution_pair import MODES
 from mmcrrcd.engine.launch import one_line_errors, picture_and_numbers
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.errors import InputError
-from mmcrrcd.evaluation.batch_norm import fit_batch_norms
+from mmcrrcd.evaluation.batch_norm import fit_batch_norms, training_images
 from mmcrrcd.evaluation.embeddings import (
     NAMED, accuracy, kind, load_runs, named_images, own_images, read_config, test_data,
 )
@@ -56,10 +56,13 @@ def main() -> None:
             raise InputError(f'--resolutions go from 1 to the {largest} pixels of the images, got {args.resolutions}')
         reduction = dict(interpolation=args.interpolation, antialias=not args.no_antialias)
         resolutions = sorted(args.resolutions)
-        configs = {label: config for config, _, label in args.run}
-        several = {label: f'{label}, own batch norms' for label, network in networks.items()
-                   if args.batch_norms and network.resolutions}
-        curves = {name: [] for label in networks for name in (label, *([several[label]] if label in several else []))}
+        configs = {label: read_config(config) for config, _, label in args.run
+                   if args.batch_norms and networks[label].resolutions}
+        if args.batch_norms and not configs:
+            raise InputError('--batch-norms is for students trained at several resolutions, and none of these was')
+        seen = {label: training_images(cfg) for label, cfg in configs.items()}
+        own = {label: f'{label}, own batch norms' for label in configs}
+        curves = {name: [] for label in networks for name in (label, own.get(label)) if name}
         scale_to = {label: network.side if network.reduction.get('restore') else
                     None if args.direct or network.any_size else network.input_size for label, network in networks.items()}
         for label, network in networks.items():
@@ -67,10 +70,10 @@ def main() -> None:
                 at = network.at(resolution, scale_to[label], restore=False, **reduction)      # scale_to does that
                 curves[label].append(accuracy(at, data, f'{label}, {resolution} pixels'))
                 print(f'{label}: {at.path_of(data.images)} pixels, {curves[label][-1]:.2f} %')
-                if label in several:
+                if label in own:
                     at = replace(at, network=copy.deepcopy(network.network))
-                    fit_batch_norms(at.network, read_config(configs[label]), resolution)
-                    curves[several[label]].append(accuracy(at, data, f'{several[label]}, {resolution} pixels'))
+                    fit_batch_norms(at.network, configs[label], seen[label], resolution)
+                    curves[own[label]].append(accuracy(at, data, f'{own[label]}, {resolution} pixels'))
     antialias = ', not antialiased' if args.no_antialias and args.interpolation in ('bilinear', 'bicubic') else ''
     scaled = "scaled to each network's size in training, where that was one"
     if args.direct:

@@ -6,7 +6,8 @@ with read_base():
 
 from mmcrrcd.models import CRCDLoss, Distiller, KDLoss
 
-# The last ten epochs are the classification loss's alone, as in the published code (there after 240 epochs of 250).
+# KD and CRCD are off for the last ten epochs, as in the published code (there after 240 of 250). That goes on with a product of
+# KD and the gradients' relations, which is in no formula of the paper and not here.
 model.update(type=Distiller, cls_weight=1, objective=dict(
     kd=dict(type=KDLoss, weight=[(0, 0.9), (230, 0.9), (230, 0)]),
     crcd=dict(type=CRCDLoss, weight=[(0, 1), (230, 1), (230, 0)], num_samples=50_000)))

@@ -62,8 +62,8 @@ def build_runner(cfg: Config) -> Runner:
             raise
         kind = cfg.model.get('type')
         kind = MODELS.get(kind) if isinstance(kind, str) else kind
-        bases = [base.__name__ for base in getattr(kind, '__mro__', ())]
-        name = bases[0] if unknown[1] in bases else unknown[1]           # what the config says, not the base that complains
+        bases = [base.__name__ for base in getattr(kind, '__mro__', ()) if base.__module__.startswith('mmcrrcd.')]
+        name = kind.__name__ if unknown[1] in bases else unknown[1]       # what the config says, not the base that complains
         raise InputError(f'{name} has no setting {unknown[2]!r}') from error
 
 

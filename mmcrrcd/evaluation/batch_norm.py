@@ -6,6 +6,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
+from torch.utils.data import Dataset
 
 from mmcrrcd.engine import seed_all
 from mmcrrcd.errors import InputError
@@ -15,25 +16,30 @@ from mmcrrcd.registry import DATASETS, MODELS
 BATCHES, SIZE = 20, 500
 
 
-def batches(preprocessor: PairPreprocessor, data) -> Iterator[Tensor]:
+def batches(preprocessor: PairPreprocessor, data: Dataset) -> Iterator[Tensor]:
     """What the student sees of BATCHES of SIZE training images."""
     for index in torch.randint(len(data), (BATCHES, SIZE)):
         yield preprocessor(data.__getitems__(index), training=True)['inputs'].low
 
 
-def fit_batch_norms(network: nn.Module, cfg: Config, resolution: int) -> None:
-    """Gives ``network``, the student of ``cfg`` on the device, the statistics of training images at ``resolution``.
-
-    They are those of 20 batches of 500, cropped and mirrored as in the training, the same in each call; the weights stay.
+def training_images(cfg: Config) -> Dataset:
+    """Those of the training of ``cfg``, for :func:`fit_batch_norms`.
 
     Raises:
-        InputError: the training of ``cfg`` was at one resolution, or on a pipeline.
+        InputError: that training was at one resolution, or on a pipeline.
     """
-    settings = cfg.model.get('data_preprocessor') or {}
-    if not settings.get('train_resolutions'):
+    if not (cfg.model.get('data_preprocessor') or {}).get('train_resolutions'):
         raise InputError(f'{cfg.filename} trains at one resolution: batch norm has the statistics of that already')
     if 'pipeline' in cfg.train_dataloader.dataset:
         raise InputError(f'{cfg.filename} trains on a pipeline: the statistics of one resolution are taken from arrays only')
+    return DATASETS.build(cfg.train_dataloader.dataset)
+
+
+def fit_batch_norms(network: nn.Module, cfg: Config, data: Dataset, resolution: int) -> None:
+    """Gives ``network``, the student of ``cfg`` on the device, the statistics of its training images at ``resolution``.
+
+    They are those of 20 batches of 500, cropped and mirrored as in the training, the same in each call; the weights stay.
+    """
     seed_all(0)
-    preprocessor = MODELS.build(settings | dict(train_resolutions=[resolution])).to(get_device())
-    update_bn(batches(preprocessor, DATASETS.build(cfg.train_dataloader.dataset)), network)
+    preprocessor = MODELS.build(cfg.model.data_preprocessor | dict(train_resolutions=[resolution])).to(get_device())
+    update_bn(batches(preprocessor, data), network)

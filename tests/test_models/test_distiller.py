@@ -176,7 +176,7 @@ def test_any_two_losses_together_with_the_method():
     dict(vid=dict(type=VIDLoss), rkd=dict(type=RKDLoss)),
     dict(dkd=dict(type=DKDLoss), crcd=dict(type=CRCDLoss, num_samples=24, num_negatives=8))], ids='-'.join)
 def test_any_two_methods_together(both):
-    """Each has the value that it has alone, and both train the student."""
+    """Both train the student, and the first has the value that it has alone."""
     together = build(Distiller, objective=both).train()
     parts = losses(together)
     assert {name for name in parts if name.startswith('loss')} == {'loss_cls', *(f'loss_{name}' for name in both)}

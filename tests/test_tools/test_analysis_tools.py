@@ -11,7 +11,7 @@ from tiny import CLASSES, IMAGES, MEAN, STD, TinyImages, config, crrcd, random_i
 
 from mmcrrcd.datasets import ImageArrays, reduce_resolution
 from mmcrrcd.evaluation import embeddings
-from mmcrrcd.evaluation.batch_norm import fit_batch_norms
+from mmcrrcd.evaluation.batch_norm import fit_batch_norms, training_images
 from mmcrrcd.evaluation.embeddings import NAMED, accuracy, load_classifier
 from mmcrrcd.evaluation.linear_probe import PROTOCOL
 from mmcrrcd.models.networks import look
@@ -135,7 +135,7 @@ def test_resolution_with_batch_norms_of_each(tool):
     assert found['all'] == [accuracy(load_classifier('all.py', 'student').at(side), data, '') for side in (8, 16)]
     for side in (8, 16):
         network = load_classifier('all.py', 'student').at(side)
-        fit_batch_norms(network.network, cfg, side)
+        fit_batch_norms(network.network, cfg, training_images(cfg), side)
         expected.append(accuracy(network, data, ''))
     assert found['all, own batch norms'] == expected
 
@@ -210,6 +210,7 @@ RUN, SVHN = ('--run', 'student.py', 'student', 'a'), ('--dataset', 'svhn')
     ('plot_tsne.py', [*RUN, '--out', 'folder/map.png'], 'folder/map.json cannot be written: it is a folder'),
     ('linear_probe.py', ['student.py', 'student', *SVHN, '--json', 'student'], 'student cannot be written: it is a folder'),
     ('plot_resolution.py', [*RUN, '--resolutions', '8', '24'], '--resolutions go from 1 to the 16 pixels of the images'),
+    ('plot_resolution.py', [*RUN, '--batch-norms', '--resolutions', '8'], '--batch-norms is for students trained at several'),
     ('plot_resolution.py', [*RUN, *SVHN, '--resolutions', '8'], f'a, 8 pixels knows {CLASSES} classes, the data have 2'),
 ])
 def test_bad_input_is_one_line(tool, name, args, message):
