@@ -11,12 +11,12 @@ def draw_resolution(resolutions: Sequence[int], curves: dict[str, Sequence[float
         resolutions: sides of the images in pixels.
         curves: from the name of a network to its accuracies in percent, one for each resolution.
     """
-    figure = Figure(figsize=(6.5, 4.5), facecolor='white', layout='constrained')
+    figure = Figure(figsize=(6.5, 5), facecolor='white', layout='constrained')
     axes = figure.subplots()
     for name, values in curves.items():
         axes.plot(resolutions, values, marker='o', label=name)
     axes.set(xticks=resolutions, xlabel='resolution of the images (pixels)', ylabel='accuracy (%)', ylim=(0, None))
     axes.set_title(title, fontsize=11)
     axes.grid(alpha=0.3)
-    axes.legend()
+    figure.legend(loc='outside lower center', ncols=2, frameon=False)
     return figure
