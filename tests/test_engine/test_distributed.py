@@ -14,16 +14,17 @@ from mmcrrcd.engine.launch import prepare_processes
 from mmcrrcd.registry import MODELS
 
 STEPS, WORLD, QUEUE = 5, 2, 12                           # a queue that no number of batches fills exactly
-FORMS = (('softmax', None), ('softmax', 'anchor'), ('batch', None), ('batch', 'anchor'), ('none', None))
+FORMS = (('softmax', None, 'supervised'), ('softmax', 'anchor', 'supervised'), ('softmax', 'anchor', 'unsupervised'),
+         ('batch', None, 'supervised'), ('batch', 'anchor', 'supervised'), ('none', None, 'supervised'))
 CASES = list(itertools.product(FORMS, (None, 3, 6)))
 
 
 def steps(teacher, form: tuple, num_anchors: int | None, rank: int = 0, world: int = 1) -> list[dict]:
     """What each of STEPS training steps leaves behind in process ``rank``."""
     torch.manual_seed(0)
-    normalizer, centre = form
+    normalizer, centre, sampling = form
     settings = crrcd(teacher, normalizer=normalizer, centre=centre, num_anchors=num_anchors, num_negatives=QUEUE,
-                     num_samples=1000)
+                     num_samples=1000, sampling=sampling)
     settings['data_preprocessor'].update(padding=None, flip=0)
     model = MODELS.build(settings)
     model.init_weights()

@@ -98,6 +98,18 @@ def test_every_image_size(kind, size):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in backbone.parameters())
 
 
+@pytest.mark.parametrize('size', (8, 16, 32, 64))
+@pytest.mark.parametrize('blocks', (dict(depth=18), dict(depth=50), dict(depth=50, expansion=2)), ids=('18', '50', 'wrn50_2'))
+def test_every_image_size_by_mmpretrains_networks(blocks, size):
+    """A part of their width: ResNet18, ResNet50 and WRN50-2 in the form for CIFAR."""
+    backbone = ResNet_CIFAR(**blocks, stem_channels=8, base_channels=16, out_indices=ALL)
+    images = torch.randn(2, 3, size, size, requires_grad=True)
+    out = backbone(images)
+    assert [tuple(x.shape[2:]) for x in out] == [(size // k, size // k) for k in (1, 2, 4, 8)]
+    sum(x.square().mean() for x in out).backward()
+    assert images.grad.isfinite().all() and all(p.grad is not None for p in backbone.parameters())
+
+
 @pytest.mark.parametrize('size, sides', ((8, [8, 4, 2, 1, 1]), (16, [16, 8, 4, 2, 2]), (32, [32, 16, 8, 4, 4]),
                                          (48, [48, 24, 12, 6, 6]), (64, [64, 32, 16, 8, 4])))
 def test_vgg_pools_a_fourth_time_from_64_pixels_on(size, sides):
