@@ -127,7 +127,7 @@ def test_learning_rates_of_first_stages():
 WEIGHTS = dict(
     kd=(0.1, 0.9, None), fitnet=(1, None, 100), at=(1, None, 1000), sp=(1, None, 3000), cc=(1, None, 0.02), vid=(1, None, 1),
     rkd=(1, None, 1), pkt=(1, None, 30_000), ab=(1, None, 0), ft=(1, None, 200), nst=(1, None, 50), fsp=(1, None, 0),
-    crd=(1, None, 0.8), crcd=(1, 0.9, 0), dkd=(1, None, 1), wcord=(1, None, 1), skd=(1, None, 1), horkd=(1, None, 1))
+    crd=(1, None, 0.8), crcd=(1, 0, 0), dkd=(1, None, 1), wcord=(1, None, 1), skd=(1, None, 1), horkd=(1, None, 1))
 
 
 @pytest.mark.parametrize('method', WEIGHTS)
