@@ -13,14 +13,13 @@ All take turns, several rounds of some batches each. The clock starts after the 
 on a GPU batches go there in the first two. mmpretrain's check of the files is off, too.
 """
 import argparse
-import json
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
 import torch
-from environment import about_this_run, conditions
+from environment import about_this_run, conditions, keep
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import DefaultScope
@@ -106,9 +105,7 @@ def main() -> None:
     if args.quick:
         args.rounds, args.batches = 3, 10
     result = measure(args)
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(json.dumps(result, indent=1) + '\n')
-    print(table(result))
+    keep(result, args.json, table(result))
 
 
 if __name__ == '__main__':

@@ -37,7 +37,7 @@ from statistics import median
 from typing import NamedTuple
 
 import torch
-from environment import about_this_run, conditions
+from environment import about_this_run, conditions, keep
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from mmengine.device import get_device
@@ -319,9 +319,7 @@ def main() -> None:
     peers = dict(rcd=None, crd=args.peer_crd, crcd=args.peer_crcd)
     cases = {'comparison': comparison(peers), **(quick() if args.quick else lines())}
     result = measure(cases, peers, args.repetitions, args.threads)
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(json.dumps(result, indent=1) + '\n')
-    print(table(result))
+    keep(result, args.json, table(result))
 
 
 if __name__ == '__main__':

@@ -9,14 +9,13 @@ answers, which are computed in that precision, too; all see the same images. The
 """
 import argparse
 import contextlib
-import json
 import time
 from pathlib import Path
 from statistics import mean, stdev
 
 import torch
 from critic_forms import BATCH, LR, Prepared, accuracy
-from environment import about_this_run, conditions
+from environment import about_this_run, conditions, keep
 from mmengine.device import get_device
 from mmengine.logging import MessageHub
 from rich.progress import track
@@ -93,9 +92,7 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     result = measure(args)
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(json.dumps(result, indent=1) + '\n')
-    print(table(result))
+    keep(result, args.json, table(result))
 
 
 if __name__ == '__main__':

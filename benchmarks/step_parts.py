@@ -7,14 +7,13 @@ on a GPU the parts add up to more than a step. Losses are those of embeddings an
 not depend on them.
 """
 import argparse
-import json
 from collections import defaultdict
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
 import torch
-from environment import about_this_run, conditions
+from environment import about_this_run, conditions, keep
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.optim import build_optim_wrapper
@@ -117,9 +116,7 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     result = measure(args)
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(json.dumps(result, indent=1) + '\n')
-    print(table(result))
+    keep(result, args.json, table(result))
 
 
 if __name__ == '__main__':

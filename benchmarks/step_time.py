@@ -15,7 +15,6 @@ Networks have random weights; times do not depend on them.
 import argparse
 import contextlib
 import io
-import json
 import random
 import sys
 import time
@@ -27,7 +26,7 @@ from statistics import median
 from unittest import mock
 
 import torch
-from environment import about_this_run, conditions
+from environment import about_this_run, conditions, keep
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.hooks import Hook
@@ -279,9 +278,7 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     result = measure(args)
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(json.dumps(result, indent=1) + '\n')
-    print(table(result))
+    keep(result, args.json, table(result))
 
 
 if __name__ == '__main__':
