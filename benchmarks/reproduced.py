@@ -73,15 +73,20 @@ def pair_name(method: str, pair: tuple[str, str]) -> str:
     return dict(student=pair[1], teacher=pair[0], naive=pair[0]).get(method, '_'.join(pair))
 
 
+def origin(teacher: dict) -> str:
+    """Where a teacher's weights come from: so many epochs here, or the file of others."""
+    return f'of others ({teacher["source"]})' if 'source' in teacher else f'{teacher["epochs"]} epochs'
+
+
 def training_notes(records: list[dict]) -> list[str]:
     """How and where these were trained, and by which teachers."""
     steps = sorted({f'batch {record["batch"]}, learning rate {record["lr"]}, {record["precision"]}' for record in records
                     if record['method'] not in TEACHER_ALONE})
-    different = {(Path(r['teacher']['checkpoint']).name, r['teacher']['epochs'], r['teacher']['sha256'])
+    different = {(Path(r['teacher']['checkpoint']).name, origin(r['teacher']), r['teacher']['sha256'])
                  for r in records if r['teacher']}
     names = [name for name, *_ in different]
-    teachers = sorted(f'{name} {epochs} epochs' + (f' ({checksum}, one of {names.count(name)} different ones)'
-                                                   if names.count(name) > 1 else '') for name, epochs, checksum in different)
+    teachers = sorted(f'{name} {where}' + (f' ({checksum}, one of {names.count(name)} different ones)'
+                                           if names.count(name) > 1 else '') for name, where, checksum in different)
     seeds = [seed for record in records for seed in record['seeds'].values()]
     where = sorted({conditions(seed) for seed in seeds})
     if together := [len(seed['in_step']) for seed in seeds if 'in_step' in seed]:

@@ -52,11 +52,12 @@ def is_trained(teacher: str) -> bool:
 
 @cache
 def about_the_teacher(path: str) -> dict:
-    """Epochs, accuracy after the last (None where there is no log) and checksum of a trained teacher."""
+    """Epochs and accuracy after the last (None where unknown), checksum, and the file it was imported from, of a teacher."""
     file = find_checkpoint(path)
-    epochs = safe_load(file).get('meta', {}).get('epoch')
-    return dict(checkpoint=path, epochs=epochs, accuracy=curve(Path(path)).get(epochs),
-                sha256=hashlib.sha256(file.read_bytes()).hexdigest()[:12])
+    meta = safe_load(file).get('meta', {})
+    about = dict(checkpoint=path, epochs=meta.get('epoch'), accuracy=curve(Path(path)).get(meta.get('epoch')),
+                 sha256=hashlib.sha256(file.read_bytes()).hexdigest()[:12])
+    return about | (dict(source=meta['source']) if 'source' in meta else {})
 
 
 @cache

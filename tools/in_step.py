@@ -20,7 +20,7 @@ from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
 from mmengine.runner import Runner, set_random_seed
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from runs import Run, locked, reached
+from runs import BeingTrained, Run, locked, reached
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -259,7 +259,10 @@ def end_epoch(students: list[Student], epoch: int, tests: DataLoader, console: C
 
 
 def carry_out_in_step(runs: list[Run], folder: Path, console: Console) -> None:
-    """Trains ``runs``, a group after the other; what goes wrong with one ends no others."""
+    """Trains ``runs``, a group after the other; what goes wrong with one ends no others.
+
+    A group that another process is training already is left to it: the same command in a second shell takes the next seed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for run in runs:
         if run.needs and run.needs.failure:
@@ -267,5 +270,9 @@ def carry_out_in_step(runs: list[Run], folder: Path, console: Console) -> None:
     MMLogger.get_instance('in_step').setLevel('WARNING')                 # without a line for each parameter's initialisation
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         for name, group in groups([run for run in runs if not run.failure]).items():
-            with locked(folder / f'{name}.pth'):
-                train_in_step(group, folder / f'{name}.pth', console)
+            try:
+                with locked(folder / f'{name}.pth'):
+                    train_in_step(group, folder / f'{name}.pth', console)
+            except BeingTrained as error:
+                for run in group:
+                    run.failure = str(error)

@@ -53,14 +53,18 @@ def reached(folder: Path) -> int:
     return int(epoch[1]) if epoch else 0
 
 
+class BeingTrained(InputError):
+    """Another process has the training."""
+
+
 @contextmanager
 def locked(training: Path) -> Iterator[None]:
-    """Raises InputError where another process has this training, a folder or the file with its state."""
+    """Raises BeingTrained where another process has this training, a folder or the file with its state."""
     with open(training / 'lock' if training.is_dir() else training.with_suffix('.lock'), 'w') as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(f'{training} is being trained by another process') from None
+            raise BeingTrained(f'{training} is being trained by another process') from None
         yield
 
 

@@ -375,6 +375,19 @@ def test_in_step_an_interrupted_training_goes_on_to_the_same_weights(tiny_table,
     assert [json.loads(row)['step'] for row in rows] == [1, 2, 3, 4] and all('loss_rcd' in row for row in rows)
 
 
+def test_in_step_a_second_process_takes_the_next_seed(tiny_table, monkeypatch):
+    command = [*IN_STEP, 'kd/resnet56_resnet20', 'student/resnet56_resnet20', '--seeds', '2']
+    kill_in_step(command, 1, monkeypatch)
+    first, = Path('work_dirs/reproduce/in_step').rglob('*.pth')
+    with in_step.locked(first), pytest.raises(SystemExit) as error:
+        reproduce.main(command)
+    assert str(error.value).count(f'seed 5: {first} is being trained by another process') == 2
+    result, = Path('results').rglob('kd__*.json')
+    assert list(json.loads(result.read_text())['seeds']) == ['6']
+    reproduce.main(command)                              # and the first goes on where it was
+    assert list(json.loads(result.read_text())['seeds']) == ['6', '5']
+
+
 def test_in_step_a_constant_critic_is_reported(tiny_table, monkeypatch, capsys):
     monkeypatch.setattr(in_step, 'warning_of', lambda positive, negative: critic_watch.warning_of(positive, negative, gap=10))
     reproduce.main([*IN_STEP, 'crrcd/resnet56_resnet20', 'kd/resnet56_resnet20'])

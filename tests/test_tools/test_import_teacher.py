@@ -1,0 +1,126 @@
+"""tools/import_teacher.py: the networks that RepDistiller and pytorch-cifar-models published."""
+import json
+import runpy
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import CLASSES, MEAN, STD, config, network
+
+from mmcrrcd.checkpoint import find_checkpoint, read_network
+from mmcrrcd.registry import MODELS
+
+ROOT = Path(__file__).parents[2]
+NORM = ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')
+
+
+def tool(monkeypatch, *args) -> None:
+    monkeypatch.setattr(sys, 'argv', ['import_teacher.py', *map(str, args)])
+    runpy.run_path(str(ROOT / 'tools' / 'import_teacher.py'), run_name='__main__')
+
+
+def norm(name: str) -> list[str]:
+    return [f'{name}.{part}' for part in NORM]
+
+
+def resnet8() -> list[str]:
+    """The weights of the published class, in the order of its state_dict, as those below."""
+    names = ['conv1.weight', *norm('bn1')]
+    for stage in (1, 2, 3):
+        block = f'layer{stage}.0'
+        names += [f'{block}.conv1.weight', *norm(f'{block}.bn1'), f'{block}.conv2.weight', *norm(f'{block}.bn2')]
+        names += [f'{block}.downsample.0.weight', *norm(f'{block}.downsample.1')] if stage > 1 else []
+    return [*names, 'fc.weight', 'fc.bias']
+
+
+def wrn_10_2() -> list[str]:
+    names = ['conv1.weight']
+    for stage in (1, 2, 3):
+        block = f'block{stage}.layer.0'
+        names += [*norm(f'{block}.bn1'), f'{block}.conv1.weight', *norm(f'{block}.bn2'), f'{block}.conv2.weight',
+                  f'{block}.convShortcut.weight']
+    return [*names, *norm('bn1'), 'fc.weight', 'fc.bias']
+
+
+def vgg8() -> list[str]:
+    blocks = [(f'block{i}.0.weight', f'block{i}.0.bias', *norm(f'block{i}.1')) for i in range(5)]
+    return [*sum(blocks, ()), 'classifier.weight', 'classifier.bias']
+
+
+def classifier(kind: str, channels: int, **settings) -> dict:
+    return network() | dict(backbone=dict(type=f'mmcrrcd.{kind}', **settings),
+                            head=dict(type='mmpretrain.LinearClsHead', num_classes=CLASSES, in_channels=channels))
+
+
+@pytest.mark.parametrize('names, student', [
+    (resnet8, network()),
+    (wrn_10_2, classifier('WRNCIFAR', 128, depth=10, width=2)),
+    (vgg8, classifier('VGGCIFAR', 512, depth=8))])
+def test_every_weight_gets_its_place(names, student, tmp_path):
+    """The order is that of the forward pass in both, but that our wide ResNet has its last norm first."""
+    converted = runpy.run_path(str(ROOT / 'tools' / 'import_teacher.py'))['converted']
+    ours = MODELS.build(student).state_dict()
+    order = sorted(ours, key=lambda key: 1 if key.startswith('backbone.last') else 2 if key.startswith('head') else 0)
+    theirs = dict(zip(names(), (ours[key] for key in order), strict=True))
+    torch.save(dict(model=theirs, epoch=240, accuracy=torch.tensor(72.3)), tmp_path / 'ckpt_epoch_240.pth')
+    checkpoint = converted(tmp_path / 'ckpt_epoch_240.pth', student['backbone']['type'].removeprefix('mmcrrcd.'))
+    assert checkpoint['state_dict'].keys() == ours.keys()
+    assert all(torch.equal(checkpoint['state_dict'][key], value) for key, value in ours.items())
+    assert checkpoint['meta']['epoch'] == 240
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A teacher's config, and a checkpoint of its weights by the published names: bare, as pytorch-cifar-models has them."""
+    preprocessor = dict(type='mmcrrcd.PairPreprocessor', mean=MEAN, std=STD)
+    cfg = config(tmp_path / 'unused', dict(type='mmcrrcd.Distiller', student=network(), data_preprocessor=preprocessor))
+    cfg.dump(tmp_path / 'teacher.py')
+    torch.manual_seed(3)
+    weights = MODELS.build(network()).state_dict()
+    torch.save(dict(zip(resnet8(), weights.values(), strict=True)), tmp_path / 'published.pt')
+    return Namespace(config=tmp_path / 'teacher.py', published=tmp_path / 'published.pt', weights=weights, folder=tmp_path)
+
+
+def test_it_is_tested_and_put_where_students_look(files, monkeypatch, capsys):
+    monkeypatch.chdir(files.folder)
+    tool(monkeypatch, files.published, files.config)
+    folder = Path('work_dirs/teacher')
+    weights = read_network(folder)
+    assert all(torch.equal(weights[key], value) for key, value in files.weights.items())
+    accuracy = json.loads((folder / 'evaluated.json').read_text())['accuracy/top1']
+    assert capsys.readouterr().out.splitlines()[-1] == f'{folder}: {accuracy:.2f} % of the test images'
+    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
+    from cells import about_the_teacher
+    about = about_the_teacher(str(folder))
+    assert about['source'] == 'published.pt' and about['accuracy'] == accuracy and about['epochs'] is None
+    before = find_checkpoint(folder).read_bytes()
+    with pytest.raises(SystemExit, match='has a training already: move it away, or name another --work-dir'):
+        tool(monkeypatch, files.published, files.config)
+    assert find_checkpoint(folder).read_bytes() == before
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ('code has run', )
+
+
+def test_what_is_no_such_checkpoint_is_refused(files, monkeypatch, capsys):
+    folder = files.folder
+    torch.save(dict(model=Evil()), folder / 'evil.pth')
+    torch.save([1, 2], folder / 'list.pth')
+    torch.save(MODELS.build(network((8, 8, 16, 32))).state_dict(), folder / 'other.pth')
+    other = (folder / 'teacher.py').read_text().replace('mmcrrcd.ResNetCIFAR', 'mmpretrain.ResNet_CIFAR')
+    (folder / 'other.py').write_text(other)
+    for file, cfg, message in ((folder / 'nothing.pth', files.config, 'there is no checkpoint'),
+                               (files.published, folder / 'nothing.py', 'there is no config'),
+                               (files.published, folder / 'other.py', 'ResNet_CIFAR has no counterpart'),
+                               (folder / 'evil.pth', files.config, 'is not a checkpoint that can be loaded safely'),
+                               (folder / 'list.pth', files.config, 'holds no dict of weights'),
+                               (folder / 'other.pth', files.config, 'is not a checkpoint of this student: ')):
+        with pytest.raises(SystemExit) as error:
+            tool(monkeypatch, file, cfg, '--work-dir', folder / 'run')
+        assert str(error.value).startswith('error: ') and message in str(error.value) and '\n' not in str(error.value)
+        assert not (folder / 'run' / 'last_checkpoint').exists()
+    assert 'code has run' not in capsys.readouterr().out

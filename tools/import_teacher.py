@@ -1,0 +1,94 @@
+"""Take a CIFAR network that others trained and published as a teacher: ``python tools/import_teacher.py FILE CONFIG``.
+
+For the names that RepDistiller gives the layers of its ResNets, wide ResNets and VGGs, and pytorch-cifar-models those of its
+ResNets. The network is tested first, then put where the students of CONFIG, the teacher's, look for it.
+"""
+import argparse
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+
+from mmcrrcd.checkpoint import check_weights, safe_load
+from mmcrrcd.engine.launch import build_runner, one_line_errors, prepare_processes
+from mmcrrcd.errors import InputError
+
+# Their names and ours. Stages are counted from 1 there and from 0 here; a stage of VGG begins with its pooling here, not there.
+RULES = dict(
+    ResNetCIFAR={r'^conv1\.': 'backbone.stem.0.', r'^bn1\.': 'backbone.stem.1.', r'^layer(\d)\.': 'backbone.stages.{0}.',
+                 r'^fc\.': 'head.fc.'},
+    WRNCIFAR={r'^conv1\.': 'backbone.stem.', r'^bn1\.': 'backbone.last.0.', r'^block(\d)\.layer\.': 'backbone.stages.{0}.',
+              r'\.convShortcut\.': '.shortcut.', r'^fc\.': 'head.fc.'},
+    VGGCIFAR={r'^block0\.': 'backbone.stem.', r'^block(\d)\.(\d)\.': 'backbone.stages.{0}.{1}.', r'^classifier\.': 'head.fc.'})
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Take a CIFAR network that others trained as a teacher.')
+    parser.add_argument('file', help='their checkpoint, e.g. resnet56_vanilla/ckpt_epoch_240.pth')
+    parser.add_argument('config', help="the teacher's config, e.g. configs/teachers/resnet56_cifar100.py")
+    parser.add_argument('--work-dir', help='where it goes (default: work_dirs/<name of the config>)')
+    return parser.parse_args()
+
+
+def renamed(key: str, rules: dict[str, str]) -> str:
+    """Their name of a weight as ours."""
+    for theirs, ours in rules.items():
+        if found := re.search(theirs, key):
+            numbers = [int(number) + shift for number, shift in zip(found.groups(), (-1, 1))]
+            key = key[:found.start()] + ours.format(*numbers) + key[found.end():]
+    return key
+
+
+def converted(file: Path, backbone: str) -> dict:
+    """A checkpoint of this package with the weights in ``file``, one of theirs.
+
+    Raises:
+        InputError: no network of theirs has such a backbone, or the file is not a checkpoint that can be loaded safely.
+    """
+    if backbone not in RULES:
+        raise InputError(f'{backbone} has no counterpart among the networks published for CIFAR: {", ".join(RULES)} have')
+    if not file.is_file():
+        raise FileNotFoundError(f'there is no checkpoint {file}')
+    try:
+        theirs = safe_load(file)
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f'{file} is not a checkpoint that can be loaded safely: {reason}') from error
+    weights = theirs.get('model', theirs) if isinstance(theirs, dict) else None
+    if not isinstance(weights, dict):
+        raise InputError(f'{file} holds no dict of weights')
+    meta = dict(source=file.name, sha256=hashlib.sha256(file.read_bytes()).hexdigest())
+    if 'model' in theirs and isinstance(theirs.get('epoch'), int):
+        meta['epoch'] = theirs['epoch']
+    return dict(state_dict={renamed(key, RULES[backbone]): value for key, value in weights.items()}, meta=meta)
+
+
+def import_teacher(args: argparse.Namespace) -> None:
+    if not Path(args.config).is_file():
+        raise FileNotFoundError(f'there is no config {args.config}')
+    cfg = Config.fromfile(args.config)
+    folder = Path(args.work_dir or f'work_dirs/{Path(args.config).stem}')
+    if (folder / 'last_checkpoint').exists():
+        raise InputError(f'{folder} has a training already: move it away, or name another --work-dir')
+    kind = cfg.model.student.backbone.type
+    checkpoint = converted(Path(args.file), (kind if isinstance(kind, str) else kind.__name__).split('.')[-1])
+    cfg.work_dir = str(folder / 'test')
+    prepare_processes(cfg, 'none')
+    runner = build_runner(cfg)
+    student = runner.model.student
+    check_weights(checkpoint['state_dict'], student.state_dict(), args.file, 'student')
+    student.load_state_dict(checkpoint['state_dict'])
+    accuracy = runner.test()['accuracy/top1']
+    torch.save(checkpoint, folder / 'imported.pth')
+    result = {'step': checkpoint['meta'].get('epoch'), 'accuracy/top1': accuracy}
+    (folder / 'evaluated.json').write_text(json.dumps(result) + '\n')
+    (folder / 'last_checkpoint').write_text('imported.pth')
+    print(f'{folder}: {accuracy:.2f} % of the test images')
+
+
+if __name__ == '__main__':
+    with one_line_errors():
+        import_teacher(parse_args())
