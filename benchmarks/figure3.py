@@ -14,6 +14,7 @@ from reproduced import Entry
 PAIR = 'resnet56_resnet20'                               # unless another is asked for
 OURS, PAPER = 'tab:blue', 'tab:orange'
 BASELINES = dict(student_alone=('student alone', '0.55'), kd=('KD (1 CE + 0.5 KD)', 'tab:green'))
+FAILED = 10                                              # points below the baselines, where a panel ends
 READABLE = dict(facecolor='white', edgecolor='none', alpha=0.75, pad=0.5)
 PAPER_TITLE = 'the paper, on LFW, as far as its text goes'
 # Of Figure 3, which is a picture, these are the numbers in the text beside it (Sec. IV-C).
@@ -132,12 +133,17 @@ class Curves:
         accuracies = {value: self.ours(name) for value, name in sweep.names.items()}
         places = sweep.places
         heights = [mean(ours) if ours else math.nan for ours in accuracies.values()]       # a gap in the line where not run
+        floor = min(map(mean, filter(None, map(self.ours, BASELINES))), default=-math.inf) - FAILED
         errors = [stdev(ours) if len(ours) > 1 else 0 for ours in accuracies.values()]
         if any(accuracies.values()):
-            axes.errorbar(list(places.values()), heights, errors, color=OURS, marker='o', capsize=3,
+            shown = [math.nan if height < floor else height for height in heights]
+            axes.errorbar(list(places.values()), shown, errors, color=OURS, marker='o', capsize=3,
                           linestyle='-' if sweep.ordered else 'none', label='ours, mean ± standard deviation')
         for (value, ours), height in zip(accuracies.items(), heights):
-            if ours:
+            if ours and height < floor:
+                axes.text(places[value], 0.03, f'{height:.2f} ↓\nn = {len(ours)}', transform=axes.get_xaxis_transform(), size=8,
+                          color=OURS, ha='center', va='bottom', bbox=READABLE)
+            elif ours:
                 axes.annotate(f'{height:.2f}\nn = {len(ours)}', (places[value], height), (6, 4), textcoords='offset points',
                               size=7, color='0.3', bbox=READABLE)
             else:

@@ -1,23 +1,31 @@
-"""The main results as a table, a line for the README and curves: the runs of critic_forms.py with ``--purpose results``.
+"""The main results as a table, a line for the README and curves.
 
-Of their forms those count that are the student alone, CRRCD with the package's default settings, with and without its two
-losses, and KD with the weights of configs/baselines/kd.py, which are the field's.
+They come from the runs of critic_forms.py with ``--purpose results`` and from those of ``tools/reproduce.py fig3`` of 30 epochs
+and more. Of their forms those count that are the student alone, CRRCD with the package's default settings, with and without its
+two losses, and KD with the weights of configs/baselines/kd.py, which are the field's.
 """
 import json
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean, stdev
 
+import figure3
 from critic_forms import DEFAULTS, RESULTS
 from environment import conditions
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from mmengine.config import Config
 from paper_tables import PAPER_TABLES
+from reproduced import origin
 
 OWN_KD = f'KD (1 CE + {DEFAULTS["alpha"]} KD)'
 FIELD_CLS_WEIGHT, FIELD_ALPHA = 0.1, 0.9
 FIELD_KD = f'KD ({FIELD_CLS_WEIGHT} CE + {FIELD_ALPHA} KD)'
 METHODS = ('student alone', OWN_KD, FIELD_KD, 'CRRCD without KD', 'CRRCD')
+IN_FIGURE_3 = dict(student_alone='student alone', kd=OWN_KD, alpha_0='CRRCD without KD', default='CRRCD')
+NEEDED = {'student alone', OWN_KD, 'CRRCD'}
+SHORTEST = 30                                            # epochs; sweeps of Figure 3 that are shorter are studies
 IN_THE_PAPER = {'teacher': 'teacher', 'student alone': 'student', FIELD_KD: 'kd', 'CRRCD': 'crrcd'}   # our row -> the paper's
 
 
@@ -39,19 +47,39 @@ def of_the_paper(config: str) -> dict[str, float]:
             if pair in table.rows[row]}
 
 
+def of_critic_forms() -> Iterator[tuple[dict, dict[str, list[float]]]]:
+    """Each run, and its methods' curves: the test accuracies after each epoch."""
+    for file in sorted(RESULTS.glob('*.json')):
+        run = json.loads(file.read_text())
+        if run['purpose'] == 'results':
+            yield run, {method(form['settings']): [row['test'] for row in form['epochs']]
+                        for form in run['forms'].values() if len(form['epochs']) == run['epochs']}
+
+
+def of_figure_3() -> Iterator[tuple[dict, dict[str, list[float]]]]:
+    """The same of each seed."""
+    for sweeps in figure3.all_curves():
+        records = {IN_FIGURE_3[name]: record for name, record in sweeps.of.items() if name in IN_FIGURE_3}
+        if NEEDED <= set(records) and records['CRRCD']['epochs'] >= SHORTEST:
+            about = records['CRRCD']
+            about = about | dict(config=f'{about["pair"]}_cifar100',
+                                 milestones=Config.fromstring(about['config'], '.py').param_scheduler.milestones)
+            for seed, result in about.pop('seeds').items():
+                yield about | result | dict(seed=int(seed)), {
+                    name: record['seeds'][seed]['curve'] for name, record in records.items() if seed in record['seeds']}
+
+
 def groups() -> dict[tuple, dict]:
     """(config, resolution, epochs, teacher) -> curves of each method, one a seed, and the runs they come from."""
     found = defaultdict(lambda: dict(curves=defaultdict(list), runs=[]))
-    for file in sorted(RESULTS.glob('*.json')):
-        run = json.loads(file.read_text())
-        curves = {method(form['settings']): form for form in run['forms'].values() if len(form['epochs']) == run['epochs']}
-        if {'student alone', OWN_KD, 'CRRCD'} <= set(curves) and run['purpose'] == 'results':
+    for run, curves in [*of_critic_forms(), *of_figure_3()]:
+        if NEEDED <= set(curves):
             teacher = run['teacher']['accuracy'], run['teacher']['sha256']
             group = found[Path(run['config']).stem, run['resolution'] or 32, run['epochs'], teacher]
             group['runs'].append(run)
             for name in METHODS:
                 if name in curves:
-                    group['curves'][name].append([row['test'] for row in curves[name]['epochs']])
+                    group['curves'][name].append(curves[name])
     return dict(sorted(found.items()))
 
 
@@ -77,9 +105,10 @@ def table() -> str:
             row(name, [curve[-1] for curve in curves], [max(curve) for curve in curves], len(curves))
         minutes = mean(each['seconds'] for each in group['runs']) / 60
         seeds, steps = (', '.join(map(str, each)) for each in ([r['seed'] for r in group['runs']], run['milestones']))
-        lines += ['', f'Test accuracy in percent. The teacher sees 32 pixels and was trained for {run["teacher"]["epochs"]} '
-                  f'epochs. Batch {run["batch"]}, learning rate {run["lr"]}, x0.1 after epochs {steps}, {run["precision"]}; '
-                  f'seeds {seeds}. {minutes:.0f} minutes for all rows together. {conditions(run)}', '']
+        where = ' '.join(sorted({conditions(each) for each in group['runs']}))
+        lines += ['', f'Test accuracy in percent, mean ± standard deviation over seeds. The teacher sees 32 pixels: '
+                  f'{origin(run["teacher"])}. Batch {run["batch"]}, learning rate {run["lr"]}, x0.1 after epochs {steps}, '
+                  f'{run["precision"]}; seeds {seeds}. {minutes:.0f} minutes for all rows of a seed together. {where}', '']
         parts.append('\n'.join(lines))
     return '\n'.join(parts) or 'No runs yet.'
 
