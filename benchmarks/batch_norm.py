@@ -8,16 +8,15 @@ prints its table.
 """
 import argparse
 import json
-from pathlib import Path
 
-from environment import about_this_run, conditions
+from environment import KEPT, about_this_run, conditions
 from mmengine.config import Config
 
 from mmcrrcd.engine.launch import check_output, one_line_errors
 from mmcrrcd.evaluation.batch_norm import fit_batch_norms, training_images
 from mmcrrcd.evaluation.embeddings import accuracy, load_classifier, own_images
 
-RESULT = Path(__file__).parent / 'results' / 'batch_norm.json'
+RESULT = KEPT / 'batch_norm.json'
 
 
 def run(args: argparse.Namespace) -> dict:

@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
-from environment import about_this_run, conditions
+from environment import KEPT, about_this_run, conditions
 from loss_cost import PeakMemory, mega
 from mmengine.device import get_device
 from mmpretrain.models import LinearClsHead
@@ -23,7 +23,7 @@ from torch import nn
 from mmcrrcd.models import ArcFaceMargin, CosineHead
 from mmcrrcd.registry import MODELS
 
-RESULT = Path(__file__).parent / 'results' / 'classifier_memory.json'
+RESULT = KEPT / 'classifier_memory.json'
 WIDTH, BATCH, STEPS = 512, 128, 3
 CLASSES = (10_575, 85_000)                               # CASIA-WebFace, and the size of cleaned MS-Celeb-1M
 HEADS = {'softmax': dict(type=LinearClsHead), 'ArcFace': dict(type=CosineHead, margin=dict(type=ArcFaceMargin))}

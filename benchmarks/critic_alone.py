@@ -8,11 +8,10 @@ and prints its table; ``--table`` only prints it.
 """
 import argparse
 import json
-from pathlib import Path
 
 import torch
 from critic_forms import Prepared
-from environment import about_this_run, conditions
+from environment import KEPT, about_this_run, conditions
 from mmengine.device import get_device
 from rich.progress import track
 
@@ -21,7 +20,7 @@ from mmcrrcd.models import RelationContrastLoss
 from mmcrrcd.registry import DATASETS
 from mmcrrcd.structures import Batch
 
-RESULT = Path(__file__).parent / 'results' / 'critic_alone.json'
+RESULT = KEPT / 'critic_alone.json'
 STEPS, SHOWN = 300, (75, 300)
 FORMS = {
     'Eq. 10 as printed': dict(normalizer='none', centre=None, num_samples=50_000),

@@ -20,11 +20,12 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import torch
-from environment import about_this_run, conditions
+from environment import KEPT, about_this_run, conditions
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import MessageHub
 from mmengine.registry import DefaultScope
+from reproduced import origin
 
 from mmcrrcd.checkpoint import find_checkpoint, safe_load
 from mmcrrcd.engine import seed_all
@@ -32,7 +33,7 @@ from mmcrrcd.models import CRRCD
 from mmcrrcd.models.networks import look
 from mmcrrcd.registry import DATASETS, MODELS
 
-RESULTS = Path(__file__).parent / 'results' / 'critic_forms'
+RESULTS = KEPT / 'critic_forms'
 BATCH, LR = 96, 0.05
 DROP = 21 / 35                                           # share of the epochs before the first drop of the rate
 DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(CRRCD.__init__).parameters.items()
@@ -82,10 +83,12 @@ class Prepared:
         return MODELS.build({**self.cfg.model, **settings, 'teacher': self.teacher}).to(get_device())
 
     def about_the_teacher(self, images: torch.Tensor, labels: torch.Tensor) -> dict:
-        """Epochs and accuracy of the teacher, which sees the images as they are."""
+        """Epochs and accuracy of the teacher, which sees the images as they are, and the file it was imported from."""
         file = find_checkpoint(self.cfg.model.teacher_checkpoint)
         preprocessor = MODELS.build({**self.cfg.model.data_preprocessor, 'resolution': None}).to(get_device())
-        return dict(epochs=safe_load(file)['meta']['epoch'], sha256=hashlib.sha256(file.read_bytes()).hexdigest()[:12],
+        meta = safe_load(file).get('meta', {})
+        source = dict(source=meta['source'], source_sha256=meta['sha256']) if 'source' in meta else {}
+        return dict(epochs=meta.get('epoch'), **source, sha256=hashlib.sha256(file.read_bytes()).hexdigest()[:12],
                     accuracy=accuracy(lambda x: look(self.teacher, x).logits, preprocessor, images, labels))
 
 
@@ -169,7 +172,7 @@ def table() -> str:
     for file in sorted(RESULTS.glob('*.json')):
         result = json.loads(file.read_text())
         runs_made.append(f'- Seed {result["seed"]}, a teacher of {result["teacher"]["accuracy"]:.2f} %, '
-                         f'{result["teacher"]["epochs"]} epochs: {conditions(result)}')
+                         f'{origin(result["teacher"])}: {conditions(result)}')
         for form, record in result['forms'].items():
             if len(record['epochs']) == result['epochs']:
                 key = (Path(result['config']).stem, result['resolution'] or 32, result['epochs'],

@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from environment import about_this_run, conditions, keep
+from environment import KEPT, about_this_run, conditions, keep
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import DefaultScope
@@ -29,7 +29,7 @@ from step_time import BATCH, AnyCIFAR100, Peer, now, ratio
 
 from mmcrrcd.registry import MODELS
 
-RESULT = Path(__file__).parent / 'results' / 'data_time.json'
+RESULT = KEPT / 'data_time.json'
 SPLIT = 'train'
 
 

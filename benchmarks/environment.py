@@ -4,7 +4,9 @@ from pathlib import Path
 
 from mmcrrcd.environment import about_this_run
 
-__all__ = ['about_this_run', 'conditions', 'keep']
+__all__ = ['KEPT', 'about_this_run', 'conditions', 'keep']
+HERE = Path(__file__).resolve().parent
+KEPT = (Path('benchmarks') if '.mim' in HERE.parts else HERE) / 'results'      # of a wheel: where the command is given
 
 
 def conditions(run: dict) -> str:

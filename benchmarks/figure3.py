@@ -78,6 +78,13 @@ class Curves:
         """The last epoch's accuracies of an ablation, one a seed; none where it was not run."""
         return [seed['last'] for seed in self.of[name]['seeds'].values()] if name in self.of else []
 
+    def scores(self, name: str) -> str:
+        """Of the critic, means over the last epoch and the seeds; they were not kept of all runs."""
+        kept = [seed.get('means', {}) for seed in self.of[name]['seeds'].values()] if name in self.of else []
+        if not kept or not all('score_positive' in means for means in kept):
+            return '–'
+        return ' / '.join(f'{mean(means[key] for means in kept):.2f}' for key in ('score_positive', 'score_negative'))
+
     def shown(self) -> dict[str, Sweep]:
         """The paper's two sweeps, of the default pair in any case, and of the others those with a run beside the default's."""
         return {key: sweep for key, sweep in SWEEPS.items() if key in SHAPES and self.pair == PAIR
@@ -97,17 +104,24 @@ class Curves:
                                                         if 'as_printed' in self.of else '.'),
                  "The paper's Figure 3 is face verification on LFW, so its values are not comparable, only its shape. It is a "
                  'picture; shown of it is what the text beside it says, nothing is read off the curves.']
+        if any(self.ours(name) and mean(self.ours(name)) < self.floor() for name in self.of):
+            notes.append(f'Points more than {FAILED} below the lower baseline stand at the foot of their panel, as numbers.')
         return notes + reproduced.training_notes(self.records)
+
+    def floor(self) -> float:
+        """Where the panels end, so that a setting that fails does not press all others together."""
+        return min((mean(ours) for name in BASELINES if (ours := self.ours(name))), default=-math.inf) - FAILED
 
     def markdown(self, folder: str = '') -> str:
         """Picture and table; ``folder`` is where the picture is, seen from the page."""
         lines = [f'### {self.title()}', '', f'![accuracy over the settings]({folder}{self.name()}.png)', '',
-                 '| setting | value | ours | the paper, on LFW |', '|---|---|---|---|']
+                 '| setting | value | ours | scores of positives / negatives | the paper, on LFW |', '|---|---|---|---|---|']
         for key, sweep in self.shown().items():
             for value, name in sweep.names.items():
                 ours = Entry(self.ours(name), None, False, True).lines()[0]
                 default = ' (default)' if name == 'default' else ''
-                lines.append(f'| {sweep.title} | {value}{default} | {ours} | {PAPER_SAYS.get(key, {}).get(value, "–")} |')
+                paper = PAPER_SAYS.get(key, {}).get(value, '–')
+                lines.append(f'| {sweep.title} | {value}{default} | {ours} | {self.scores(name)} | {paper} |')
         return '\n'.join([*lines, '', *(f'{note}  ' for note in self.notes()), ''])
 
     def figure(self) -> Figure:
@@ -133,14 +147,13 @@ class Curves:
         accuracies = {value: self.ours(name) for value, name in sweep.names.items()}
         places = sweep.places
         heights = [mean(ours) if ours else math.nan for ours in accuracies.values()]       # a gap in the line where not run
-        floor = min(map(mean, filter(None, map(self.ours, BASELINES))), default=-math.inf) - FAILED
         errors = [stdev(ours) if len(ours) > 1 else 0 for ours in accuracies.values()]
         if any(accuracies.values()):
-            shown = [math.nan if height < floor else height for height in heights]
+            shown = [math.nan if height < self.floor() else height for height in heights]
             axes.errorbar(list(places.values()), shown, errors, color=OURS, marker='o', capsize=3,
                           linestyle='-' if sweep.ordered else 'none', label='ours, mean ± standard deviation')
         for (value, ours), height in zip(accuracies.items(), heights):
-            if ours and height < floor:
+            if ours and height < self.floor():
                 axes.text(places[value], 0.03, f'{height:.2f} ↓\nn = {len(ours)}', transform=axes.get_xaxis_transform(), size=8,
                           color=OURS, ha='center', va='bottom', bbox=READABLE)
             elif ours:

@@ -37,7 +37,7 @@ from statistics import median
 from typing import NamedTuple
 
 import torch
-from environment import about_this_run, conditions, keep
+from environment import KEPT, about_this_run, conditions, keep
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from mmengine.device import get_device
@@ -49,7 +49,7 @@ from torch._subclasses import FakeTensor
 from mmcrrcd.models import CRCDLoss, CRDLoss, RelationContrastLoss
 from mmcrrcd.structures import Batch, Stream
 
-RESULT = Path(__file__).parent / 'results' / 'loss_cost.json'
+RESULT = KEPT / 'loss_cost.json'
 WIDTH, DIM = 64, 128
 SECONDS = 60
 DEFAULT = dict(loss='rcd', batch=96, negatives=512, anchors=8, classes=100, images=50_000)

@@ -15,7 +15,7 @@ from statistics import mean, stdev
 
 import torch
 from critic_forms import BATCH, LR, Prepared, accuracy
-from environment import about_this_run, conditions, keep
+from environment import KEPT, about_this_run, conditions, keep
 from mmengine.device import get_device
 from mmengine.logging import MessageHub
 from rich.progress import track
@@ -24,7 +24,7 @@ from mmcrrcd.engine import seed_all
 from mmcrrcd.models.networks import look
 from mmcrrcd.registry import DATASETS
 
-RESULT = Path(__file__).parent / 'results' / 'precision.json'
+RESULT = KEPT / 'precision.json'
 
 
 def autocast(precision: str) -> contextlib.AbstractContextManager:

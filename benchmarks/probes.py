@@ -1,12 +1,11 @@
 """Linear probes of networks trained here: the files of ``tools/linear_probe.py --json`` in results/linear_probe/."""
 import json
-from pathlib import Path
 from statistics import mean
 
-from environment import conditions
+from environment import KEPT, conditions
 from paper_tables import label
 
-RESULTS = Path(__file__).parent / 'results' / 'linear_probe'           # METHOD__PAIR.json
+RESULTS = KEPT / 'linear_probe'           # METHOD__PAIR.json
 
 
 def table() -> str:

@@ -5,13 +5,12 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import NamedTuple
 
-from environment import conditions
+from environment import KEPT, conditions
 from matplotlib.figure import Figure
 from paper_tables import BEST_EPOCH, NOT_AS_PUBLISHED, PAPER_TABLES, label
 
 TEACHER_ALONE = ('teacher', 'naive')                     # rows of faces that train no student
-HERE = Path(__file__).resolve().parent
-RESULTS = (Path('benchmarks') if '.mim' in HERE.parts else HERE) / 'results' / 'reproduce'    # of a wheel: where the command is
+RESULTS = KEPT / 'reproduce'
 BETTER, WORSE = '#cfe3f7', '#fbdcc0'                     # blue and orange, of equal weight
 STYLE = f'''body {{ font-family: sans-serif; margin: 2em; overflow-x: auto }}
 table {{ border-collapse: collapse }} th, td {{ border: 1px solid #bbb; padding: .4em .7em; text-align: center }}
@@ -74,8 +73,10 @@ def pair_name(method: str, pair: tuple[str, str]) -> str:
 
 
 def origin(teacher: dict) -> str:
-    """Where a teacher's weights come from: so many epochs here, or the file of others."""
-    return f'of others ({teacher["source"]})' if 'source' in teacher else f'{teacher["epochs"]} epochs'
+    """Where a teacher's weights come from: so many epochs here, or a file of others."""
+    if 'source' not in teacher:
+        return f'{teacher["epochs"]} epochs'
+    return f'weights of others, {teacher["source"]}, SHA-256 {teacher["source_sha256"][:12]}'
 
 
 def training_notes(records: list[dict]) -> list[str]:

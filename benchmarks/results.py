@@ -19,6 +19,8 @@ from mmengine.config import Config
 from paper_tables import PAPER_TABLES
 from reproduced import origin
 
+from mmcrrcd.errors import InputError
+
 OWN_KD = f'KD (1 CE + {DEFAULTS["alpha"]} KD)'
 FIELD_CLS_WEIGHT, FIELD_ALPHA = 0.1, 0.9
 FIELD_KD = f'KD ({FIELD_CLS_WEIGHT} CE + {FIELD_ALPHA} KD)'
@@ -62,6 +64,10 @@ def of_figure_3() -> Iterator[tuple[dict, dict[str, list[float]]]]:
         records = {IN_FIGURE_3[name]: record for name, record in sweeps.of.items() if name in IN_FIGURE_3}
         if NEEDED <= set(records) and records['CRRCD']['epochs'] >= SHORTEST:
             about = records['CRRCD']
+            if {record['teacher']['sha256'] for record in records.values()} != {about['teacher']['sha256']}:
+                raise InputError(f'the runs of {sweeps.name()} are of several teachers: move some away')
+            if about['teacher']['accuracy'] is None:
+                raise InputError(f'the teacher of {sweeps.name()} was never tested')
             about = about | dict(config=f'{about["pair"]}_cifar100',
                                  milestones=Config.fromstring(about['config'], '.py').param_scheduler.milestones)
             for seed, result in about.pop('seeds').items():
@@ -70,12 +76,13 @@ def of_figure_3() -> Iterator[tuple[dict, dict[str, list[float]]]]:
 
 
 def groups() -> dict[tuple, dict]:
-    """(config, resolution, epochs, teacher) -> curves of each method, one a seed, and the runs they come from."""
+    """(config, resolution, epochs, teacher, recipe) -> curves of each method, one a seed, and the runs they come from."""
     found = defaultdict(lambda: dict(curves=defaultdict(list), runs=[]))
     for run, curves in [*of_critic_forms(), *of_figure_3()]:
         if NEEDED <= set(curves):
             teacher = run['teacher']['accuracy'], run['teacher']['sha256']
-            group = found[Path(run['config']).stem, run['resolution'] or 32, run['epochs'], teacher]
+            recipe = run['batch'], run['lr'], str(run['milestones']), run['precision']
+            group = found[Path(run['config']).stem, run['resolution'] or 32, run['epochs'], teacher, recipe]
             group['runs'].append(run)
             for name in METHODS:
                 if name in curves:
@@ -90,7 +97,7 @@ def spread(values: list[float]) -> str:
 def table() -> str:
     """Markdown: for each pair and resolution a row a method, and the conditions below it."""
     parts = []
-    for (config, resolution, epochs, (accuracy, _)), group in groups().items():
+    for (config, resolution, epochs, (accuracy, _), _), group in groups().items():
         run, paper = group['runs'][0], of_the_paper(config) if resolution == 32 else {}
         lines = [f'### {config}: the student sees {resolution} pixels, {epochs} epochs, a teacher of {accuracy:.1f} %', '',
                  '| | last epoch | best epoch | seeds | paper | difference |', '|---|---|---|---|---|---|']
@@ -106,9 +113,10 @@ def table() -> str:
         minutes = mean(each['seconds'] for each in group['runs']) / 60
         seeds, steps = (', '.join(map(str, each)) for each in ([r['seed'] for r in group['runs']], run['milestones']))
         where = ' '.join(sorted({conditions(each) for each in group['runs']}))
-        lines += ['', f'Test accuracy in percent, mean ± standard deviation over seeds. The teacher sees 32 pixels: '
-                  f'{origin(run["teacher"])}. Batch {run["batch"]}, learning rate {run["lr"]}, x0.1 after epochs {steps}, '
-                  f'{run["precision"]}; seeds {seeds}. {minutes:.0f} minutes for all rows of a seed together. {where}', '']
+        lines += ['', 'Test accuracy in percent, mean ± standard deviation over seeds. '
+                  f'The teacher ({origin(run["teacher"])}) sees 32 pixels. Batch {run["batch"]}, learning rate {run["lr"]}, '
+                  f'x0.1 after epochs {steps}, {run["precision"]}; seeds {seeds}. {minutes:.0f} minutes for all rows of a seed '
+                  f'together. {where}', '']
         parts.append('\n'.join(lines))
     return '\n'.join(parts) or 'No runs yet.'
 
@@ -120,9 +128,11 @@ def headline() -> str:
     columns = [name for name in METHODS if name in trained]
     lines = [f'| CIFAR-100, test accuracy (%) | {" | ".join(columns)} | teacher | epochs | seeds |',
              '|---' * (len(columns) + 4) + '|']
-    for (config, resolution, epochs, (accuracy, _)), group in found.items():
+    for (config, resolution, epochs, (accuracy, _), _), group in found.items():
         curves = group['curves']
         last = [spread([curve[-1] for curve in curves[name]]) if name in curves else '–' for name in columns]
+        last = [text + (f' (n = {len(curves[name])})' if name in curves and len(curves[name]) < len(group['runs']) else '')
+                for text, name in zip(last, columns)]
         lines.append(f'| {" → ".join(config.removesuffix("_cifar100").split("_"))}, the student sees {resolution} pixels '
                      f'| {" | ".join(last)} | {accuracy:.2f} | {epochs} | {len(group["runs"])} |')
     return '\n'.join(lines) if len(lines) > 2 else 'No runs yet.'
@@ -133,7 +143,7 @@ def plot() -> Figure:
     found = groups()
     number = max(len(found), 1)
     figure, panels = plt.subplots(1, number, figsize=(5.5 * number, 4), squeeze=False, layout='constrained')
-    for panel, ((config, resolution, epochs, (accuracy, _)), group) in zip(panels[0], found.items()):
+    for panel, ((config, resolution, epochs, (accuracy, _), _), group) in zip(panels[0], found.items()):
         for colour, name in zip(('0.55', 'tab:blue', 'tab:green', 'tab:orange', 'tab:red'), METHODS):
             for i, curve in enumerate(group['curves'].get(name, [])):
                 panel.plot(range(1, epochs + 1), curve, color=colour, label=None if i else name)

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from environment import about_this_run, conditions, keep
+from environment import KEPT, about_this_run, conditions, keep
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.optim import build_optim_wrapper
@@ -23,7 +23,7 @@ from step_time import BATCH, now
 from mmcrrcd.models.networks import classification_loss, look
 from mmcrrcd.registry import DATASETS, MODELS
 
-RESULT = Path(__file__).parent / 'results' / 'step_parts.json'
+RESULT = KEPT / 'step_parts.json'
 
 
 class Steps:

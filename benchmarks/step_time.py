@@ -26,7 +26,7 @@ from statistics import median
 from unittest import mock
 
 import torch
-from environment import about_this_run, conditions, keep
+from environment import KEPT, about_this_run, conditions, keep
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.hooks import Hook
@@ -38,7 +38,7 @@ from torch.nn import functional as F
 from mmcrrcd.models.networks import look
 from mmcrrcd.registry import DATASETS, MODELS
 
-RESULT = Path(__file__).parent / 'results' / 'step_time.json'
+RESULT = KEPT / 'step_time.json'
 OF_PEER = 'resnet56_resnet20_cifar100'                  # the pair that the peer's loop trains here
 BATCH, LR = 96, 0.05
 METHODS = {

@@ -1,5 +1,6 @@
 """Networks from checkpoint files of any origin, loaded so that they cannot run code."""
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,23 @@ def safe_load(path: str | Path, device: str = 'cpu') -> dict:
         return torch.load(path, map_location=device, weights_only=True)
 
 
+def read_checkpoint(file: Path) -> dict:
+    """What a checkpoint holds.
+
+    Raises:
+        InputError: it is none, or has more in it than tensors, numbers and mmengine's log.
+    """
+    try:
+        checkpoint = safe_load(file)
+    except Exception as error:                           # torch's own words end in how to load it unsafely
+        found = re.search(r'Unsupported (?:global: GLOBAL|class) ([\w.]+)', str(error))
+        reason = f'it has more in it than numbers, {found[1]}' if found else 'it is damaged, or something else'
+        raise InputError(f'{file} is not a checkpoint that can be loaded safely: {reason}') from error
+    if not isinstance(checkpoint, dict):
+        raise InputError(f'{file} is not a checkpoint: it holds a {type(checkpoint).__name__}, not a dict of weights')
+    return checkpoint
+
+
 def find_checkpoint(path: str | Path) -> Path:
     """``path`` itself if it is a file, the last checkpoint in it if it is a work directory.
 
@@ -61,13 +79,7 @@ def read_network(path: str | Path) -> dict[str, torch.Tensor]:
         InputError: not a checkpoint, or of a training that has not finished.
     """
     file = find_checkpoint(path)
-    try:
-        checkpoint = safe_load(file)
-    except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f'{file} is not a checkpoint that can be loaded safely: {reason}') from error
-    if not isinstance(checkpoint, dict):
-        raise InputError(f'{file} is not a checkpoint: it holds a {type(checkpoint).__name__}, not a dict of weights')
+    checkpoint = read_checkpoint(file)
     if Path(path).is_dir():
         done = checkpoint.get('meta', {}).get('epoch')
         info = checkpoint.get('message_hub', {}).get('runtime_info', {})

@@ -220,3 +220,55 @@ def test_the_two_kinds_of_kd_are_rows_of_their_own(monkeypatch):
     assert critic_forms.FORMS['kd of the field'] == dict(cls_weight=model.cls_weight, alpha=model.objective.kd.weight, beta=0)
     assert results.of_the_paper('resnet56_resnet20_cifar100') == {
         'teacher': 72.34, 'student alone': 69.06, 'KD (0.1 CE + 0.9 KD)': 70.66, 'CRRCD': 72.10}
+
+
+def test_long_runs_of_figure_3_stand_with_the_main_results(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / 'benchmarks')
+    import figure3
+    import results
+
+    from mmcrrcd.errors import InputError
+
+    def record(method: str, accuracy: float, seeds: tuple[int, ...], precision: str = 'float32', sha256: str = 'a') -> dict:
+        about = dict(hardware='a machine', threads=1, versions={}, command='command', seconds=60)
+        return dict(method=method, pair='resnet56_resnet20', resolution=8, epochs=30, batch=96, lr=0.05, precision=precision,
+                    config='param_scheduler = dict(milestones=[18, 24, 27])',
+                    teacher=dict(accuracy=60.0, epochs=16, sha256=sha256),
+                    seeds={str(seed): about | dict(curve=[accuracy + seed] * 30) for seed in seeds})
+
+    def show(*sweeps: list[dict]) -> tuple[str, str]:
+        monkeypatch.setattr(results, 'of_critic_forms', lambda: iter(()))
+        monkeypatch.setattr(figure3, 'all_curves', lambda: [figure3.Curves(f'8px_{i}', each) for i, each in enumerate(sweeps)])
+        return results.table(), results.headline()
+
+    runs = [record(*each) for each in (('student_alone', 30, (5, 6)), ('kd', 31, (5, 6)), ('default', 32, (5, 6)),
+                                       ('alpha_0', 33, (5, )))]
+    page, line = show(runs)
+    assert '| CRRCD | 37.50 ± 0.71 | 37.50 ± 0.71 | 2 | – | – |' in page and 'a teacher of 60.0 %' in page
+    assert '| CRRCD without KD | 38.00 | 38.00 | 1 | – | – |' in page
+    assert 'The teacher (16 epochs) sees 32 pixels.' in page and 'x0.1 after epochs 18, 24, 27, float32; seeds 5, 6.' in page
+    assert '| 35.50 ± 0.71 | 36.50 ± 0.71 | 38.00 (n = 1) | 37.50 ± 0.71 | 60.00 | 30 | 2 |' in line
+    half = [each | dict(precision='bfloat16') for each in runs]
+    assert show(runs, half)[0].count('| CRRCD | 37.50') == 2                     # another precision is another table
+    short = [each | dict(epochs=29) for each in runs]
+    assert show(short) == ('No runs yet.', 'No runs yet.')
+    with pytest.raises(InputError, match='fig3__8px_0 are of several teachers: move some away'):
+        show([*runs[:2], record('default', 32, (5, 6), sha256='b')])
+
+
+def test_a_point_far_below_is_told_at_the_foot_of_its_panel(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / 'benchmarks')
+    import figure3
+    sweep = figure3.SWEEPS['forms']
+    shown = dict(student_alone=30, kd=32, default=33, batch=32.5, as_printed=2.75)
+    about = dict(hardware='a machine', threads=1, versions={}, command='command')
+    scores = dict(as_printed=dict(means=dict(score_positive=-0.9, score_negative=-0.9)))
+    records = [dict(method=name, batch=96, lr=0.05, precision='float32', teacher=None,
+                    seeds={'5': about | dict(last=last) | scores.get(name, {})}) for name, last in shown.items()]
+    curves = figure3.Curves('8px__paper_35e_in_5e', records)
+    axes = figure3.Figure().subplots()
+    curves.draw(sweep, axes)
+    assert any(text.get_text().startswith('2.75 ↓') for text in axes.texts) and axes.get_ylim()[0] > 29
+    page = curves.markdown()
+    assert 'Points more than 10 below the lower baseline' in page
+    assert '| as printed, β 2 | 2.75 (n = 1) | -0.90 / -0.90 | – |' in page

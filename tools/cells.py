@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+from filelock import FileLock
 from mmengine.config import Config
 
 from mmcrrcd.checkpoint import UnfinishedTraining, find_checkpoint, read_network, safe_load
@@ -24,7 +25,7 @@ from face_tables import FACE_TABLES, TRAINING_DATA  # noqa: E402
 from linear_probe import probe  # noqa: E402
 from low_resolution import LOW_TABLES, RESTORED  # noqa: E402
 from reproduced import TEACHER_ALONE  # noqa: E402
-from runs import Run, curve, seconds  # noqa: E402
+from runs import Run, curve, means, seconds  # noqa: E402
 from train import refuse_small  # noqa: E402
 from transfer import TRANSFER_TABLES  # noqa: E402
 
@@ -57,7 +58,7 @@ def about_the_teacher(path: str) -> dict:
     meta = safe_load(file).get('meta', {})
     about = dict(checkpoint=path, epochs=meta.get('epoch'), accuracy=curve(Path(path)).get(meta.get('epoch')),
                  sha256=hashlib.sha256(file.read_bytes()).hexdigest()[:12])
-    return about | (dict(source=meta['source']) if 'source' in meta else {})
+    return about | (dict(source=meta['source'], source_sha256=meta['sha256']) if 'source' in meta else {})
 
 
 @cache
@@ -144,20 +145,26 @@ class Cell:
         run = self.runs[seed]
         self.note_teacher(run)
         result, said = self.outcome(run)
+        first = self.record() or self.without_seeds(run)
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(WORK / 'results.lock'):            # another process may add another seed
+            record = self.record() or first
+            record['seeds'][str(seed)] = result | dict(command=shlex.join(['python', *sys.argv]))
+            part = self.file.with_suffix('.part')
+            part.write_text(json.dumps(record, indent=1) + '\n')
+            os.replace(part, self.file)
+        return said
+
+    def without_seeds(self, run: Run) -> dict:
+        """What the file says beside the seeds' results."""
         model = self.cfg.model
-        record = self.record() or dict(
+        return dict(
             table=self.table, method=self.method, pair=self.pair,
             resolution=model.data_preprocessor.get('resolution') or model.get('input_size') or 32,
             schedule=self.recipe.schedule, epochs=self.cfg.train_cfg.max_epochs, batch=self.cfg.train_dataloader.batch_size,
             lr=self.cfg.optim_wrapper.optimizer.lr, precision='bfloat16' if self.recipe.amp else 'float32',
             teacher=self.about_teacher(run) if self.teacher else None,
             config=self.cfg.pretty_text, seeds={})
-        record['seeds'][str(seed)] = result | dict(command=shlex.join(['python', *sys.argv]))
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        part = self.file.with_suffix('.part')
-        part.write_text(json.dumps(record, indent=1) + '\n')
-        os.replace(part, self.file)
-        return said
 
     def about_teacher(self, run: Run) -> dict:
         """Of a finished run."""
@@ -168,6 +175,8 @@ class Cell:
         accuracies, conditions = curve(run.folder), about_the_training(run)
         last, best = accuracies[run.epochs], max(accuracies.values())
         numbers = dict(curve=[accuracies.get(epoch) for epoch in range(1, run.epochs + 1)], last=last, best=best)
+        if shown := means(run.folder):
+            numbers['means'] = shown
         minutes = conditions['seconds'] / 60
         return numbers | conditions, f'{last:.2f} % at the last epoch, {best:.2f} % at the best, {minutes:.0f} min'
 

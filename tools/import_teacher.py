@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
-from mmcrrcd.checkpoint import check_weights, safe_load
+from mmcrrcd.checkpoint import check_weights, read_checkpoint
 from mmcrrcd.engine.launch import build_runner, one_line_errors, prepare_processes
 from mmcrrcd.errors import InputError
 
@@ -52,24 +52,22 @@ def converted(file: Path, backbone: str) -> dict:
         raise InputError(f'{backbone} has no counterpart among the networks published for CIFAR: {", ".join(RULES)} have')
     if not file.is_file():
         raise FileNotFoundError(f'there is no checkpoint {file}')
-    try:
-        theirs = safe_load(file)
-    except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f'{file} is not a checkpoint that can be loaded safely: {reason}') from error
-    weights = theirs.get('model', theirs) if isinstance(theirs, dict) else None
-    if not isinstance(weights, dict):
+    theirs = read_checkpoint(file)
+    weights = theirs.get('model', theirs)
+    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
         raise InputError(f'{file} holds no dict of weights')
     meta = dict(source=file.name, sha256=hashlib.sha256(file.read_bytes()).hexdigest())
     if 'model' in theirs and isinstance(theirs.get('epoch'), int):
         meta['epoch'] = theirs['epoch']
-    return dict(state_dict={renamed(key, RULES[backbone]): value for key, value in weights.items()}, meta=meta)
+    return dict(state_dict={renamed(str(key), RULES[backbone]): value for key, value in weights.items()}, meta=meta)
 
 
 def import_teacher(args: argparse.Namespace) -> None:
     if not Path(args.config).is_file():
         raise FileNotFoundError(f'there is no config {args.config}')
     cfg = Config.fromfile(args.config)
+    if 'student' not in cfg.model or 'teacher' in cfg.model or cfg.model.data_preprocessor.get('resolution'):
+        raise InputError(f'{args.config} is not the config of a teacher, as those of configs/teachers are')
     folder = Path(args.work_dir or f'work_dirs/{Path(args.config).stem}')
     if (folder / 'last_checkpoint').exists():
         raise InputError(f'{folder} has a training already: move it away, or name another --work-dir')
@@ -85,7 +83,7 @@ def import_teacher(args: argparse.Namespace) -> None:
     torch.save(checkpoint, folder / 'imported.pth')
     result = {'step': checkpoint['meta'].get('epoch'), 'accuracy/top1': accuracy}
     (folder / 'evaluated.json').write_text(json.dumps(result) + '\n')
-    (folder / 'last_checkpoint').write_text('imported.pth')
+    (folder / 'last_checkpoint').write_text(str(folder / 'imported.pth'))
     print(f'{folder}: {accuracy:.2f} % of the test images')
 
 

@@ -261,7 +261,8 @@ def end_epoch(students: list[Student], epoch: int, tests: DataLoader, console: C
 def carry_out_in_step(runs: list[Run], folder: Path, console: Console) -> None:
     """Trains ``runs``, a group after the other; what goes wrong with one ends no others.
 
-    A group that another process is training already is left to it: the same command in a second shell takes the next seed.
+    What another process is training, or has trained meanwhile, is left to it: the same command in a second shell takes the
+    next seed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for run in runs:
@@ -272,7 +273,7 @@ def carry_out_in_step(runs: list[Run], folder: Path, console: Console) -> None:
         for name, group in groups([run for run in runs if not run.failure]).items():
             try:
                 with locked(folder / f'{name}.pth'):
-                    train_in_step(group, folder / f'{name}.pth', console)
+                    if left := [run for run in group if reached(run.folder) < run.epochs]:
+                        train_in_step(left, folder / f'{name}.pth', console)
             except BeingTrained as error:
-                for run in group:
-                    run.failure = str(error)
+                console.print(f'{error}: left to it', highlight=False, markup=False, soft_wrap=True)

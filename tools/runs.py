@@ -1,5 +1,4 @@
 """Many trainings, each in a process of its own that goes on where it was interrupted: ``python tools/runs.py FOLDER``."""
-import fcntl
 import json
 import os
 import re
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import torch
 import train
+from filelock import FileLock, Timeout
 from mmengine.config import Config
 from mmengine.runner import Runner
 from rich.console import Console
@@ -33,6 +33,13 @@ def curve(folder: Path) -> dict[int, float]:
         lines = file.read_text().splitlines() if file.exists() else []
         rows += [json.loads(line) for line in lines if line.endswith('}')]             # the last may be half written
     return {row['step']: row['accuracy/top1'] for row in rows if 'accuracy/top1' in row}
+
+
+def means(folder: Path) -> dict[str, float]:
+    """Of losses and scores over the last epoch, where the training was in step with others."""
+    file = folder / 'evaluated.json'
+    last = json.loads(file.read_text().splitlines()[-1]) if file.exists() else {}
+    return {name: value for name, value in last.items() if name not in ('step', 'accuracy/top1')}
 
 
 def seconds(folder: Path) -> float:
@@ -60,11 +67,12 @@ class BeingTrained(InputError):
 @contextmanager
 def locked(training: Path) -> Iterator[None]:
     """Raises BeingTrained where another process has this training, a folder or the file with its state."""
-    with open(training / 'lock' if training.is_dir() else training.with_suffix('.lock'), 'w') as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BeingTrained(f'{training} is being trained by another process') from None
+    lock = FileLock(training / 'lock' if training.is_dir() else training.with_suffix('.lock'))
+    try:
+        held = lock.acquire(blocking=False)
+    except Timeout:
+        raise BeingTrained(f'{training} is being trained by another process') from None
+    with held:
         yield
 
 
