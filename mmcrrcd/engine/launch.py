@@ -116,5 +116,10 @@ def one_line_errors():
         part_processes()
     except (InputError, FileNotFoundError, FloatingPointError) as error:
         sys.exit(f'error: {error}')
+    except AssertionError as error:
+        unreadable = re.findall(r'failed to load image: (.+)', str(error))             # mmcv's; from a worker with its traceback
+        if not unreadable:
+            raise
+        sys.exit(f'error: {unreadable[-1]} cannot be read as an image')
     except KeyboardInterrupt:
         sys.exit('interrupted; a training goes on from its last checkpoint with --resume')
