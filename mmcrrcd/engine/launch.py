@@ -117,7 +117,7 @@ def one_line_errors():
     except (InputError, FileNotFoundError, FloatingPointError) as error:
         sys.exit(f'error: {error}')
     except AssertionError as error:
-        unreadable = re.findall(r'failed to load image: (.+)', str(error))             # mmcv's; from a worker with its traceback
+        unreadable = re.findall(r'failed to load image: (.+)', str(error))          # mmcv's; from a worker with traceback
         if not unreadable:
             raise
         sys.exit(f'error: {unreadable[-1]} cannot be read as an image')
