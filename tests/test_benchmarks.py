@@ -271,4 +271,4 @@ def test_a_point_far_below_is_told_at_the_foot_of_its_panel(monkeypatch):
     assert any(text.get_text().startswith('2.75 ↓') for text in axes.texts) and axes.get_ylim()[0] > 29
     page = curves.markdown()
     assert 'Points more than 10 below the lower baseline' in page
-    assert '| as printed, β 2 | 2.75 (n = 1) | -0.90 / -0.90 | – |' in page
+    assert '| Eq. 10, β 2 | 2.75 (n = 1) | -0.90 / -0.90 | – |' in page

@@ -33,5 +33,6 @@ ablations = {
     'softmax_not_centred': dict(centre=None),
     'batch': dict(normalizer='batch'),                   # Z of the first batch, as in CRD
     'batch_not_centred': dict(normalizer='batch', centre=None),
+    'as_printed_beta_0.2': dict(normalizer='none', centre=None, num_samples=50_000),      # Eq. 10, with the default's beta
     'as_printed': dict(normalizer='none', centre=None, num_samples=50_000, beta=2),       # Eq. 10 and the paper's beta
 }
