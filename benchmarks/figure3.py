@@ -86,9 +86,11 @@ class Curves:
         return ' / '.join(f'{mean(means[key] for means in kept):.2f}' for key in ('score_positive', 'score_negative'))
 
     def shown(self) -> dict[str, Sweep]:
-        """The paper's two sweeps, of the default pair in any case, and of the others those with a run beside the default's."""
-        return {key: sweep for key, sweep in SWEEPS.items() if key in SHAPES and self.pair == PAIR
-                or any(name in self.of for name in sweep.names.values() if name != 'default')}
+        """Those with a run beside the default's; the paper's two together, and where there is none at all."""
+        run = {key for key, sweep in SWEEPS.items() if set(self.of) & (set(sweep.names.values()) - {'default'})}
+        if self.pair == PAIR and (run & set(SHAPES) or not run - {'baselines'}):
+            run |= set(SHAPES)
+        return {key: sweep for key, sweep in SWEEPS.items() if key in run}
 
     def title(self) -> str:
         return f'Figure 3 and further ablations: {" → ".join(recipes.split(self.pair))}. {reproduced.described(self.recipe)}'

@@ -141,9 +141,11 @@ def headline() -> str:
 def plot() -> Figure:
     """Test accuracy over the epochs, a panel for each pair and resolution."""
     found = groups()
-    number = max(len(found), 1)
-    figure, panels = plt.subplots(1, number, figsize=(5.5 * number, 4), squeeze=False, layout='constrained')
-    for panel, ((config, resolution, epochs, (accuracy, _), _), group) in zip(panels[0], found.items()):
+    rows = max(1, (len(found) + 1) // 2)
+    figure, panels = plt.subplots(rows, 2, figsize=(11, 4 * rows), squeeze=False, layout='constrained')
+    for panel in panels.flat[len(found):]:
+        panel.set_axis_off()
+    for panel, ((config, resolution, epochs, (accuracy, _), _), group) in zip(panels.flat, found.items()):
         for colour, name in zip(('0.55', 'tab:blue', 'tab:green', 'tab:orange', 'tab:red'), METHODS):
             for i, curve in enumerate(group['curves'].get(name, [])):
                 panel.plot(range(1, epochs + 1), curve, color=colour, label=None if i else name)
