@@ -13,7 +13,6 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 MIM = Path('mmcrrcd', '.mim')
 MIM_CONTENT = ('configs', 'tools', 'benchmarks', 'model-index.yml')         # tools/reproduce.py imports from benchmarks
-NEEDED = ['filelock>=3.12', 'matplotlib>=3.9', 'packaging>=22', 'rich>=13', 'scikit-learn>=1.6', 'scipy>=1.13']
 TEST = ['onnx', 'onnxruntime', 'pytest', 'pytest-xdist', 'setuptools>=77']
 VERSION = runpy.run_path(str(ROOT / 'mmcrrcd' / 'version.py'))  # run as a file: importing the package would need torch
 
@@ -34,9 +33,9 @@ def mmcv_requirement(folders: list[str] | None = None) -> str:
 
 
 def requirements(folders: list[str] | None = None) -> list[str]:
-    """Return install_requires: the floors of mmcrrcd/version.py, mmcv in the right form, and what is not checked at import."""
+    """Return install_requires: the floors of mmcrrcd/version.py, mmcv in the right form, and what compares them."""
     floors = [f'{package}>={floor}' for package, floor in VERSION['FLOORS'].items()]
-    return [*floors, mmcv_requirement(folders), *NEEDED]
+    return [*floors, mmcv_requirement(folders), 'packaging']
 
 
 class BuildWithMim(build_py):

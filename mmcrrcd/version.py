@@ -10,6 +10,11 @@ FLOORS = {
     'mmengine': '0.10.7',
     'mmpretrain': '1.2.0',
     'pillow': '10.1',                                    # fonts of any size without a file
+    'filelock': '3.12',
+    'matplotlib': '3.9',
+    'rich': '13.0',
+    'scikit-learn': '1.6',                               # neighbours of the samples themselves
+    'scipy': '1.13',
 }
 MMCV_FLOORS = {'mmcv-lite': '2.2.0', 'mmcv': '2.0.0'}  # either will do: both install the module mmcv
 
