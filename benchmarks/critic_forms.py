@@ -25,7 +25,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import MessageHub
 from mmengine.registry import DefaultScope
-from reproduced import origin
+from reproduced import origin, source
 
 from mmcrrcd.checkpoint import find_checkpoint, safe_load
 from mmcrrcd.engine import seed_all
@@ -87,8 +87,7 @@ class Prepared:
         file = find_checkpoint(self.cfg.model.teacher_checkpoint)
         preprocessor = MODELS.build({**self.cfg.model.data_preprocessor, 'resolution': None}).to(get_device())
         meta = safe_load(file).get('meta', {})
-        source = dict(source=meta['source'], source_sha256=meta['sha256']) if 'source' in meta else {}
-        return dict(epochs=meta.get('epoch'), **source, sha256=hashlib.sha256(file.read_bytes()).hexdigest()[:12],
+        return dict(epochs=meta.get('epoch'), **source(meta), sha256=hashlib.sha256(file.read_bytes()).hexdigest()[:12],
                     accuracy=accuracy(lambda x: look(self.teacher, x).logits, preprocessor, images, labels))
 
 

@@ -72,6 +72,11 @@ def pair_name(method: str, pair: tuple[str, str]) -> str:
     return dict(student=pair[1], teacher=pair[0], naive=pair[0]).get(method, '_'.join(pair))
 
 
+def source(meta: dict) -> dict:
+    """The file that a teacher with this ``meta`` in its checkpoint was imported from; nothing where it was trained here."""
+    return dict(source=meta['source'], source_sha256=meta['sha256']) if 'source' in meta else {}
+
+
 def origin(teacher: dict) -> str:
     """Where a teacher's weights come from: so many epochs here, or a file of others."""
     if 'source' not in teacher:

@@ -56,9 +56,8 @@ def about_the_teacher(path: str) -> dict:
     """Epochs and accuracy after the last (None where unknown), checksum, and the file it was imported from, of a teacher."""
     file = find_checkpoint(path)
     meta = safe_load(file).get('meta', {})
-    about = dict(checkpoint=path, epochs=meta.get('epoch'), accuracy=curve(Path(path)).get(meta.get('epoch')),
-                 sha256=hashlib.sha256(file.read_bytes()).hexdigest()[:12])
-    return about | (dict(source=meta['source'], source_sha256=meta['sha256']) if 'source' in meta else {})
+    return dict(checkpoint=path, epochs=meta.get('epoch'), accuracy=curve(Path(path)).get(meta.get('epoch')),
+                sha256=hashlib.sha256(file.read_bytes()).hexdigest()[:12], **reproduced.source(meta))
 
 
 @cache
