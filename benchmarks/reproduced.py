@@ -86,8 +86,11 @@ def origin(teacher: dict) -> str:
 
 def training_notes(records: list[dict]) -> list[str]:
     """How and where these were trained, and by which teachers."""
-    steps = sorted({f'batch {record["batch"]}, learning rate {record["lr"]}, {record["precision"]}' for record in records
-                    if record['method'] not in TEACHER_ALONE})
+    trained = [record for record in records if record['method'] not in TEACHER_ALONE]
+    steps = sorted({f'batch {record["batch"]}, learning rate {record["lr"]}, {record["precision"]}' for record in trained})
+    reduced = sorted(f'{record["method"]}/{record["pair"]}' for record in trained if record['precision'] == 'bfloat16')
+    if 0 < len(reduced) < len(trained):
+        steps.append(f'bfloat16 of these are {", ".join(reduced)}')
     different = {(Path(r['teacher']['checkpoint']).name, origin(r['teacher']), r['teacher']['sha256'])
                  for r in records if r['teacher']}
     names = [name for name, *_ in different]

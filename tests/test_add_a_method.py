@@ -1,10 +1,14 @@
 """The page docs/add_a_method.md is true: its code runs, trains, and is the formula that it says."""
 import math
+import os
 import re
+import shutil
+import subprocess
 import sys
 import types
 from pathlib import Path
 
+import mmcrrcd
 import torch
 from mmcrrcd.registry import LOSSES, MODELS
 
@@ -22,6 +26,21 @@ def slow(student, teacher, temperature):
     for s, t in zip(student.tolist(), teacher.tolist()):
         total += sum(p * math.log(p / q) for p, q in zip(probabilities(t), probabilities(s)))
     return temperature**2 * total / len(student)
+
+
+def test_the_pages_method_is_part_of_the_package_after_its_two_lines(tmp_path):
+    package = tmp_path / 'mmcrrcd'
+    shutil.copytree(Path(mmcrrcd.__file__).parent, package, ignore=shutil.ignore_patterns('.mim', '__pycache__'))
+    losses = package / 'models' / 'losses'
+    (losses / 'standardised_kd.py').write_text(re.search(r'```python\n(.*?)```', PAGE, re.DOTALL)[1])
+    names = 'StandardisedKDLoss', 'standardised_kd_loss'
+    before = (losses / '__init__.py').read_text()
+    (losses / '__init__.py').write_text(f'from .standardised_kd import {", ".join(names)}\n'
+                                        + before.replace('__all__ = [', f'__all__ = [*{names},'))
+    command = f'from mmcrrcd.models import {", ".join(names)}; print(StandardisedKDLoss.__module__)'
+    said = subprocess.run([sys.executable, '-c', command], cwd=tmp_path, env=os.environ | dict(PYTHONPATH=str(tmp_path)),
+                          capture_output=True, text=True)
+    assert said.stdout == 'mmcrrcd.models.losses.standardised_kd\n', said.stderr
 
 
 def test_the_pages_method_trains_and_is_its_formula():

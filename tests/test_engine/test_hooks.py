@@ -143,6 +143,12 @@ def test_a_run_that_ends_before_the_student_learns_is_refused(cls_weight, settin
         CheckInputHook().before_train(a_run(cls_weight, epochs=begins, **settings))
 
 
+@pytest.mark.parametrize('weight', [200.0, [(0, 1), (9, 1), (9, 200)]])
+def test_one_weight_for_two_stages_is_refused(weight):
+    with pytest.raises(InputError, match=r'^ft trains parts of its own for 30 epochs, then the student: its weight is [^\n]*$'):
+        CheckInputHook().before_train(a_run(1.0, dict(ft=weight), epochs=100, losses=FT['losses']))
+
+
 @pytest.mark.parametrize('cls_weight', [0, [(0, 0), (9, 0)]])
 def test_a_run_whose_weights_are_all_zero_is_refused(cls_weight):
     with pytest.raises(InputError, match=r'^no loss ever trains the student: .*\(the classification loss, kd\)$'):

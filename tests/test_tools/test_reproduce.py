@@ -621,6 +621,15 @@ def test_features_of_table_4(tiny_table, monkeypatch, capsys):
         reproduce.main(other)
 
 
+def test_cells_of_another_precision_are_named():
+    def notes(*precisions: str) -> str:
+        return reproduced.training_notes([dict(method=method, pair='a_b', batch=64, lr=0.05, precision=precision, seeds={},
+                                               teacher=None) for method, precision in zip(('kd', 'at'), precisions)])[0]
+
+    assert notes('bfloat16', 'bfloat16') == 'Training: batch 64, learning rate 0.05, bfloat16.'
+    assert notes('bfloat16', 'float32').endswith('0.05, float32; bfloat16 of these are kd/a_b.')
+
+
 def test_what_table_4_compares_with(tmp_path, monkeypatch):
     def page(label: str, train: int, **settings) -> str:
         probe = dict(mean=36.0, images=dict(train=train, test=10_000))

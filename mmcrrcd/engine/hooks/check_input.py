@@ -7,7 +7,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop
 
 from mmcrrcd.checkpoint import check_weights
-from mmcrrcd.errors import InputError
+from mmcrrcd.errors import InputError, is_number
 from mmcrrcd.models.algorithms.schedule import Schedule, value_at
 from mmcrrcd.registry import HOOKS
 
@@ -30,6 +30,15 @@ def check_stages(weights: dict[str, Schedule], losses, epochs: float) -> None:
                          f'{first[name] + 1}; set train_cfg.max_epochs, or shorten the first stage')
 
 
+def check_first_stages(weights: dict[str, Schedule], losses) -> None:
+    """Raises InputError where a loss has a first stage of its own, and its weight no step at the end of it."""
+    for name, loss in losses.items():
+        end = getattr(loss, 'student_from', 0)
+        if end and (is_number(weights[name]) or end not in [epoch for epoch, _ in weights[name]]):
+            raise InputError(f'{name} trains parts of its own for {end} epochs, then the student: its weight is a schedule '
+                             f'with a step there, as [(0, 1), ({end}, 1), ({end}, 200)], got {weights[name]!r}')
+
+
 def check_num_samples(losses, dataset) -> None:
     """Raises InputError where a loss counts on another number of training images, its ``num_samples``."""
     images = len(getattr(dataset, 'dataset', dataset))   # behind mmengine's wrappers, which show some images several times
@@ -46,6 +55,7 @@ def check_training(model, loader, epochs: float) -> None:
     if classes is not None and known is not None and len(classes) != known:
         raise InputError(f'the training data have {len(classes)} classes, the student {known}: set its head.num_classes')
     check_stages({'the classification loss': model.cls_weight, **model.weights}, model.losses, epochs)
+    check_first_stages(model.weights, model.losses)
     images = getattr(loader.dataset, 'images', None)
     if loader.num_workers and getattr(images, 'is_cuda', False):
         raise InputError(f"images kept on the GPU need num_workers=0, got {loader.num_workers}; or say device='cpu'")

@@ -1,9 +1,11 @@
 """Activation boundaries (Heo et al., AAAI 2019, https://arxiv.org/abs/1811.03233)."""
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmcrrcd.errors import InputError
+from mmcrrcd.errors import InputError, check_positive
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, Stream
 
@@ -23,9 +25,11 @@ def ab_loss(student_raw: Tensor, teacher_map: Tensor, margin: float) -> Tensor:
 class ABLoss(nn.Module):
     """:func:`ab_loss`, summed over the n stages of :func:`pair_stages`, the i-th weighted by 2^(i - n + 1).
 
-    A 1x1 convolution and BN bring the student's map to the teacher's channels where they differ, then it is brought to the
-    teacher's size: averages over the teacher's map would have boundaries of their own. Published as a stage of its own before
-    the classification loss: a weight of ``[(0, 1), (30, 1), (30, 0)]`` and ``cls_weight=[(0, 0), (30, 0), (30, 1)]``.
+    Where the channels differ a 1x1 convolution and BN bring the student's map to the teacher's; where the teacher's map is
+    larger, r times, a transposed convolution of r x r pixels and stride r instead, so that each of the r x r neurons that stand
+    over one of the student's pixels is read off it by weights of its own. A larger map of the student is averaged. Published
+    as a stage of its own before the classification loss: a weight of ``[(0, 1), (30, 1), (30, 0)]`` and
+    ``cls_weight=[(0, 0), (30, 0), (30, 1)]``.
 
     Args:
         margin: how far from zero a neuron shall be.
@@ -35,6 +39,7 @@ class ABLoss(nn.Module):
 
     def __init__(self, margin: float = 1.0):
         super().__init__()
+        check_positive(margin=margin)
         self.margin = margin
 
     def prepare(self, student: Stream, teacher: Stream) -> None:
@@ -44,16 +49,18 @@ class ABLoss(nn.Module):
         self.pairs = pair_stages(student, teacher)
         self.connectors = nn.ModuleList()
         for i, j in self.pairs:
-            width, width_t = student.maps[i].shape[1], teacher.maps[j].shape[1]
-            self.connectors.append(nn.Identity() if width == width_t else nn.Sequential(
+            (width, height, _), (width_t, height_t, _) = student.maps[i].shape[1:], teacher.maps[j].shape[1:]
+            times = math.ceil(height_t / height)
+            self.connectors.append(nn.Identity() if (width, times) == (width_t, 1) else nn.Sequential(
+                nn.ConvTranspose2d(width, width_t, times, times, bias=False) if times > 1 else
                 nn.Conv2d(width, width_t, 1, bias=False), nn.BatchNorm2d(width_t)))
 
     def forward(self, student: Stream, teacher: Stream, batch: Batch) -> Tensor:
         total = 0
-        for n, ((i, j), connector) in enumerate(zip(self.pairs, self.connectors), 1 - len(self.pairs)):
+        for exponent, ((i, j), connector) in enumerate(zip(self.pairs, self.connectors), 1 - len(self.pairs)):
             raw = connector(at_least_float32(student.raw[i - student.has_stem]))      # raw leaves the stem out
             target = teacher.raw[j - teacher.has_stem] if teacher.raw else teacher.maps[j]
             if raw.shape[2:] != target.shape[2:]:
-                raw = F.adaptive_avg_pool2d(raw, target.shape[2:])        # a smaller one is enlarged by repetition
-            total = total + 2.0**n * ab_loss(raw, target, self.margin)
+                raw = F.adaptive_avg_pool2d(raw, target.shape[2:])        # or repetition, in a batch of fewer pixels
+            total = total + 2.0**exponent * ab_loss(raw, target, self.margin)
         return total

@@ -1,6 +1,7 @@
 """Correlation congruence (Peng et al., ICCV 2019, https://arxiv.org/abs/1904.01802), as its published results compute it."""
 from torch import Tensor, nn
 
+from mmcrrcd.errors import check_positive
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, Stream
 
@@ -25,6 +26,7 @@ class CCLoss(nn.Module):
 
     def __init__(self, dim: int = 128):
         super().__init__()
+        check_positive(whole=True, dim=dim)
         self.dim = dim
 
     def prepare(self, student: Stream, teacher: Stream) -> None:

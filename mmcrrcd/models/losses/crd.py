@@ -118,8 +118,7 @@ class CRDLoss(nn.Module):
     Gradients go through the batch's own embeddings only. With several processes the banks are the same in each.
 
     Args:
-        num_samples: N, the number of training images. The loss cannot tell when it is too large: rows that no image fills
-            stay random negatives.
+        num_samples: N, the number of training images; another is refused before training.
         dim, num_negatives, temperature, momentum: see :class:`MemoryContrast`. Negatives are drawn with replacement from
             the other classes (see :meth:`MemoryBank.draw`); the published sampler draws without.
     """

@@ -24,11 +24,11 @@ class FitNetLoss(nn.Module):
     def prepare(self, student: Stream, teacher: Stream) -> None:
         """Choose the stage and make the regressor."""
         pairs = pair_stages(student, teacher)
-        self.stages = next((pair for pair in pairs if pair[0] == 1 + student.has_stem), pairs[len(pairs) // 2])
-        width_s, width_t = (stream.maps[i].shape[1] for stream, i in zip((student, teacher), self.stages))
+        self.pair = next((pair for pair in pairs if pair[0] == 1 + student.has_stem), pairs[len(pairs) // 2])
+        width_s, width_t = (stream.maps[i].shape[1] for stream, i in zip((student, teacher), self.pair))
         self.regressor = nn.Sequential(nn.Conv2d(width_s, width_t, 1, bias=False), nn.BatchNorm2d(width_t), nn.ReLU())
 
     def forward(self, student: Stream, teacher: Stream, batch: Batch) -> Tensor:
-        i, j = self.stages
+        i, j = self.pair
         student_map, teacher_map = same_size(at_least_float32(student.maps[i]), at_least_float32(teacher.maps[j]))
         return hint_loss(self.regressor(student_map), teacher_map)

@@ -1,10 +1,12 @@
 """Factor transfer (Kim et al., NeurIPS 2018, https://arxiv.org/abs/1802.04977)."""
+import math
+
 import torch
 from mmengine.logging import MessageHub
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmcrrcd.errors import InputError
+from mmcrrcd.errors import InputError, check_positive
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, Stream
 
@@ -15,10 +17,11 @@ def factor_loss(student_factor: Tensor, teacher_factor: Tensor) -> Tensor:
     """Mean absolute difference of the factors' mean squares over the channels, each of unit length over the pixels.
 
     As in RepDistiller, whose weight of 200 belongs to it; the paper normalises the whole factor, without the mean of squares.
-    The larger factor is averaged to the size of the smaller. (N, C, H, W), (N, C', h, w) -> scalar.
+    The larger factor is averaged to the size of the smaller, and the mean is brought to the teacher's number of pixels: a
+    unit vector of P numbers has a mean of about 1 / sqrt(P). (N, C, h, w), (N, C', H, W) -> scalar.
     """
     student, teacher = (F.normalize(x.square().mean(1).flatten(1)) for x in same_size(student_factor, teacher_factor))
-    return (student - teacher).abs().mean()
+    return (student - teacher).abs().mean() * math.sqrt(student.shape[1] / teacher_factor[0, 0].numel())
 
 
 def layers(kind: type[nn.Module], widths: list[int], norm: bool) -> nn.Sequential:
@@ -46,6 +49,7 @@ class FTLoss(nn.Module):
 
     def __init__(self, paraphraser_epochs: int = 30, rate: float = 0.5):
         super().__init__()
+        check_positive(rate=rate)
         self.paraphraser_epochs, self.rate = paraphraser_epochs, rate
         self.student_from = paraphraser_epochs
 
@@ -58,6 +62,8 @@ class FTLoss(nn.Module):
             raise InputError('FTLoss compares how factors spread over pixels: the last maps need more than one, '
                              f'got {pixels} for the student, {pixels_t} for the teacher')
         factor = int(width_t * self.rate)
+        if not factor:
+            raise InputError(f'rate={self.rate} of the {width_t} channels of the teacher\'s last map leaves no factor')
         self.encoder = layers(nn.Conv2d, [width_t, width_t, factor, factor], norm=False)
         self.decoder = layers(nn.ConvTranspose2d, [factor, factor, width_t, width_t], norm=False)
         self.translator = layers(nn.Conv2d, [width, width, factor, factor], norm=True)

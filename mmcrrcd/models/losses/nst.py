@@ -5,7 +5,7 @@ from torch.nn import functional as F
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, Stream
 
-from .stages import at_least_float32, pair_stages, same_size
+from .stages import at_least_float32, pair_wide_stages, same_size
 
 
 def kernel_mean(a: Tensor, b: Tensor) -> Tensor:
@@ -32,11 +32,11 @@ def nst_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
 
 @LOSSES.register_module()
 class NSTLoss(nn.Module):
-    """:func:`nst_loss` summed over the stages that go together; maps of different sizes at the smaller's size."""
+    """:func:`nst_loss` summed over the stages that go together and have more than one pixel, at the smaller's size."""
 
     def prepare(self, student: Stream, teacher: Stream) -> None:
         """Pair the stages."""
-        self.pairs = pair_stages(student, teacher)
+        self.pairs = pair_wide_stages(student, teacher)
 
     def forward(self, student: Stream, teacher: Stream, batch: Batch) -> Tensor:
         return sum(nst_loss(*same_size(at_least_float32(student.maps[i]), at_least_float32(teacher.maps[j])))

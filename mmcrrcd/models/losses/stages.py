@@ -1,5 +1,6 @@
 """Which stage of the student goes with which of the teacher."""
 import math
+from itertools import pairwise
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -14,8 +15,17 @@ def stages(stream: Stream) -> tuple[Tensor, ...]:
 
 
 def reductions(stream: Stream, image_height: int) -> list[int]:
-    """How often the map of each stage has been halved since the image."""
-    return [round(math.log2(image_height / stage.shape[2])) for stage in stages(stream)]
+    """How often the map of each stage has been halved since the image.
+
+    Counted from map to map: an odd height is rounded up or down each time it is halved, and over several maps, from 13 to 1,
+    say, that can add up to a halving.
+    """
+    heights = [stage.shape[2] for stage in stages(stream)]
+    counts = [round(math.log2(image_height / heights[0]))] if heights else []
+    for before, after in pairwise(heights):
+        halvings = math.floor(math.log2(before / after) + 0.35)      # 3 to 1, 1.58, is the most that one can look like
+        counts.append(counts[-1] + (max(halvings, 1) if after < before else 0))
+    return counts
 
 
 def hint(*streams: Stream) -> str:
@@ -48,6 +58,20 @@ def pair_stages(student: Stream, teacher: Stream) -> list[tuple[int, int]]:
     if not pairs:
         raise InputError(f'no stages to compare: the maps of the student are {[tuple(m.shape[1:]) for m in student.maps]}, '
                          f'of the teacher {[tuple(m.shape[1:]) for m in teacher.maps]}{hint(student, teacher)}')
+    return pairs
+
+
+def pair_wide_stages(student: Stream, teacher: Stream) -> list[tuple[int, int]]:
+    """Those of :func:`pair_stages` whose maps both have more than one pixel, for what compares how a map spreads over them:
+    there is nothing to compare, and no gradient, in VGG8's last two stages of an image of 8.
+
+    Raises:
+        InputError: there are none.
+    """
+    pairs = [(i, j) for i, j in pair_stages(student, teacher)
+             if min(student.maps[i][0, 0].numel(), teacher.maps[j][0, 0].numel()) > 1]
+    if not pairs:
+        raise InputError('no stages to compare: all that go together have maps of one pixel')
     return pairs
 
 

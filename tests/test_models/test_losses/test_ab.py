@@ -81,15 +81,46 @@ def test_raw_maps_of_the_teacher_come_first():
     assert value.item() == pytest.approx(sum(w * slow(s, t) for w, s, t in zip((0.25, 0.5, 1), raw_s, raw_t)), rel=1e-10)
 
 
-def test_the_student_comes_to_the_teachers_size():
+def test_a_larger_map_of_the_student_is_averaged():
     raw_s, maps_t = stage_maps(3, 4), stage_maps(3, 8, seed=5)
-    expected = sum(w * slow(repeat(s, 2), t) for w, s, t in zip((0.25, 0.5, 1), raw_s, maps_t))
-    assert call(raw_s, maps_t)[1].item() == pytest.approx(expected, rel=1e-10)
     low = [x[:, :, ::2, ::2] for x in maps_t]
     low_s = [nn.functional.avg_pool2d(repeat(x, 2) + random(2, 3, *(2 * n for n in x.shape[2:])), 2) for x in raw_s]
     large = [repeat(x, 2) + random(2, 3, *(2 * n for n in x.shape[2:])) for x in raw_s]
     expected = sum(w * slow(s, t) for w, s, t in zip((0.25, 0.5, 1), low_s, low))
     assert call(large, low)[1].item() == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize('channels', [3, 5])
+def test_a_larger_map_of_the_teacher_is_read_off_by_a_weight_for_each_of_its_neurons(channels):
+    raw_s, maps_t = stage_maps(3, 4), stage_maps(channels, 8, seed=5)
+    loss, value = call(raw_s, maps_t)
+    connected = []
+    for raw, (convolution, norm) in zip(raw_s, loss.connectors, strict=True):
+        n, _, height, width = raw.shape
+        x = torch.einsum('nchw,cdyx->ndhywx', raw, convolution.weight).reshape(n, channels, 2 * height, 2 * width)
+        x = (x - x.mean((0, 2, 3), keepdim=True)) / (x.var((0, 2, 3), keepdim=True, unbiased=False) + norm.eps).sqrt()
+        connected.append(x.detach())
+    expected = sum(w * slow(s, t) for w, s, t in zip((0.25, 0.5, 1), connected, maps_t))
+    assert value.item() == pytest.approx(expected, rel=1e-8)
+
+
+def test_signs_that_differ_under_one_pixel_can_be_learned():
+    """The map of one pixel stands over 2 x 2 neurons of the teacher, on and off; repetition would have to choose."""
+    raw_s = [torch.tensor([[[[1.0]]], [[[-1.0]]]]).double()]
+    maps_t = [torch.tensor([[[[1.0, -1.0], [-1.0, 1.0]]]]).double() * raw_s[0]]
+    student, teacher, batch = streams(raw_s, maps_t)
+    student = student._replace(raw=tuple(raw_s), image_size=(1, 1))
+    teacher = teacher._replace(raw=(), image_size=(2, 2))
+    loss = ABLoss()
+    loss.prepare(student, teacher)
+    loss.double()
+    optimiser = torch.optim.SGD(loss.parameters(), lr=10)
+    for _ in range(200):
+        optimiser.zero_grad()
+        value = loss(student, teacher, batch)
+        value.backward()
+        optimiser.step()
+    assert value.item() < 1e-4 < ab_loss(repeat(raw_s[0], 2), maps_t[0], 1.0).item()
 
 
 def test_connectors_are_a_1x1_convolution_and_a_norm():

@@ -36,7 +36,8 @@ def test_equals_loops():
     student, teacher = random(3, 4, 2, 3), random(3, 5, 2, 3, seed=1)
     assert factor_loss(student, teacher).item() == pytest.approx(slow(student, teacher), rel=1e-10)
     larger = random(3, 5, 4, 6, seed=2)
-    assert factor_loss(student, larger).item() == pytest.approx(slow(student, F.avg_pool2d(larger, 2)), rel=1e-10)
+    expected = slow(student, F.avg_pool2d(larger, 2)) * math.sqrt(6 / 24)            # of a student of a quarter of the pixels
+    assert factor_loss(student, larger).item() == pytest.approx(expected, rel=1e-10)
     assert factor_loss(larger, student).item() == pytest.approx(slow(F.avg_pool2d(larger, 2), student), rel=1e-10)
 
 
@@ -113,4 +114,8 @@ def test_what_cannot_be_compared_is_refused():
         build(dict(type='mmcrrcd.FTLoss'), teacher=network_without_maps())
     with pytest.raises(InputError, match=r'more than one, got \[1, 1\] for the student, \[4, 4\] for the teacher'):
         build(dict(type='mmcrrcd.FTLoss'), resolution=4)
+    with pytest.raises(InputError, match="^rate=0.01 of the 32 channels of the teacher's last map leaves no factor$"):
+        build(dict(type='mmcrrcd.FTLoss', rate=0.01))
+    with pytest.raises(InputError, match='^rate is a positive number'):
+        FTLoss(rate=0)
     assert FTLoss().paraphraser_epochs == 30

@@ -7,9 +7,10 @@ from tiny import SIZE, STUDENT, TEACHER, network
 
 from mmcrrcd.errors import InputError
 from mmcrrcd.models import FitNetLoss, FSPLoss, fsp_loss
-from mmcrrcd.models.losses.stages import pair_stages, stages
+from mmcrrcd.models.losses.stages import pair_stages, pair_wide_stages, stages
 from mmcrrcd.models.networks import look
 from mmcrrcd.registry import MODELS
+from mmcrrcd.structures import Stream
 
 
 def mmpretrains(**settings) -> dict:
@@ -44,7 +45,33 @@ def test_no_stage_is_taken_for_a_stem(student, teacher, expected):
 def test_the_hint_is_the_second_stage(student, stages_):
     loss = FitNetLoss()
     loss.prepare(stream(student), stream(mmpretrains(**ALL)))
-    assert loss.stages == stages_
+    assert loss.pair == stages_
+
+
+@pytest.mark.parametrize('backbone, stages_', [
+    (dict(type='mmcrrcd.ResNetCIFAR', depth=8), 3), (dict(type='mmcrrcd.ShuffleNetV1CIFAR'), 3),
+    (dict(type='mmcrrcd.VGGCIFAR', depth=8), 4)], ids=['resnet', 'shufflenet', 'vgg'])
+def test_odd_sizes_are_paired_as_even_ones(backbone, stages_):
+    """With a teacher of the same kind at 32 pixels: stage by stage, whichever way odd maps are halved."""
+    backbone = MODELS.build(backbone).eval()
+
+    def saw(pixels: int) -> Stream:
+        maps = tuple(backbone(torch.zeros(1, 3, pixels, pixels)))[:-1]      # the last again, for the head
+        return Stream(maps, torch.zeros(1, 1), torch.zeros(1, 1), image_size=(pixels, pixels))
+
+    teacher = saw(32)
+    for pixels in range(8, 33):
+        assert pair_stages(saw(pixels), teacher) == [(i, i) for i in range(1, 1 + stages_)], pixels
+
+
+def test_stages_of_one_pixel_have_no_spread_to_compare():
+    maps = [torch.rand(2, 3, pixels, pixels) for pixels in (8, 8, 4, 1)]
+    maps_t = [torch.rand(2, 3, pixels, pixels) for pixels in (32, 32, 16, 4)]
+    student, teacher = (Stream(tuple(each), torch.zeros(2, 1), torch.zeros(2, 1), image_size=each[0].shape[2:])
+                        for each in (maps, maps_t))
+    assert pair_stages(student, teacher) == [(1, 1), (2, 2), (3, 3)] and pair_wide_stages(student, teacher) == [(1, 1), (2, 2)]
+    with pytest.raises(InputError, match='maps of one pixel$'):
+        pair_wide_stages(*(s._replace(maps=(s.maps[0], s.maps[3])) for s in (student, teacher)))
 
 
 def test_flows_leave_out_the_stem_that_only_one_network_gives():
