@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from types import ModuleType
 
+import agreement
 import batch_norm
 import classifier_memory
 import critic_alone
@@ -34,6 +35,7 @@ def of_one_run(benchmark: ModuleType) -> str:
 
 
 TABLES = {
+    'agreement': lambda: of_one_run(agreement),
     'batch_norm': lambda: of_one_run(batch_norm),
     'cifar100': lambda: LowResults.all_markdown('cifar100'),
     'classifier_memory': lambda: of_one_run(classifier_memory),

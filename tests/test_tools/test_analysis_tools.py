@@ -4,6 +4,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -236,3 +237,50 @@ def test_scikit_learn_is_asked_for(tool, monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(SystemExit, match='scikit-learn is missing: pip install scikit-learn'):
         tool('plot_tsne.py', *RUN)
+
+
+@pytest.fixture
+def agreement(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / 'benchmarks')
+    import agreement
+    return agreement
+
+
+def test_correlation_of_cosines(agreement):
+    a, b = torch.randn(23, 4), torch.randn(23, 7)
+    b[:, :4] += a
+    cosines = [[torch.cosine_similarity(x[i], x[j], 0).item() for i in range(23) for j in range(23) if i != j] for x in (a, b)]
+    assert agreement.cosine_correlation(a, b, rows=5) == pytest.approx(np.corrcoef(cosines)[0, 1], abs=1e-6)
+    assert agreement.cosine_correlation(a, -3 * a) == pytest.approx(1, abs=1e-12)
+
+
+def test_what_is_compared(agreement):
+    student, teacher = torch.tensor([[2., 0, 0], [0, 1, 0], [0, 0, 3], [1, 0, 0]]), torch.eye(3)[[0, 2, 2, 1]]
+    row = agreement.compare((torch.randn(4, 2), student), (torch.randn(4, 3), teacher), torch.tensor([0, 1, 1, 0]))
+    assert (row['accuracy'], row['agreement']) == (75, 50)
+    p, q = (teacher / 4).softmax(1), (student / 4).softmax(1)
+    assert row['kl'] == pytest.approx(16 * (p * (p / q).log()).sum().item() / 4, rel=1e-5)
+    assert row['nll'] == pytest.approx(-student.softmax(1)[range(4), [0, 1, 1, 0]].log().mean().item(), rel=1e-5)
+
+
+def test_what_a_student_and_its_teacher_agree_in(agreement, run, monkeypatch, capsys):
+    monkeypatch.chdir(run)
+    again = ['--run', 'student.py', 'student/epoch_2.pth', 'CRRCD']
+    monkeypatch.setattr(sys, 'argv', ['agreement.py', '--run', 'student.py', 'student', 'CRRCD', *again, '--teacher',
+                                      'teacher.pth', '--json', 'numbers/agreement.json'])
+    agreement.main()
+    result = json.loads(Path('numbers/agreement.json').read_text())
+    teacher, last, same_file = result['rows']
+    assert teacher['agreement'] == 100 and teacher['kl'] == pytest.approx(0, abs=1e-6)
+    assert teacher['cosines'] == pytest.approx(1, abs=1e-9) and 'train_accuracy' not in teacher
+    cfg, student = Config.fromfile('student.py'), load_classifier('student.py', 'student')
+    data = embeddings.own_images('student.py')
+    assert last['accuracy'] == pytest.approx(accuracy(student, data, 'test'), abs=1e-4)
+    train_images = DATASETS.build(cfg.train_dataloader.dataset)
+    assert last['train_accuracy'] == pytest.approx(accuracy(student, train_images, 'train'), abs=1e-4)
+    of_student, of_teacher = (embeddings.embed(network, data, '')[1].log_softmax(1) for network in
+                              (student, load_classifier('student.py', 'teacher.pth', teacher=True)))
+    assert last['nll'] == pytest.approx(-of_student.gather(1, data.labels[:, None]).mean().item(), abs=1e-5)
+    same = of_student.argmax(1) == of_teacher.argmax(1)
+    assert last['agreement'] == pytest.approx(100 * same.float().mean().item(), abs=1e-4)
+    assert same_file == last and f'| CRRCD | 2 | {last["accuracy"]:.2f} ± 0.00 |' in capsys.readouterr().out
