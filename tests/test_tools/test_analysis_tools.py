@@ -261,6 +261,8 @@ def test_what_is_compared(agreement):
     p, q = (teacher / 4).softmax(1), (student / 4).softmax(1)
     assert row['kl'] == pytest.approx(16 * (p * (p / q).log()).sum().item() / 4, rel=1e-5)
     assert row['nll'] == pytest.approx(-student.softmax(1)[range(4), [0, 1, 1, 0]].log().mean().item(), rel=1e-5)
+    sharper = agreement.compare((torch.randn(4, 2), 2 * student), (torch.randn(4, 3), teacher), torch.tensor([0, 1, 1, 0]))
+    assert sharper['nll'] > row['nll'] and sharper['scaled_nll'] == pytest.approx(row['scaled_nll'], abs=0.01)
 
 
 def test_what_a_student_and_its_teacher_agree_in(agreement, run, monkeypatch, capsys):
