@@ -2,11 +2,12 @@
 
     python benchmarks/agreement.py --run CONFIG CHECKPOINT KD --run CONFIG CHECKPOINT CRRCD --teacher [CHECKPOINT]
 
-Runs of one label are seeds of one method. Of each network, on the test images of its config: accuracy; negative log-likelihood
-of the labels, and the least that it comes to with the logits over a temperature, which is chosen on these images; how often
-the teacher names the same class; Eq. 12 of the paper against it, at the paper's temperature; and the correlation of the
-cosines of all pairs of embeddings with those of the teacher's. And the accuracy on the training images as they are, neither
-cropped nor mirrored. Writes ``benchmarks/results/agreement.json`` and prints its table.
+Runs of one label are seeds of one method. Of each network, on the test images of the first config: accuracy; confidence, the
+mean of the largest probability; negative log-likelihood of the labels, and the least that it comes to with the logits over a
+temperature, which is chosen on these images; how often the teacher names the same class; Eq. 12 of the paper against it, at
+the paper's temperature; and the correlation of the cosines of all pairs of embeddings with those of the teacher's. And the
+accuracy on the training images as they are, neither cropped nor mirrored. Writes ``benchmarks/results/agreement.json`` and
+prints its table.
 """
 import argparse
 from pathlib import Path
@@ -27,9 +28,10 @@ from mmcrrcd.registry import DATASETS
 RESULT = KEPT / 'agreement.json'
 TEMPERATURE = 4                                          # the paper's, Sec. IV-A
 SCALES = torch.arange(0.5, 5, 0.05).tolist()
-COLUMNS = dict(accuracy=('test images (%)', 2), train_accuracy=('training images (%)', 2), nll=('negative log-likelihood', 3),
-               scaled_nll=('at its best temperature', 3), agreement=('same class as the teacher (%)', 2),
-               kl=('Eq. 12 against the teacher', 2), cosines=('correlation of cosines', 3))      # and decimals
+COLUMNS = dict(                                          # and decimals
+    accuracy=('test images (%)', 2), train_accuracy=('training images (%)', 2), confidence=('confidence (%)', 1),
+    nll=('negative log-likelihood', 3), scaled_nll=('at the best temperature', 3), scale=('which is', 2),
+    agreement=('same class as the teacher (%)', 2), kl=('Eq. 12 against the teacher', 2), cosines=('correlation of cosines', 3))
 
 
 def cosine_correlation(a: Tensor, b: Tensor, rows: int = 1000) -> float:
@@ -48,26 +50,29 @@ def cosine_correlation(a: Tensor, b: Tensor, rows: int = 1000) -> float:
 def compare(network: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor], labels: Tensor) -> dict[str, float]:
     """What stands in a row, but for the training images; a network is its embeddings (N, D) and logits (N, classes)."""
     (embedding, logits), (embedding_t, logits_t) = network, teacher
-    return dict(accuracy=100 * (logits.argmax(1) == labels).double().mean().item(),
+    scaled, scale = min((F.cross_entropy(logits / scale, labels).item(), scale) for scale in SCALES)
+    return dict(accuracy=round(100 * (logits.argmax(1) == labels).double().mean().item(), 2),
                 nll=F.cross_entropy(logits, labels).item(),
-                scaled_nll=min(F.cross_entropy(logits / temperature, labels).item() for temperature in SCALES),
+                scaled_nll=scaled, scale=scale, confidence=100 * logits.softmax(1).amax(1).mean().item(),
                 agreement=100 * (logits.argmax(1) == logits_t.argmax(1)).double().mean().item(),
                 kl=kd_loss(logits, logits_t, TEMPERATURE).item(), cosines=cosine_correlation(embedding, embedding_t))
 
 
 def measure(runs: list[tuple[str, str, str]], teacher: str) -> dict:
+    training = {config: Config.fromfile(config).train_dataloader.dataset for config, *_ in runs}
+    for config, dataset in training.items():
+        if 'pipeline' in dataset:
+            raise InputError(f'{config} trains on a pipeline: its training images are asked for as arrays')
     config = runs[0][0]
     test = own_images(config)
     of_teacher = embed(load_classifier(config, teacher, teacher=True), test, 'teacher')
     labels = test.labels.to(of_teacher[0].device)
     rows = [dict(label='teacher', **compare(of_teacher, of_teacher, labels))]
     for config, checkpoint, label in runs:
-        student, cfg = load_classifier(config, checkpoint), Config.fromfile(config)
-        if 'pipeline' in cfg.train_dataloader.dataset:
-            raise InputError(f'{config} trains on a pipeline: its training images are asked for as arrays')
+        student = load_classifier(config, checkpoint)
         row = compare(embed(student, test, label), of_teacher, labels)
-        train = accuracy(student, DATASETS.build(cfg.train_dataloader.dataset), f'{label}, training images')
-        rows.append(dict(label=label, train_accuracy=train, **row))
+        train = accuracy(student, DATASETS.build(training[config]), f'{label}, training images')
+        rows.append(dict(label=label, train_accuracy=round(train, 2), **row))
     return dict(**about_this_run(), rows=rows)
 
 

@@ -90,7 +90,7 @@ def training_notes(records: list[dict]) -> list[str]:
     steps = sorted({f'batch {record["batch"]}, learning rate {record["lr"]}, {record["precision"]}' for record in trained})
     reduced = sorted(f'{record["method"]}/{record["pair"]}' for record in trained if record['precision'] == 'bfloat16')
     if 0 < len(reduced) < len(trained):
-        steps.append(f'bfloat16 of these are {", ".join(reduced)}')
+        steps.append(f'in bfloat16: {", ".join(reduced)}')
     different = {(Path(r['teacher']['checkpoint']).name, origin(r['teacher']), r['teacher']['sha256'])
                  for r in records if r['teacher']}
     names = [name for name, *_ in different]
@@ -147,7 +147,8 @@ class Variant:
         notes = ['Test accuracy in percent at the last epoch, mean ± standard deviation of n seeds'
                  + (f'; of {best} at the best epoch, as in the paper.' if best else '.')]
         if self.pixels != 32:
-            notes.append("The paper's numbers are for 32 pixels, so they are left out.")
+            notes.append("The paper's numbers are for 32 pixels, so they are left out. Between images of different sizes "
+                         'AT, FT and AB are not what was published: docs/methods.md.')
         elif self.shortened:
             notes.append("The paper's numbers are from full schedules: beside these shortened ones they are not comparable.")
         else:

@@ -143,9 +143,13 @@ def test_a_run_that_ends_before_the_student_learns_is_refused(cls_weight, settin
         CheckInputHook().before_train(a_run(cls_weight, epochs=begins, **settings))
 
 
-@pytest.mark.parametrize('weight', [200.0, [(0, 1), (9, 1), (9, 200)]])
+@pytest.mark.parametrize('weight', [
+    200.0, [(0, 1), (9, 1), (9, 200)], [(0, 0), (30, 0), (30, 200)], [(0, 1), (30, 200)], [(30, 200)], [(0, 1), (30, 1)]])
 def test_one_weight_for_two_stages_is_refused(weight):
     with pytest.raises(InputError, match=r'^ft trains parts of its own for 30 epochs, then the student: its weight is [^\n]*$'):
+        CheckInputHook().before_train(a_run(1.0, dict(ft=weight), epochs=100, losses=FT['losses']))
+    for step in (29.5, 30):
+        weight = [(0, 1), (step, 1), (step, 200)]
         CheckInputHook().before_train(a_run(1.0, dict(ft=weight), epochs=100, losses=FT['losses']))
 
 

@@ -261,8 +261,10 @@ def test_what_is_compared(agreement):
     p, q = (teacher / 4).softmax(1), (student / 4).softmax(1)
     assert row['kl'] == pytest.approx(16 * (p * (p / q).log()).sum().item() / 4, rel=1e-5)
     assert row['nll'] == pytest.approx(-student.softmax(1)[range(4), [0, 1, 1, 0]].log().mean().item(), rel=1e-5)
+    assert row['confidence'] == pytest.approx(100 * student.softmax(1).max(1).values.mean().item(), rel=1e-5)
     sharper = agreement.compare((torch.randn(4, 2), 2 * student), (torch.randn(4, 3), teacher), torch.tensor([0, 1, 1, 0]))
     assert sharper['nll'] > row['nll'] and sharper['scaled_nll'] == pytest.approx(row['scaled_nll'], abs=0.01)
+    assert sharper['scale'] == pytest.approx(2 * row['scale'], abs=0.1)
 
 
 def test_what_a_student_and_its_teacher_agree_in(agreement, run, monkeypatch, capsys):
@@ -277,9 +279,9 @@ def test_what_a_student_and_its_teacher_agree_in(agreement, run, monkeypatch, ca
     assert teacher['cosines'] == pytest.approx(1, abs=1e-9) and 'train_accuracy' not in teacher
     cfg, student = Config.fromfile('student.py'), load_classifier('student.py', 'student')
     data = embeddings.own_images('student.py')
-    assert last['accuracy'] == pytest.approx(accuracy(student, data, 'test'), abs=1e-4)
+    assert last['accuracy'] == pytest.approx(accuracy(student, data, 'test'), abs=0.006)
     train_images = DATASETS.build(cfg.train_dataloader.dataset)
-    assert last['train_accuracy'] == pytest.approx(accuracy(student, train_images, 'train'), abs=1e-4)
+    assert last['train_accuracy'] == pytest.approx(accuracy(student, train_images, 'train'), abs=0.006)
     of_student, of_teacher = (embeddings.embed(network, data, '')[1].log_softmax(1) for network in
                               (student, load_classifier('student.py', 'teacher.pth', teacher=True)))
     assert last['nll'] == pytest.approx(-of_student.gather(1, data.labels[:, None]).mean().item(), abs=1e-5)

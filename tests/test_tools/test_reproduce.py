@@ -627,7 +627,7 @@ def test_cells_of_another_precision_are_named():
                                                teacher=None) for method, precision in zip(('kd', 'at'), precisions)])[0]
 
     assert notes('bfloat16', 'bfloat16') == 'Training: batch 64, learning rate 0.05, bfloat16.'
-    assert notes('bfloat16', 'float32').endswith('0.05, float32; bfloat16 of these are kd/a_b.')
+    assert notes('bfloat16', 'float32').endswith('0.05, float32; in bfloat16: kd/a_b.')
 
 
 def test_what_table_4_compares_with(tmp_path, monkeypatch):

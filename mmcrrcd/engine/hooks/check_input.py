@@ -7,7 +7,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop
 
 from mmcrrcd.checkpoint import check_weights
-from mmcrrcd.errors import InputError, is_number
+from mmcrrcd.errors import InputError
 from mmcrrcd.models.algorithms.schedule import Schedule, value_at
 from mmcrrcd.registry import HOOKS
 
@@ -31,12 +31,14 @@ def check_stages(weights: dict[str, Schedule], losses, epochs: float) -> None:
 
 
 def check_first_stages(weights: dict[str, Schedule], losses) -> None:
-    """Raises InputError where a loss has a first stage of its own, and its weight no step at the end of it."""
+    """Raises InputError where a loss has a first stage of its own, which its weight does not take as one."""
     for name, loss in losses.items():
-        end = getattr(loss, 'student_from', 0)
-        if end and (is_number(weights[name]) or end not in [epoch for epoch, _ in weights[name]]):
-            raise InputError(f'{name} trains parts of its own for {end} epochs, then the student: its weight is a schedule '
-                             f'with a step there, as [(0, 1), ({end}, 1), ({end}, 200)], got {weights[name]!r}')
+        if end := getattr(loss, 'student_from', 0):
+            first, last, then = (value_at(weights[name], epoch) for epoch in (0, end - 1, end))
+            if not first == last != then or not first:
+                raise InputError(f'{name} trains parts of its own for {end} epochs, then the student: its weight is constant '
+                                 'and not zero till then, and another from then on, as '
+                                 f'[(0, 1), ({end}, 1), ({end}, 200)], got {weights[name]!r}')
 
 
 def check_num_samples(losses, dataset) -> None:

@@ -25,10 +25,10 @@ def ab_loss(student_raw: Tensor, teacher_map: Tensor, margin: float) -> Tensor:
 class ABLoss(nn.Module):
     """:func:`ab_loss`, summed over the n stages of :func:`pair_stages`, the i-th weighted by 2^(i - n + 1).
 
-    Where the channels differ a 1x1 convolution and BN bring the student's map to the teacher's; where the teacher's map is
-    larger, r times, a transposed convolution of r x r pixels and stride r instead, so that each of the r x r neurons that stand
-    over one of the student's pixels is read off it by weights of its own. A larger map of the student is averaged. Published
-    as a stage of its own before the classification loss: a weight of ``[(0, 1), (30, 1), (30, 0)]`` and
+    Where the channels differ a 1x1 convolution and BN bring the student's map to the teacher's. Where the teacher's map is
+    larger, r times, a transposed convolution of r x r pixels and stride r does, so that the r x r neurons that stand over one
+    of the student's pixels are read off it by different weights; what sticks out is averaged away, as is a larger map of the
+    student. Published as a stage of its own before the classification loss: a weight of ``[(0, 1), (30, 1), (30, 0)]`` and
     ``cls_weight=[(0, 0), (30, 0), (30, 1)]``.
 
     Args:
@@ -49,11 +49,13 @@ class ABLoss(nn.Module):
         self.pairs = pair_stages(student, teacher)
         self.connectors = nn.ModuleList()
         for i, j in self.pairs:
-            (width, height, _), (width_t, height_t, _) = student.maps[i].shape[1:], teacher.maps[j].shape[1:]
-            times = math.ceil(height_t / height)
-            self.connectors.append(nn.Identity() if (width, times) == (width_t, 1) else nn.Sequential(
-                nn.ConvTranspose2d(width, width_t, times, times, bias=False) if times > 1 else
-                nn.Conv2d(width, width_t, 1, bias=False), nn.BatchNorm2d(width_t)))
+            (width, *size), (width_t, *size_t) = student.maps[i].shape[1:], teacher.maps[j].shape[1:]
+            times = tuple(math.ceil(theirs / ours) for ours, theirs in zip(size, size_t))
+            if times == (1, 1):
+                layers = [nn.Conv2d(width, width_t, 1, bias=False)] if width != width_t else []
+            else:                                        # a batch of another resolution is brought to this one first
+                layers = [nn.AdaptiveAvgPool2d(size), nn.ConvTranspose2d(width, width_t, times, times, bias=False)]
+            self.connectors.append(nn.Sequential(*layers, nn.BatchNorm2d(width_t)) if layers else nn.Identity())
 
     def forward(self, student: Stream, teacher: Stream, batch: Batch) -> Tensor:
         total = 0
@@ -61,6 +63,6 @@ class ABLoss(nn.Module):
             raw = connector(at_least_float32(student.raw[i - student.has_stem]))      # raw leaves the stem out
             target = teacher.raw[j - teacher.has_stem] if teacher.raw else teacher.maps[j]
             if raw.shape[2:] != target.shape[2:]:
-                raw = F.adaptive_avg_pool2d(raw, target.shape[2:])        # or repetition, in a batch of fewer pixels
+                raw = F.adaptive_avg_pool2d(raw, target.shape[2:])
             total = total + 2.0**exponent * ab_loss(raw, target, self.margin)
         return total

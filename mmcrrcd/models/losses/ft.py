@@ -10,18 +10,17 @@ from mmcrrcd.errors import InputError, check_positive
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, Stream
 
-from .stages import at_least_float32, same_size
+from .stages import at_least_float32, image_ratio, same_size
 
 
 def factor_loss(student_factor: Tensor, teacher_factor: Tensor) -> Tensor:
     """Mean absolute difference of the factors' mean squares over the channels, each of unit length over the pixels.
 
     As in RepDistiller, whose weight of 200 belongs to it; the paper normalises the whole factor, without the mean of squares.
-    The larger factor is averaged to the size of the smaller, and the mean is brought to the teacher's number of pixels: a
-    unit vector of P numbers has a mean of about 1 / sqrt(P). (N, C, h, w), (N, C', H, W) -> scalar.
+    The larger factor is averaged to the size of the smaller. (N, C, H, W), (N, C', h, w) -> scalar.
     """
     student, teacher = (F.normalize(x.square().mean(1).flatten(1)) for x in same_size(student_factor, teacher_factor))
-    return (student - teacher).abs().mean() * math.sqrt(student.shape[1] / teacher_factor[0, 0].numel())
+    return (student - teacher).abs().mean()
 
 
 def layers(kind: type[nn.Module], widths: list[int], norm: bool) -> nn.Sequential:
@@ -37,8 +36,9 @@ class FTLoss(nn.Module):
     """First the paraphraser learns to reconstruct the teacher's last map from a factor; then the student's factor follows.
 
     For ``paraphraser_epochs`` epochs this is the mean squared error of the reconstruction, which trains no student; from then
-    on the paraphraser is frozen and this is :func:`factor_loss` of the translator's and the paraphraser's factors. As
-    published: a weight of ``[(0, 1), (30, 1), (30, 200)]`` and ``cls_weight=[(0, 0), (30, 0), (30, 1)]``.
+    on the paraphraser is frozen and this is :func:`factor_loss` of the translator's and the paraphraser's factors, times the
+    root of :func:`image_ratio`: so much larger are the numbers of a unit vector of a smaller image. As published: a weight of
+    ``[(0, 1), (30, 1), (30, 200)]`` and ``cls_weight=[(0, 0), (30, 0), (30, 1)]``.
 
     Args:
         paraphraser_epochs: length of the first stage.
@@ -50,6 +50,8 @@ class FTLoss(nn.Module):
     def __init__(self, paraphraser_epochs: int = 30, rate: float = 0.5):
         super().__init__()
         check_positive(rate=rate)
+        if paraphraser_epochs:
+            check_positive(whole=True, paraphraser_epochs=paraphraser_epochs)
         self.paraphraser_epochs, self.rate = paraphraser_epochs, rate
         self.student_from = paraphraser_epochs
 
@@ -74,4 +76,5 @@ class FTLoss(nn.Module):
             return F.mse_loss(self.decoder(self.encoder(map_t)), map_t)
         with torch.no_grad():
             factor_t = self.encoder(map_t)
-        return factor_loss(self.translator(at_least_float32(student.maps[-1])), factor_t)
+        loss = factor_loss(self.translator(at_least_float32(student.maps[-1])), factor_t)
+        return loss * math.sqrt(image_ratio(student, teacher))

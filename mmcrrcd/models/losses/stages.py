@@ -18,14 +18,19 @@ def reductions(stream: Stream, image_height: int) -> list[int]:
     """How often the map of each stage has been halved since the image.
 
     Counted from map to map: an odd height is rounded up or down each time it is halved, and over several maps, from 13 to 1,
-    say, that can add up to a halving.
+    say, that can add up to a halving. Not known is how often the first map was halved since an odd image, nor what became of
+    a map of one pixel.
     """
     heights = [stage.shape[2] for stage in stages(stream)]
     counts = [round(math.log2(image_height / heights[0]))] if heights else []
     for before, after in pairwise(heights):
-        halvings = math.floor(math.log2(before / after) + 0.35)      # 3 to 1, 1.58, is the most that one can look like
-        counts.append(counts[-1] + (max(halvings, 1) if after < before else 0))
+        counts.append(counts[-1] + (halvings(before, after) if after <= before else -halvings(after, before)))
     return counts
+
+
+def halvings(before: int, after: int) -> int:
+    """How many lead from one height to a smaller one; one alone leaves from a third, of 3, to two thirds of it."""
+    return 0 if 3 * after > 2 * before else max(1, math.floor(math.log2(before / after) + 0.35))
 
 
 def hint(*streams: Stream) -> str:
@@ -80,6 +85,13 @@ def same_size(student_map: Tensor, teacher_map: Tensor) -> tuple[Tensor, Tensor]
     height, width = (min(a, b) for a, b in zip(student_map.shape[2:], teacher_map.shape[2:]))
     return tuple(x if x.shape[2:] == (height, width) else F.adaptive_avg_pool2d(x, (height, width))
                  for x in (student_map, teacher_map))
+
+
+def image_ratio(student: Stream, teacher: Stream) -> float:
+    """Pixels of the student's image over those of the teacher's; 1 where the student's is the larger, or one is not known."""
+    if not student.image_size or not teacher.image_size:
+        return 1.0
+    return min(1.0, math.prod(student.image_size) / math.prod(teacher.image_size))
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -95,7 +95,7 @@ def test_a_larger_map_of_the_teacher_is_read_off_by_a_weight_for_each_of_its_neu
     raw_s, maps_t = stage_maps(3, 4), stage_maps(channels, 8, seed=5)
     loss, value = call(raw_s, maps_t)
     connected = []
-    for raw, (convolution, norm) in zip(raw_s, loss.connectors, strict=True):
+    for raw, (convolution, norm) in zip(raw_s, (c[1:] for c in loss.connectors), strict=True):
         n, _, height, width = raw.shape
         x = torch.einsum('nchw,cdyx->ndhywx', raw, convolution.weight).reshape(n, channels, 2 * height, 2 * width)
         x = (x - x.mean((0, 2, 3), keepdim=True)) / (x.var((0, 2, 3), keepdim=True, unbiased=False) + norm.eps).sqrt()
@@ -104,13 +104,33 @@ def test_a_larger_map_of_the_teacher_is_read_off_by_a_weight_for_each_of_its_neu
     assert value.item() == pytest.approx(expected, rel=1e-8)
 
 
+@pytest.mark.parametrize('size, size_t, times', [
+    ((8, 32), (32, 32), (4, 1)), ((12, 12), (32, 32), (3, 3)), ((16, 12), (112, 96), (7, 8)), ((8, 8), (32, 32), (4, 4))])
+def test_sizes_that_are_no_multiples_and_batches_of_other_resolutions(size, size_t, times):
+    raw_s, maps_t = [random(2, 3, *size)], [random(2, 3, *size_t, seed=1)]
+    student, teacher, batch = streams(raw_s, maps_t)
+    student = student._replace(raw=tuple(raw_s), image_size=size, has_stem=False)
+    teacher = teacher._replace(image_size=size_t, has_stem=False)
+    loss = ABLoss()
+    loss.prepare(student, teacher)
+    connector = loss.double().connectors[0]
+    assert connector[1].kernel_size == connector[1].stride == times
+    for pixels in (size, (4, 4), (32, 32)):
+        raw = random(2, 3, *pixels, seed=2)
+        enlarged = connector(nn.functional.adaptive_avg_pool2d(raw, size))
+        assert enlarged.shape[2:] == tuple(n * t for n, t in zip(size, times))
+        expected = slow(nn.functional.adaptive_avg_pool2d(enlarged, size_t), maps_t[0])
+        value = loss(student._replace(raw=(raw, ), maps=(raw, )), teacher, batch)
+        assert value.item() == pytest.approx(expected, rel=1e-10)
+
+
 def test_signs_that_differ_under_one_pixel_can_be_learned():
     """The map of one pixel stands over 2 x 2 neurons of the teacher, on and off; repetition would have to choose."""
     raw_s = [torch.tensor([[[[1.0]]], [[[-1.0]]]]).double()]
     maps_t = [torch.tensor([[[[1.0, -1.0], [-1.0, 1.0]]]]).double() * raw_s[0]]
     student, teacher, batch = streams(raw_s, maps_t)
-    student = student._replace(raw=tuple(raw_s), image_size=(1, 1))
-    teacher = teacher._replace(raw=(), image_size=(2, 2))
+    student = student._replace(raw=tuple(raw_s), image_size=(1, 1), has_stem=False)
+    teacher = teacher._replace(raw=(), image_size=(2, 2), has_stem=False)
     loss = ABLoss()
     loss.prepare(student, teacher)
     loss.double()

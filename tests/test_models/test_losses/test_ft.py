@@ -36,8 +36,7 @@ def test_equals_loops():
     student, teacher = random(3, 4, 2, 3), random(3, 5, 2, 3, seed=1)
     assert factor_loss(student, teacher).item() == pytest.approx(slow(student, teacher), rel=1e-10)
     larger = random(3, 5, 4, 6, seed=2)
-    expected = slow(student, F.avg_pool2d(larger, 2)) * math.sqrt(6 / 24)            # of a student of a quarter of the pixels
-    assert factor_loss(student, larger).item() == pytest.approx(expected, rel=1e-10)
+    assert factor_loss(student, larger).item() == pytest.approx(slow(student, F.avg_pool2d(larger, 2)), rel=1e-10)
     assert factor_loss(larger, student).item() == pytest.approx(slow(F.avg_pool2d(larger, 2), student), rel=1e-10)
 
 
@@ -107,6 +106,10 @@ def test_the_first_stage_is_the_error_of_the_reconstruction(set_epoch):
     student = teacher._replace(maps=[random(2, 16, 2, 2, seed=1)])
     expected = slow(loss.translator(student.maps[-1]).detach(), factor.detach())
     assert loss(student, teacher, None).item() == pytest.approx(expected, rel=1e-10)
+    small = student._replace(image_size=(SIZE // 2, SIZE // 2))             # as maps that are repeated to the teacher's size
+    repeated = [F.interpolate(loss_map.square().mean(1, keepdim=True).sqrt(), scale_factor=2).detach()
+                for loss_map in (loss.translator(student.maps[-1]), factor)]
+    assert loss(small, teacher, None).item() == pytest.approx(slow(*repeated), rel=1e-10)
 
 
 def test_what_cannot_be_compared_is_refused():
@@ -118,4 +121,7 @@ def test_what_cannot_be_compared_is_refused():
         build(dict(type='mmcrrcd.FTLoss', rate=0.01))
     with pytest.raises(InputError, match='^rate is a positive number'):
         FTLoss(rate=0)
+    for epochs in (29.5, -3):
+        with pytest.raises(InputError, match='^paraphraser_epochs is a positive whole number'):
+            FTLoss(paraphraser_epochs=epochs)
     assert FTLoss().paraphraser_epochs == 30

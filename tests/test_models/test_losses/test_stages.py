@@ -7,7 +7,7 @@ from tiny import SIZE, STUDENT, TEACHER, network
 
 from mmcrrcd.errors import InputError
 from mmcrrcd.models import FitNetLoss, FSPLoss, fsp_loss
-from mmcrrcd.models.losses.stages import pair_stages, pair_wide_stages, stages
+from mmcrrcd.models.losses.stages import halvings, pair_stages, pair_wide_stages, reductions, stages
 from mmcrrcd.models.networks import look
 from mmcrrcd.registry import MODELS
 from mmcrrcd.structures import Stream
@@ -50,7 +50,8 @@ def test_the_hint_is_the_second_stage(student, stages_):
 
 @pytest.mark.parametrize('backbone, stages_', [
     (dict(type='mmcrrcd.ResNetCIFAR', depth=8), 3), (dict(type='mmcrrcd.ShuffleNetV1CIFAR'), 3),
-    (dict(type='mmcrrcd.VGGCIFAR', depth=8), 4)], ids=['resnet', 'shufflenet', 'vgg'])
+    (dict(type='mmcrrcd.ShuffleNetV2CIFAR'), 3), (dict(type='mmcrrcd.WRNCIFAR', depth=10), 3),
+    (dict(type='mmcrrcd.VGGCIFAR', depth=8), 4)], ids=['resnet', 'shufflenet', 'shufflenet_v2', 'wrn', 'vgg'])
 def test_odd_sizes_are_paired_as_even_ones(backbone, stages_):
     """With a teacher of the same kind at 32 pixels: stage by stage, whichever way odd maps are halved."""
     backbone = MODELS.build(backbone).eval()
@@ -62,6 +63,19 @@ def test_odd_sizes_are_paired_as_even_ones(backbone, stages_):
     teacher = saw(32)
     for pixels in range(8, 33):
         assert pair_stages(saw(pixels), teacher) == [(i, i) for i in range(1, 1 + stages_)], pixels
+
+
+@pytest.mark.parametrize('heights, expected', [
+    ((32, 16, 8), [0, 1, 2]), ((32, 30, 28, 14), [0, 0, 0, 1]), ((16, 8, 4, 8, 16), [1, 2, 3, 2, 1]),
+    ((12, 6, 3, 1), [1, 2, 3, 4]), ((9, 5, 3, 2), [2, 3, 4, 5]), ((28, 7), [0, 2]), ((32, 4), [0, 3])])
+def test_halvings_are_counted_from_map_to_map(heights, expected):
+    maps = tuple(torch.zeros(1, 1, height, height) for height in (heights[0], *heights))
+    seen = Stream(maps, torch.zeros(1, 1), torch.zeros(1, 1))
+    assert reductions(seen, 32) == expected
+
+
+def test_one_halving_is_one_whichever_way_it_is_rounded():
+    assert all(halvings(height, half) == 1 for height in range(2, 512) for half in {height // 2, (height + 1) // 2})
 
 
 def test_stages_of_one_pixel_have_no_spread_to_compare():
