@@ -78,6 +78,12 @@ class Curves:
         """The last epoch's accuracies of an ablation, one a seed; none where it was not run."""
         return [seed['last'] for seed in self.of[name]['seeds'].values()] if name in self.of else []
 
+    def over_kd(self, name: str) -> str:
+        """Points by which an ablation is ahead of KD, of the seeds that both have."""
+        seeds, of_kd = (self.of.get(each, {}).get('seeds', {}) for each in (name, 'kd'))
+        points = [seeds[seed]['last'] - of_kd[seed]['last'] for seed in seeds if seed in of_kd and name != 'kd']
+        return f'{mean(points):+.2f}' + (f' ± {stdev(points):.2f}' if len(points) > 1 else '') if points else '–'
+
     def scores(self, name: str) -> str:
         """Of the critic, means over the last epoch and the seeds; they were not kept of all runs."""
         kept = [seed.get('means', {}) for seed in self.of[name]['seeds'].values()] if name in self.of else []
@@ -101,7 +107,8 @@ class Curves:
 
     def notes(self) -> list[str]:
         """What has to be known beside the numbers."""
-        notes = ['Test accuracy in percent at the last epoch, mean ± standard deviation of n seeds. All settings '
+        notes = ['Test accuracy in percent at the last epoch, mean ± standard deviation of n seeds. "Over KD" is the '
+                 'difference to KD of the same seed, mean ± standard deviation, which leaves out what seeds share. All settings '
                  'but the named one are the default' + ('; "Eq. 10" is the critic as printed, β = 2 that of the paper.'
                                                         if 'as_printed' in self.of else '.'),
                  "The paper's Figure 3 is face verification on LFW, so its values are not comparable, only its shape. It is a "
@@ -117,13 +124,14 @@ class Curves:
     def markdown(self, folder: str = '') -> str:
         """Picture and table; ``folder`` is where the picture is, seen from the page."""
         lines = [f'### {self.title()}', '', f'![accuracy over the settings]({folder}{self.name()}.png)', '',
-                 '| setting | value | ours | scores of positives / negatives | the paper, on LFW |', '|---|---|---|---|---|']
+                 '| setting | value | ours | over KD | scores of positives / negatives | the paper, on LFW |', '|---' * 6 + '|']
         for key, sweep in self.shown().items():
             for value, name in sweep.names.items():
                 ours = Entry(self.ours(name), None, False, True).lines()[0]
                 default = ' (default)' if name == 'default' else ''
                 paper = PAPER_SAYS.get(key, {}).get(value, '–')
-                lines.append(f'| {sweep.title} | {value}{default} | {ours} | {self.scores(name)} | {paper} |')
+                lines.append(f'| {sweep.title} | {value}{default} | {ours} | {self.over_kd(name)} | {self.scores(name)} '
+                             f'| {paper} |')
         return '\n'.join([*lines, '', *(f'{note}  ' for note in self.notes()), ''])
 
     def figure(self) -> Figure:
@@ -134,7 +142,8 @@ class Curves:
         rows += [further[i:i + 2] for i in range(0, len(further), 2)]
         heights += [3] * (len(rows) - len(heights))
         figure = Figure(figsize=(10, 0.6 + 1.15 * sum(heights)), facecolor='white', layout='constrained')
-        axes = figure.subplot_mosaic([[*row, '.'][:2] for row in rows], height_ratios=heights)
+        columns = max(map(len, rows))
+        axes = figure.subplot_mosaic([[*row, '.'][:columns] for row in rows], height_ratios=heights)
         for key in shown:
             self.draw(SWEEPS[key], axes[key])
         for key in shapes:

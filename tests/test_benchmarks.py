@@ -270,14 +270,18 @@ def test_a_point_far_below_is_told_at_the_foot_of_its_panel(monkeypatch):
     import figure3
     sweep = figure3.SWEEPS['forms']
     shown = dict(student_alone=30, kd=32, default=33, batch=32.5, as_printed=2.75)
+    second = dict(default=33.5, kd=31.5)
     about = dict(hardware='a machine', threads=1, versions={}, command='command')
     scores = dict(as_printed=dict(means=dict(score_positive=-0.9, score_negative=-0.9)))
     records = [dict(method=name, batch=96, lr=0.05, precision='float32', teacher=None,
-                    seeds={'5': about | dict(last=last) | scores.get(name, {})}) for name, last in shown.items()]
+                    seeds={'5': about | dict(last=last) | scores.get(name, {})}
+                    | ({'6': about | dict(last=second[name])} if name in second else {})) for name, last in shown.items()]
     curves = figure3.Curves('8px__paper_35e_in_5e', records)
     axes = figure3.Figure().subplots()
     curves.draw(sweep, axes)
     assert any(text.get_text().startswith('2.75 ↓') for text in axes.texts) and axes.get_ylim()[0] > 29
     page = curves.markdown()
     assert 'Points more than 10 below the lower baseline' in page
-    assert '| Eq. 10, β 2 | 2.75 (n = 1) | -0.90 / -0.90 | – |' in page
+    assert '| Eq. 10, β 2 | 2.75 (n = 1) | -29.25 | -0.90 / -0.90 | – |' in page
+    assert '| softmax, centred (default) | 33.25 ± 0.35 (n = 2) | +1.50 ± 0.71 | – | – |' in page
+    assert '| KD (1 CE + 0.5 KD) | 31.75 ± 0.35 (n = 2) | – | – | – |' in page
