@@ -108,8 +108,8 @@ class Curves:
     def notes(self) -> list[str]:
         """What has to be known beside the numbers."""
         notes = ['Test accuracy in percent at the last epoch, mean ± standard deviation of n seeds. "Over KD" is the '
-                 'difference to KD of the same seed, mean ± standard deviation, which leaves out what seeds share. All settings '
-                 'but the named one are the default' + ('; "Eq. 10" is the critic as printed, β = 2 that of the paper.'
+                 'difference to KD of the same seed, mean ± standard deviation, which leaves out what seeds share. All '
+                 'settings but the named one are the default' + ('; "Eq. 10" is the critic as printed, β = 2 that of the paper.'
                                                         if 'as_printed' in self.of else '.'),
                  "The paper's Figure 3 is face verification on LFW, so its values are not comparable, only its shape. It is a "
                  'picture; shown of it is what the text beside it says, nothing is read off the curves.']
