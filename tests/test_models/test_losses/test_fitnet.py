@@ -60,7 +60,7 @@ def test_the_stage(sizes_s, sizes_t, chosen):
     student, teacher, _ = streams([torch.zeros(2, 3, n, n) for n in sizes_s], [torch.zeros(2, 3, n, n) for n in sizes_t])
     loss = FitNetLoss()
     loss.prepare(student, teacher)
-    assert loss.stages == chosen
+    assert loss.pair == chosen
 
 
 def test_gradients():
