@@ -35,7 +35,7 @@ def check_first_stages(weights: dict[str, Schedule], losses) -> None:
     for name, loss in losses.items():
         if end := getattr(loss, 'student_from', 0):
             first, last, then = (value_at(weights[name], epoch) for epoch in (0, end - 1, end))
-            if not first == last != then or not first:
+            if not first or first != last or then == last:
                 raise InputError(f'{name} trains parts of its own for {end} epochs, then the student: its weight is constant '
                                  'and not zero till then, and another from then on, as '
                                  f'[(0, 1), ({end}, 1), ({end}, 200)], got {weights[name]!r}')
