@@ -876,8 +876,8 @@ def test_a_sweep_from_teacher_to_picture(tiny_table, monkeypatch, capsys):
     assert picture.stat().st_size > 1000
     page = picture.with_suffix('.md').read_text()
     said = figure3.PAPER_SAYS['sampling']['class']
-    assert f'| class (default) | {last[None]:.2f} (n = 1) | – | {said} |' in page
-    assert f'| image | {last["unsupervised"]:.2f} (n = 1) | – |' in page
+    assert f'| class (default) | {last[None]:.2f} (n = 1) | – | – | {said} |' in page
+    assert f'| image | {last["unsupervised"]:.2f} (n = 1) | – | – |' in page
     with pytest.raises(SystemExit, match='default__.*json is of a run with other settings: move it away'):
         reproduce.main([*command, '--amp'])
 
@@ -903,11 +903,12 @@ def panels(figure) -> dict:
 def test_the_table_has_the_papers_words_and_what_is_missing(swept):
     page = swept('8px__cifar_240e', default=[70.0, 71.0, 69.0], negatives_1024=[70.5], kd=[68.0]).markdown()
     rows = [line for line in page.splitlines() if line.startswith('| ')]
-    assert '| number of negatives n | 512 (default) | 70.00 ± 1.00 (n = 3) | – | chosen; more negatives are better |' in rows
-    assert '| number of negatives n | 1024 | 70.50 (n = 1) | – | +0.05 over 512 |' in rows
-    assert '| number of negatives n | 64 | not run | – | no number |' in rows
-    assert '| temperature τ | 0.1 (default) | 70.00 ± 1.00 (n = 3) | – | chosen; 0.08 to 0.1 works well |' in rows
-    assert '| without the relational loss | KD (1 CE + 0.5 KD) | 68.00 (n = 1) | – | – |' in rows
+    assert ('| number of negatives n | 512 (default) | 70.00 ± 1.00 (n = 3) | +2.00 | – | chosen; more negatives are better |'
+            in rows)
+    assert '| number of negatives n | 1024 | 70.50 (n = 1) | +2.50 | – | +0.05 over 512 |' in rows
+    assert '| number of negatives n | 64 | not run | – | – | no number |' in rows
+    assert '| temperature τ | 0.1 (default) | 70.00 ± 1.00 (n = 3) | +2.00 | – | chosen; 0.08 to 0.1 works well |' in rows
+    assert '| without the relational loss | KD (1 CE + 0.5 KD) | 68.00 (n = 1) | – | – | – |' in rows
     assert 'anchors' not in page                         # of a sweep that nobody has run
     assert 'the student sees 8 pixels, schedule cifar_240e' in page and 'not comparable' in page and 'different' not in page
 
