@@ -17,7 +17,7 @@ def about_this_run() -> dict:
     names = re.findall(r'model name\s*: (.*)', info.read_text()) if info.exists() else []
     processor = f'{names[0] if names else platform.processor()}, {os.cpu_count()} cores'
     return dict(command=shlex.join(['python', *sys.argv]),
-                versions=dict(python=platform.python_version(), torch=torch.__version__, mmengine=mmengine.__version__,
+                versions=dict(python=platform.python_version(), torch=str(torch.__version__), mmengine=mmengine.__version__,
                               mmpretrain=mmpretrain.__version__),
                 hardware=torch.cuda.get_device_name() if torch.cuda.is_available() else processor,
                 threads=torch.get_num_threads())

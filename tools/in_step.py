@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import time
-from collections import defaultdict
 from math import isfinite
 from pathlib import Path
 
@@ -22,10 +21,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from runs import BeingTrained, Run, locked, reached
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from mmcrrcd.checkpoint import safe_load
 from mmcrrcd.engine import seed_all
+from mmcrrcd.engine.graphed import GraphedStep, SteadyBatch
 from mmcrrcd.engine.hooks.check_input import check_training
 from mmcrrcd.engine.hooks.critic_watch import warning_of
 from mmcrrcd.environment import about_this_run
@@ -46,6 +47,10 @@ class Answers:
             self.kept[id(images)] = images, self.teach(images)
         return self.kept[id(images)][1]
 
+    def forget(self) -> None:
+        """What was said of the batch before."""
+        self.kept.clear()
+
 
 class Student:
     """A run's model, optimiser and schedules, and after each epoch its test accuracy and the means of its losses and scores.
@@ -56,7 +61,7 @@ class Student:
 
     def __init__(self, run: Run, answers: Answers | None, loader: DataLoader):
         self.run, self.curve, self.log, self.answers = run, [], [], None
-        self.values = defaultdict(list)                  # of the epoch, on the device
+        self.totals = {}                                 # of the epoch, on the device: sum and number of each value
         set_random_seed(run.cfg.randomness.seed)
         self.model = MODELS.build(run.cfg.model)
         check_training(self.model, loader, run.epochs)
@@ -83,7 +88,9 @@ class Student:
             loss, parts = self.model.parse_losses(self.model(**batch, mode='loss'))
         self.wrapper.update_params(loss)
         for name, value in parts.items():
-            self.values[name].append(value.detach())
+            if name not in self.totals:
+                self.totals[name] = torch.zeros(2, device=value.device)
+            self.totals[name] += F.pad(value.detach().float().view(1), (0, 1), value=1.0)
 
     @torch.no_grad()
     def right(self, batch: dict) -> Tensor:
@@ -93,10 +100,10 @@ class Student:
 
     def end_epoch(self, accuracy: float) -> None:
         """Notes the test accuracy in percent and the means of the epoch, moves the learning rates."""
-        means = torch.stack([torch.stack(values).float().mean() for values in self.values.values()]).tolist()
+        means = torch.stack([total / number for total, number in self.totals.values()]).tolist()
         self.curve.append(accuracy)
-        self.log.append(dict(zip(self.values, means)))
-        self.values.clear()
+        self.log.append(dict(zip(self.totals, means)))
+        self.totals.clear()
         for schedule in self.schedules:
             schedule.step()
 
@@ -120,8 +127,10 @@ class Student:
         for part, saved in zip(self.parts(), state['parts'], strict=True):
             part.load_state_dict(saved)
 
-    def finish(self, seconds: float, together: list[str], metainfo: dict) -> str:
-        """Leaves in the run's folder what a finished training has: config, weights, curve, conditions (``seconds`` of all)."""
+    def finish(self, abouts: list[dict], seconds: float, together: list[str], metainfo: dict) -> str:
+        """Leaves in the run's folder what a finished training has: config, weights, curve, and the conditions, of each process
+        that it took (``abouts``) and ``seconds`` of all.
+        """
         self.run.folder.mkdir(parents=True, exist_ok=True)
         self.run.cfg.dump(self.run.folder / 'config.py')
         meta = dict(epoch=self.run.epochs, cfg=self.run.cfg.pretty_text, dataset_meta=metainfo)
@@ -129,11 +138,71 @@ class Student:
         rows = (json.dumps({'accuracy/top1': accuracy, 'step': epoch, **means}) + '\n'
                 for epoch, (accuracy, means) in enumerate(zip(self.curve, self.log), 1))
         (self.run.folder / 'evaluated.json').write_text(''.join(rows))
-        about = about_this_run() | dict(seconds=seconds, in_step=together)
-        (self.run.folder / 'about.jsonl').write_text(json.dumps(about) + '\n')
+        lines = (json.dumps(about | dict(seconds=seconds, in_step=together)) + '\n' for about in abouts)
+        (self.run.folder / 'about.jsonl').write_text(''.join(lines))
         said = self.run.conclude()
         (self.run.folder / 'last_checkpoint').write_text(str(self.checkpoint))
         return said
+
+
+class OneByOne:
+    """The students of a training take their steps one after the other."""
+
+    def __init__(self, students: list[Student], answers: Answers | None):
+        self.answers = answers
+
+    def begin_epoch(self) -> None:
+        pass
+
+    def __call__(self, students: list[Student], batch: dict) -> None:
+        """All learn from a batch that the preprocessor has been through."""
+        if self.answers:
+            self.answers.forget()
+        for student in students:
+            student.step(batch)
+
+    def right(self, students: list[Student], batch: dict) -> list[Tensor]:
+        """How many images of a test batch each of them gets right."""
+        return [student.right(batch) for student in students]
+
+
+class SideBySide(OneByOne):
+    """The same on a GPU, where small students leave most of it idle: by CUDA graphs, on a stream for each of them."""
+
+    def __init__(self, students: list[Student], answers: Answers | None):
+        super().__init__(students, answers)
+        self.steady, self.steady_test, self.teacher = SteadyBatch(), SteadyBatch(), answers and GraphedStep(self.ask)
+        self.steps = {student: GraphedStep(student.step) for student in students}
+        self.tests = {student: GraphedStep(student.right) for student in students}       # the same in all epochs
+
+    def ask(self, batch: dict) -> None:
+        self.answers.forget()
+        first = next(iter(self.steps))                   # all have one precision
+        with first.wrapper.optim_context(first.model):
+            self.answers(batch['inputs'].high)
+
+    def begin_epoch(self) -> None:
+        for step in (self.teacher, *self.steps.values()):
+            if step:
+                step.restart()
+
+    def __call__(self, students: list[Student], batch: dict) -> None:
+        batch = self.steady(batch)
+        if self.teacher:
+            all_at_once([self.teacher], batch, batch is self.steady.kept)
+        all_at_once([self.steps[student] for student in students], batch, batch is self.steady.kept)
+
+    def right(self, students: list[Student], batch: dict) -> list[Tensor]:
+        batch = self.steady_test(batch)
+        return all_at_once([self.tests[student] for student in students], batch, batch is self.steady_test.kept)
+
+
+def all_at_once(steps: list[GraphedStep], batch: dict, steady: bool) -> list:
+    """What each returns."""
+    outputs = [step.launch(batch, steady) for step in steps]
+    for step in steps:
+        step.join()
+    return outputs
 
 
 def write(state: dict, file: Path) -> None:
@@ -176,13 +245,14 @@ def build(runs: list[Run], loader: DataLoader) -> list[Student]:
     return students
 
 
-def go_on(students: list[Student], file: Path) -> tuple[list[Student], int, float]:
-    """From where ``file`` ends, if it is there: the students still in the training, epochs done, and seconds gone.
+def go_on(students: list[Student], file: Path) -> tuple[list[Student], int, float, list[dict]]:
+    """From where ``file`` ends, if it is there: the students still in the training, epochs done, seconds gone, and the
+    conditions of the processes before.
 
     Raises InputError where it is not of these students.
     """
     if not file.exists():
-        return students, 0, 0.0
+        return students, 0, 0.0, []
     state = safe_load(file)
     for student in students:
         student.run.failure = state['failed'].get(student.run.name)
@@ -191,13 +261,13 @@ def go_on(students: list[Student], file: Path) -> tuple[list[Student], int, floa
     left = {name for name, saved in state['students'].items() if not Path(saved['checkpoint']).exists()} - names
     missing = names - state['students'].keys()
     if not names & state['students'].keys() and not left:
-        return students, 0, 0.0                          # all that were in it had finished
+        return students, 0, 0.0, []                      # all that were in it had finished
     for some, what in ((missing, 'is of a training without'), (left, 'is of a training with')):
         if some:
             raise InputError(f'{file} {what} {", ".join(sorted(some))}: name the same cells again, or move it away')
     for student in students:
         student.load(state['students'][student.run.name], file)
-    return students, state['epoch'], state['seconds']
+    return students, state['epoch'], state['seconds'], state['abouts']
 
 
 def train_in_step(runs: list[Run], file: Path, console: Console) -> None:
@@ -206,8 +276,10 @@ def train_in_step(runs: list[Run], file: Path, console: Console) -> None:
     torch.backends.cudnn.benchmark = cfg.env_cfg.cudnn_benchmark
     loader = Runner.build_dataloader(cfg.train_dataloader, seed=cfg.randomness.seed)
     tests = Runner.build_dataloader(cfg.val_dataloader)
-    students, epoch, before = go_on(build(runs, loader), file)
+    students, epoch, before, abouts = go_on(build(runs, loader), file)
+    abouts.append(about_this_run())
     names, answers = [each.run.name for each in students], next((each.answers for each in students if each.answers), None)
+    step = (SideBySide if torch.cuda.is_available() else OneByOne)(students, answers)
     columns = (TextColumn('{task.description}'), BarColumn(), TextColumn('{task.completed:.0f} / {task.total:.0f}'),
                TimeElapsedColumn(), TextColumn('left'), TimeRemainingColumn())
     with Progress(*columns, console=console, speed_estimate_period=86_400) as progress:
@@ -218,33 +290,29 @@ def train_in_step(runs: list[Run], file: Path, console: Console) -> None:
             loader.sampler.set_epoch(epoch)
             MessageHub.get_current_instance().update_info('epoch', epoch)
             preprocess = students[0].model.data_preprocessor
+            step.begin_epoch()
             for data in loader:
-                batch = preprocess(data, training=True)
-                if answers:
-                    answers.kept.clear()
-                for student in students:
-                    student.step(batch)
+                step(students, preprocess(data, training=True))
                 progress.advance(bar)
             epoch, seconds = epoch + 1, before + time.time() - start
-            end_epoch(students, epoch, tests, console)
+            end_epoch(students, epoch, tests, step, console)
             students = [student for student in students if not student.run.failure]
             for student in [student for student in students if student.run.epochs == epoch]:
-                said = student.finish(seconds, names, loader.dataset.metainfo)
+                said = student.finish(abouts, seconds, names, loader.dataset.metainfo)
                 console.print(f'{student.run.name}: {said}', highlight=False, markup=False, soft_wrap=True)
                 students.remove(student)
-            write(dict(epoch=epoch, seconds=seconds, students={each.run.name: each.state() for each in students},
+            write(dict(epoch=epoch, seconds=seconds, abouts=abouts, students={each.run.name: each.state() for each in students},
                        failed={run.name: run.failure for run in runs if run.failure}), file)
     file.unlink(missing_ok=True)
 
 
-def end_epoch(students: list[Student], epoch: int, tests: DataLoader, console: Console) -> None:
+def end_epoch(students: list[Student], epoch: int, tests: DataLoader, step: OneByOne, console: Console) -> None:
     """Tests all, tells how well they do, moves their learning rates; a run that has lost its numbers has failed."""
     right, preprocess = [0] * len(students), students[0].model.data_preprocessor
     for student in students:
         student.model.eval()
     for data in tests:
-        batch = preprocess(data)
-        right = [number + student.right(batch) for number, student in zip(right, students)]
+        right = [number + more for number, more in zip(right, step.right(students, preprocess(data)))]
     for student, number in zip(students, right):
         student.end_epoch(100 * int(number) / len(tests.dataset))
         means = student.log[-1]

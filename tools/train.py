@@ -18,6 +18,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='go on from CHECKPOINT, or from the last one in the work directory')
     parser.add_argument('--amp', action='store_true', help='bfloat16 autocast, on CPU and GPU')
+    parser.add_argument('--cuda-graphs', action='store_true',
+                        help='steps by CUDA graphs: small networks train several times as fast on a GPU')
     parser.add_argument('--train-teacher', action='store_true',
                         help='train the teacher first, by its own config as it stands, where its checkpoint is missing')
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
@@ -36,6 +38,10 @@ def load_config(path: str | Path, args: argparse.Namespace) -> Config:
     cfg.work_dir = f'work_dirs/{Path(path).stem}'
     if args.amp:
         cfg.optim_wrapper.type = 'mmcrrcd.BF16OptimWrapper'
+    if args.cuda_graphs:
+        if not cfg.train_cfg.pop('by_epoch', False):
+            raise InputError(f'--cuda-graphs is for training by epochs, and train_cfg of {path} is {dict(cfg.train_cfg)}')
+        cfg.train_cfg.type = 'mmcrrcd.GraphedTrainLoop'
     if args.no_validate:
         cfg.val_dataloader = cfg.val_evaluator = cfg.val_cfg = None
     return cfg

@@ -350,6 +350,33 @@ def test_in_step_a_student_learns_what_it_learns_by_itself(tiny_table):
         assert all(torch.equal(weights[key], together[name][key]) for key in weights)
 
 
+def test_in_step_side_by_side_as_one_after_the_other(tiny_table, monkeypatch):
+    """What is done on a GPU, with steps that are no graphs."""
+    class Step:
+        def __init__(self, step):
+            self.step, self.taken = step, 0
+
+        def restart(self):
+            self.taken = 0
+
+        def launch(self, batch, steady):
+            self.taken += 1
+            return self.step(batch)
+
+        def join(self):
+            assert self.taken > 0
+
+    cells = ['crrcd/resnet56_resnet20', 'ab/resnet56_resnet20', 'student/resnet56_resnet20', 'ekd/resnet56_resnet20']
+    reproduce.main([*IN_STEP, *cells])
+    wanted = {name: weights_of(*name) for name in (('crrcd',), ('ab',), ('student', 'resnet20'))}
+    start_anew()
+    monkeypatch.setattr(in_step, 'GraphedStep', Step)
+    monkeypatch.setattr(in_step, 'OneByOne', in_step.SideBySide)
+    reproduce.main([*IN_STEP, *cells])
+    for name, weights in wanted.items():
+        assert all(torch.equal(value, weights[key]) for key, value in weights_of(*name).items())
+
+
 def test_in_step_an_interrupted_training_goes_on_to_the_same_weights(tiny_table, monkeypatch):
     command = [*IN_STEP, 'crrcd/resnet56_resnet20', 'ab/resnet56_resnet20']
     reproduce.main(command)                              # of AB, a stage of its own comes first
@@ -371,7 +398,9 @@ def test_in_step_an_interrupted_training_goes_on_to_the_same_weights(tiny_table,
         weights = weights_of(method)
         assert all(torch.equal(weights[key], whole[method][key]) for key in whole[method])
     assert not state.exists()
-    rows = Path('work_dirs/reproduce/crrcd__resnet56_resnet20__cifar_240e_in_4e/seed5/evaluated.json').read_text().splitlines()
+    folder = Path('work_dirs/reproduce/crrcd__resnet56_resnet20__cifar_240e_in_4e/seed5')
+    assert len((folder / 'about.jsonl').read_text().splitlines()) == 2                 # processes
+    rows = (folder / 'evaluated.json').read_text().splitlines()
     assert [json.loads(row)['step'] for row in rows] == [1, 2, 3, 4] and all('loss_rcd' in row for row in rows)
 
 

@@ -55,6 +55,7 @@ model = dict(type=CRRCD, teacher=network, teacher_checkpoint='work_dirs/teacher'
 def folder(tmp_path):
     (tmp_path / 'teacher.py').write_text(TEACHER)
     (tmp_path / 'student.py').write_text(STUDENT)
+    (tmp_path / 'iterations.py').write_text(TEACHER.replace('by_epoch=True, max_epochs=1', 'by_epoch=False, max_iters=2'))
     return tmp_path
 
 
@@ -107,7 +108,7 @@ def test_both_trainings_in_one_go_and_resuming(folder):
     checkpoint = torch.load(folder / 'work_dirs/student/epoch_2.pth', weights_only=True)
     assert not any(key.startswith('teacher') for key in checkpoint['state_dict'])
 
-    result = train(folder, 'student.py', '--resume', '--amp', '--cfg-options', 'train_cfg.max_epochs=3')
+    result = train(folder, 'student.py', '--resume', '--amp', '--cuda-graphs', '--cfg-options', 'train_cfg.max_epochs=3')
     assert result.returncode == 0, result.stderr
     assert 'resumed epoch: 2' in result.stdout
     assert (folder / 'work_dirs/student/epoch_3.pth').is_file()
@@ -148,6 +149,8 @@ atexit.register(lambda: end.write_text(' '.join(name for name in names() if 'glo
     (['teacher.py', '--cfg-options', 'model.student.head.num_classes=9'], 'the training data have 40 classes, the student 9'),
     (['teacher.py', '--cfg-options', 'optim_wrapper.optimizer.lr=1e30', 'train_cfg.max_epochs=3'],
      'the loss is nan at iteration'),
+    (['iterations.py', '--cuda-graphs'],
+     "--cuda-graphs is for training by epochs, and train_cfg of iterations.py is {'max_iters"),
     (['student.py', '--cfg-options', 'model.teacher_checkpoint=None', 'model.num_negatives=8'],
      'the queue holds num_negatives=8 samples, fewer than the batch of 16'),
     (['student.py', '--cfg-options', 'model.teacher_checkpoint=None', 'model.num_negativ=64'],
