@@ -19,6 +19,7 @@ import precision
 import probes
 import reproduced
 import results
+import step_graphs
 import step_parts
 import step_time
 from face_tables import FaceResults
@@ -50,6 +51,7 @@ TABLES = {
     'precision': lambda: of_one_run(precision),
     'probes': probes.table,
     'results': results.table,
+    'step_graphs': lambda: of_one_run(step_graphs),
     'step_parts': lambda: of_one_run(step_parts),
     'step_time': lambda: of_one_run(step_time),
     'table1': lambda: reproduced.markdown('table1'),

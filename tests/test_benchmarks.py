@@ -285,3 +285,19 @@ def test_a_point_far_below_is_told_at_the_foot_of_its_panel(monkeypatch):
     assert '| Eq. 10, β 2 | 2.75 (n = 1) | -29.25 | -0.90 / -0.90 | – |' in page
     assert '| softmax, centred (default) | 33.25 ± 0.35 (n = 2) | +1.50 ± 0.71 | – | – |' in page
     assert '| KD (1 CE + 0.5 KD) | 31.75 ± 0.35 (n = 2) | – | – | – |' in page
+
+
+def test_steps_as_graphs(monkeypatch, tmp_path, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / 'benchmarks'))
+    import step_graphs
+    kept = json.loads((ROOT / 'benchmarks/results/step_graphs.json').read_text())
+    rows = step_graphs.table(kept).splitlines()[2:2 + len(kept['rows'])]
+    for row, line in zip(kept['rows'], rows, strict=True):
+        assert float(line.split('|')[-2]) == pytest.approx(row['kernels']['ms'] / row['graph']['ms'], abs=0.051)
+        assert row['graph']['loss'] == pytest.approx(row['kernels']['loss'], rel=1e-3)
+    kept['rows'][0]['graph']['why_not'] = ['it waits']
+    assert step_graphs.table(kept).count('waits, not captured') == 1
+    monkeypatch.setattr(sys, 'argv', ['step_graphs.py', '--methods', 'kd', '--json', str(tmp_path / 'graphs.json')])
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    with pytest.raises(SystemExit, match='CUDA graphs need a GPU'):
+        step_graphs.main()
