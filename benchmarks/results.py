@@ -70,7 +70,7 @@ def of_figure_3() -> Iterator[tuple[dict, dict[str, list[float]]]]:
                 raise InputError(f'the teacher of {sweeps.name()} was never tested')
             about = about | dict(config=f'{about["pair"]}_cifar100',
                                  milestones=Config.fromstring(about['config'], '.py').param_scheduler.milestones)
-            for seed, result in about.pop('seeds').items():
+            for seed, result in sorted(about.pop('seeds').items(), key=lambda item: int(item[0])):
                 yield about | result | dict(seed=int(seed)), {
                     name: record['seeds'][seed]['curve'] for name, record in records.items() if seed in record['seeds']}
 
@@ -119,6 +119,21 @@ def table() -> str:
                   f'together. {where}', '']
         parts.append('\n'.join(lines))
     return '\n'.join(parts) or 'No runs yet.'
+
+
+def over_kd() -> str:
+    """Markdown: CRRCD less KD with the same weight of KD, in each run: a row a seed, and all together."""
+    lines = ['| | seed | last epoch | mean since the first drop of the learning rate | epochs ahead |', '|---|---|---|---|---|']
+    last, since = [], []
+    for (config, resolution, epochs, (accuracy, _), _), group in groups().items():
+        curves, pair = group['curves'], " → ".join(config.removesuffix("_cifar100").split("_"))
+        for run, ours, of_kd in zip(group['runs'], curves['CRRCD'], curves[OWN_KD], strict=True):
+            points = [a - b for a, b in zip(ours, of_kd, strict=True)]
+            last.append(points[-1])
+            since.append(mean(points[run['milestones'][0]:]))
+            lines.append(f'| {pair} at {resolution} pixels, {epochs} epochs, a teacher of {accuracy:.1f} % | {run["seed"]} '
+                         f'| {last[-1]:+.2f} | {since[-1]:+.2f} | {sum(point > 0 for point in points)} of {epochs} |')
+    return '\n'.join([*lines, f'| **all** | | **{spread(last)}** | **{spread(since)}** | |']) if last else 'No runs yet.'
 
 
 def headline() -> str:

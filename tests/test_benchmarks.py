@@ -245,14 +245,14 @@ def test_long_runs_of_figure_3_stand_with_the_main_results(monkeypatch):
                     teacher=dict(accuracy=60.0, epochs=16, sha256=sha256),
                     seeds={str(seed): about | dict(curve=[accuracy + seed] * 30) for seed in seeds})
 
-    def show(*sweeps: list[dict]) -> tuple[str, str]:
+    def show(*sweeps: list[dict]) -> tuple[str, str, str]:
         monkeypatch.setattr(results, 'of_critic_forms', lambda: iter(()))
         monkeypatch.setattr(figure3, 'all_curves', lambda: [figure3.Curves(f'8px_{i}', each) for i, each in enumerate(sweeps)])
-        return results.table(), results.headline()
+        return results.table(), results.headline(), results.over_kd()
 
     runs = [record(*each) for each in (('student_alone', 30, (5, 6)), ('kd', 31, (5, 6)), ('default', 32, (5, 6)),
                                        ('alpha_0', 33, (5, )))]
-    page, line = show(runs)
+    page, line, over_kd = show(runs)
     assert '| CRRCD | 37.50 ± 0.71 | 37.50 ± 0.71 | 2 | – | – |' in page and 'a teacher of 60.0 %' in page
     assert '| CRRCD without KD | 38.00 | 38.00 | 1 | – | – |' in page
     assert 'The teacher (16 epochs) sees 32 pixels.' in page and 'x0.1 after epochs 18, 24, 27, float32; seeds 5, 6.' in page
@@ -260,7 +260,12 @@ def test_long_runs_of_figure_3_stand_with_the_main_results(monkeypatch):
     half = [each | dict(precision='bfloat16') for each in runs]
     assert show(runs, half)[0].count('| CRRCD | 37.50') == 2                     # another precision is another table
     short = [each | dict(epochs=29) for each in runs]
-    assert show(short) == ('No runs yet.', 'No runs yet.')
+    assert show(short) == ('No runs yet.', ) * 3
+    *seeds, together = (row.split(' | ', 1)[1] for row in over_kd.splitlines()[2:])
+    assert seeds == ['5 | +1.00 | +1.00 | 30 of 30 |', '6 | +1.00 | +1.00 | 30 of 30 |']
+    assert together == ' | **1.00 ± 0.00** | **1.00 ± 0.00** | |'
+    runs[2]['seeds']['5']['curve'] = [35.0] * 18 + [38.0] * 11 + [36.5]          # KD has 36
+    assert '| 5 | +0.50 | +1.88 | 12 of 30 |' in show(runs)[2]
     with pytest.raises(InputError, match='fig3__8px_0 are of several teachers: move some away'):
         show([*runs[:2], record('default', 32, (5, 6), sha256='b')])
 
