@@ -263,7 +263,7 @@ def test_long_runs_of_figure_3_stand_with_the_main_results(monkeypatch):
     assert show(short) == ('No runs yet.', ) * 3
     *seeds, together = (row.split(' | ', 1)[1] for row in over_kd.splitlines()[2:])
     assert seeds == ['5 | +1.00 | +1.00 | 30 of 30 |', '6 | +1.00 | +1.00 | 30 of 30 |']
-    assert together == ' | **1.00 ± 0.00** | **1.00 ± 0.00** | |'
+    assert together == '| **1.00 ± 0.00** | **1.00 ± 0.00** | |'
     runs[2]['seeds']['5']['curve'] = [35.0] * 18 + [38.0] * 11 + [36.5]          # KD has 36
     assert '| 5 | +0.50 | +1.88 | 12 of 30 |' in show(runs)[2]
     with pytest.raises(InputError, match='fig3__8px_0 are of several teachers: move some away'):
