@@ -30,13 +30,15 @@ from transfer import TransferResults
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def of_one_run(benchmark: ModuleType) -> str:
-    """The table of a benchmark that keeps the result of its last run."""
-    return benchmark.table(json.loads(benchmark.RESULT.read_text())) if benchmark.RESULT.exists() else 'Not measured yet.'
+def of_one_run(benchmark: ModuleType, file: Path | None = None) -> str:
+    """The table of a benchmark that keeps the result of its last run, or of another ``file`` of its results."""
+    file = file or benchmark.RESULT
+    return benchmark.table(json.loads(file.read_text())) if file.exists() else 'Not measured yet.'
 
 
 TABLES = {
     'agreement': lambda: of_one_run(agreement),
+    'agreement_32px': lambda: of_one_run(agreement, agreement.RESULT.with_name('agreement_32px.json')),
     'batch_norm': lambda: of_one_run(batch_norm),
     'cifar100': lambda: LowResults.all_markdown('cifar100'),
     'classifier_memory': lambda: of_one_run(classifier_memory),

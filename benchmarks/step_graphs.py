@@ -3,8 +3,8 @@
     python benchmarks/step_graphs.py --methods student kd crrcd
 
 The steps of one student, teacher, data and optimiser included, as ``tools/reproduce.py --in-step`` takes them: kernel by
-kernel, then by the graphs of :mod:`mmcrrcd.engine.graphed`. From the same weights with the same batches; the mean loss of the
-first steps of both is kept beside the times. The teacher has random weights; times do not depend on them.
+kernel, then by the graphs of :mod:`mmcrrcd.engine.graphed`, one for the teacher and one for the student. From the same weights
+with the same batches; the mean loss of the first steps of both is kept beside the times. The teacher must have been trained.
 """
 import argparse
 import sys
@@ -37,7 +37,7 @@ def measure(run: Run, loader, kind: type[OneByOne], warmup: int, steps: int) -> 
     step = kind([student], student.answers)
     seed_all(run.cfg.randomness.seed)
     loader.sampler.set_epoch(0)
-    step.begin_epoch()
+    step.begin_epoch([student])
     for number, data in enumerate(loader):
         if number == COMPARED:
             loss = (student.totals['loss'][0] / student.totals['loss'][1]).item()
@@ -57,8 +57,6 @@ def measure(run: Run, loader, kind: type[OneByOne], warmup: int, steps: int) -> 
 def compare(method: str, args: argparse.Namespace) -> dict:
     """A row: a method of Table I, kernel by kernel and as a graph."""
     cfg = recipes.compose(method, recipes.split(args.pair), recipes.Recipe('paper_35e', None, args.resolution, args.amp))
-    if 'teacher' in cfg.model:
-        cfg.model.teacher_checkpoint = None
     loader = Runner.build_dataloader(cfg.train_dataloader, seed=cfg.randomness.seed)
     if len(loader) <= args.warmup + args.steps:
         raise InputError(f'an epoch has {len(loader)} steps, too few for {args.warmup} + {args.steps}')
@@ -76,7 +74,7 @@ def table(result: dict) -> str:
     seen = f'{result["resolution"] or 32} pixels'
     precision = 'bfloat16' if result['amp'] else 'float32 (convolutions in TF32)'
     return '\n'.join([*lines, '', f'{result["pair"]}, the student sees {seen}, batch 96, {precision}; the mean of '
-                      f'{result["steps"]} steps, one run. {conditions(result)}'])
+                      f'{result["steps"]} steps, one run. {result.get("note", "")}{conditions(result)}'])
 
 
 def main() -> None:

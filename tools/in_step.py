@@ -4,6 +4,7 @@ Where a teacher's answers cost more than a small student this saves most of the 
 their method alone. Each has the weights, losses, optimiser and schedules that its config gives it. There is a line of log
 after each epoch, with the test accuracies; means of the losses are kept beside them in the runs' folders.
 """
+import gc
 import hashlib
 import json
 import os
@@ -33,7 +34,7 @@ from mmcrrcd.environment import about_this_run
 from mmcrrcd.errors import InputError
 from mmcrrcd.models import Distiller
 from mmcrrcd.registry import MODELS
-from mmcrrcd.structures import Batch
+from mmcrrcd.structures import Batch, Stream
 
 
 class Answers:
@@ -50,6 +51,10 @@ class Answers:
     def forget(self) -> None:
         """What was said of the batch before."""
         self.kept.clear()
+
+    def keep(self, images: Tensor, stream: Stream) -> None:
+        """This has been said of ``images``, and of no others."""
+        self.kept = {id(images): (images, stream)}
 
 
 class Student:
@@ -151,7 +156,7 @@ class OneByOne:
     def __init__(self, students: list[Student], answers: Answers | None):
         self.answers = answers
 
-    def begin_epoch(self) -> None:
+    def begin_epoch(self, students: list[Student]) -> None:
         pass
 
     def __call__(self, students: list[Student], batch: dict) -> None:
@@ -175,22 +180,26 @@ class SideBySide(OneByOne):
         self.steps = {student: GraphedStep(student.step) for student in students}
         self.tests = {student: GraphedStep(student.right) for student in students}       # the same in all epochs
 
-    def ask(self, batch: dict) -> None:
-        self.answers.forget()
+    def ask(self, batch: dict) -> Stream:
         first = next(iter(self.steps))                   # all have one precision
+        self.answers.forget()
         with first.wrapper.optim_context(first.model):
-            self.answers(batch['inputs'].high)
+            return self.answers(batch['inputs'].high)
 
-    def begin_epoch(self) -> None:
+    def begin_epoch(self, students: list[Student]) -> None:
+        self.steps, self.tests = ({student: each[student] for student in students} for each in (self.steps, self.tests))
         for step in (self.teacher, *self.steps.values()):
             if step:
                 step.restart()
 
     def __call__(self, students: list[Student], batch: dict) -> None:
         batch = self.steady(batch)
+        steady = batch is self.steady.kept
         if self.teacher:
-            all_at_once([self.teacher], batch, batch is self.steady.kept)
-        all_at_once([self.steps[student] for student in students], batch, batch is self.steady.kept)
+            said, = all_at_once([self.teacher], batch, steady)
+            self.answers.keep(batch['inputs'].high, said)
+            steady = steady and self.teacher.ready       # else its answers are elsewhere each time
+        all_at_once([self.steps[student] for student in students], batch, steady)
 
     def right(self, students: list[Student], batch: dict) -> list[Tensor]:
         batch = self.steady_test(batch)
@@ -198,11 +207,15 @@ class SideBySide(OneByOne):
 
 
 def all_at_once(steps: list[GraphedStep], batch: dict, steady: bool) -> list:
-    """What each returns."""
-    outputs = [step.launch(batch, steady) for step in steps]
+    """What each returns. Those that draw random numbers come first and one by one."""
+    outputs = {}
+    for step in sorted(steps, key=lambda step: not step.draws):
+        outputs[step] = step.launch(batch, steady)
+        if step.draws:
+            step.join()
     for step in steps:
         step.join()
-    return outputs
+    return [outputs[step] for step in steps]
 
 
 def write(state: dict, file: Path) -> None:
@@ -290,7 +303,7 @@ def train_in_step(runs: list[Run], file: Path, console: Console) -> None:
             loader.sampler.set_epoch(epoch)
             MessageHub.get_current_instance().update_info('epoch', epoch)
             preprocess = students[0].model.data_preprocessor
-            step.begin_epoch()
+            step.begin_epoch(students)
             for data in loader:
                 step(students, preprocess(data, training=True))
                 progress.advance(bar)
@@ -304,6 +317,7 @@ def train_in_step(runs: list[Run], file: Path, console: Console) -> None:
             write(dict(epoch=epoch, seconds=seconds, abouts=abouts, students={each.run.name: each.state() for each in students},
                        failed={run.name: run.failure for run in runs if run.failure}), file)
     file.unlink(missing_ok=True)
+    gc.collect()                                         # graphs and their memory
 
 
 def end_epoch(students: list[Student], epoch: int, tests: DataLoader, step: OneByOne, console: Console) -> None:

@@ -39,8 +39,9 @@ def load_config(path: str | Path, args: argparse.Namespace) -> Config:
     if args.amp:
         cfg.optim_wrapper.type = 'mmcrrcd.BF16OptimWrapper'
     if args.cuda_graphs:
-        if not cfg.train_cfg.pop('by_epoch', False):
+        if 'max_epochs' not in cfg.train_cfg:
             raise InputError(f'--cuda-graphs is for training by epochs, and train_cfg of {path} is {dict(cfg.train_cfg)}')
+        cfg.train_cfg.pop('by_epoch', None)
         cfg.train_cfg.type = 'mmcrrcd.GraphedTrainLoop'
     if args.no_validate:
         cfg.val_dataloader = cfg.val_evaluator = cfg.val_cfg = None

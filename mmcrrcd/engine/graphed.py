@@ -1,6 +1,7 @@
 """Training steps as CUDA graphs: one launch for all the kernels of a step, which for small networks take longer to launch
 than to run.
 """
+import gc
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -34,26 +35,40 @@ def waits() -> Iterator[list[str]]:
         if 'called a synchronizing CUDA operation' in str(w.message):
             found.append(f'{w.message} at {w.filename}:{w.lineno}')
         else:
-            warnings.warn_explicit(w.message, w.category, w.filename, w.lineno)
+            warnings.warn_explicit(w.message, w.category, w.filename, w.lineno, registry=SHOWN)
+
+
+SHOWN: dict = {}                                         # warnings that Python shows once
+
+
+def numbers_drawn() -> int:
+    """How far the GPU's generator has come."""
+    return torch.cuda.default_generators[torch.cuda.current_device()].get_offset()
 
 
 class SteadyBatch:
     """Gives batches of the size of the first one in memory that stays the same, for graphs to read."""
 
     def __init__(self):
-        self.kept = None
+        self.kept, self.form = None, None
 
     def __call__(self, batch):
-        """The kept batch with the values of ``batch``, or, where sizes differ, ``batch`` itself."""
-        if self.kept is None:
-            copies = {}                                  # what is one tensor twice stays one
-            self.kept = tree_map_only(Tensor, lambda x: copies.setdefault(id(x), x.clone()), batch)
-            return self.kept
-        new, new_shape = tree_flatten(batch)
-        old, old_shape = tree_flatten(self.kept)
-        if new_shape != old_shape or any(a.shape != b.shape for a, b in zip(new, old) if isinstance(a, Tensor)):
+        """The kept batch with the values of ``batch``, or ``batch`` itself where sizes differ, where other tensors of it are
+        one and the same, or where it holds something other than tensors.
+        """
+        leaves, structure = tree_flatten(batch)
+        if not all(leaf is None or isinstance(leaf, Tensor) for leaf in leaves):
             return batch
-        for theirs, ours in {id(ours): (theirs, ours) for theirs, ours in zip(new, old) if isinstance(ours, Tensor)}.values():
+        tensors = {id(leaf): leaf for leaf in leaves if leaf is not None}
+        form = structure, [leaf if leaf is None else (list(tensors).index(id(leaf)), leaf.shape) for leaf in leaves]
+        if self.kept is None:
+            copies = {key: tensor.clone() for key, tensor in tensors.items()}
+            self.kept, self.form = tree_map_only(Tensor, lambda leaf: copies[id(leaf)], batch), form
+            self.tensors = list(copies.values())
+            return self.kept
+        if form != self.form:
+            return batch
+        for ours, theirs in zip(self.tensors, tensors.values()):
             ours.copy_(theirs, non_blocking=True)
         return self.kept
 
@@ -63,7 +78,9 @@ class GraphedStep:
 
     What ``step`` reads from Python, learning rates, weights and stages for instance, is part of the graph: :meth:`restart`
     before such things change. So is its choice of operations: where the first steps make the host wait for the GPU, no graph
-    is captured and steps stay as they are. Steps of different objects run side by side until they are joined.
+    is captured and steps stay as they are. Steps of different objects run side by side until they are joined; of those that
+    draw random numbers (``draws``) graphs must not, as they share the place from which they read how far the generator has
+    come.
 
     Args:
         step: from a batch to tensors; may change weights and buffers in place.
@@ -73,7 +90,7 @@ class GraphedStep:
 
     def __init__(self, step: Callable):
         self.step, self.stream = step, torch.cuda.Stream()
-        self.graph, self.outputs = None, None
+        self.graph, self.outputs, self.draws = None, None, False
         self.restart()
 
     def restart(self) -> None:
@@ -81,10 +98,16 @@ class GraphedStep:
         self.plain, self.ready, self.why_not = 0, False, []
 
     def launch(self, batch, steady: bool):
-        """What ``step(batch)`` returns, to be read after :meth:`join`, and before the next launch."""
+        """What ``step(batch)`` returns, to be read after :meth:`join`, and before the next launch.
+
+        Raises:
+            InputError: the step cannot be captured.
+        """
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
-            if not steady or not self.plain or self.why_not:
+            if not steady:
+                return self.step(batch)
+            if not self.plain or self.why_not:
                 return self.take(batch)
             if not self.ready:
                 self.capture(batch)
@@ -95,19 +118,31 @@ class GraphedStep:
         self.plain += 1
         if self.plain > self.TRIALS:
             return self.step(batch)
+        before = numbers_drawn()
         with waits() as found:
             outputs = self.step(batch)
-        self.why_not = found
+        self.why_not, self.draws = found, self.draws or numbers_drawn() != before
         return outputs
 
     def capture(self, batch) -> None:
-        # A graph before this one is kept till then, and with it the memory that both have in turn.
-        before, graph = self.graph, torch.cuda.CUDAGraph()
-        graph.capture_begin(pool=before and before.pool(), capture_error_mode='thread_local')
+        # A graph before this one is kept till then, and with it the memory that both have in turn. No garbage is collected
+        # meanwhile: a graph of another training among it would end the capture.
+        before, graph, collects = self.graph, torch.cuda.CUDAGraph(), gc.isenabled()
+        if before is None:
+            torch.cuda.empty_cache()
+        gc.disable()
         try:
-            self.outputs = self.step(batch)
+            graph.capture_begin(pool=before and before.pool(), capture_error_mode='thread_local')
+            try:
+                self.outputs = self.step(batch)
+            finally:
+                graph.capture_end()
+        except RuntimeError as error:
+            reason = str(error.__context__ or error).splitlines()[0]
+            raise InputError(f'a step cannot be captured as a CUDA graph: {reason}') from error
         finally:
-            graph.capture_end()
+            if collects:
+                gc.enable()
         self.graph, self.ready = graph, True
 
     def join(self) -> None:
@@ -125,8 +160,9 @@ class GraphedTrainLoop(EpochBasedTrainLoop):
     mmengine's loop: what it does in the second step of an epoch is done in all that follow.
 
     Raises:
-        InputError: on a GPU, where something changes within an epoch (a schedule by iterations, accumulated gradients), where
-            several processes train, or where the model is none of this package's.
+        InputError: on a GPU, where something changes within an epoch (a schedule by iterations, accumulated gradients, an
+            Adam without ``capturable=True``), where several processes train, where the model is none of this package's, or
+            where a step cannot be captured.
     """
 
     def run(self):
@@ -142,6 +178,8 @@ class GraphedTrainLoop(EpochBasedTrainLoop):
         for refused, what in ((is_model_wrapper(runner.model), 'several processes'),
                               (not isinstance(runner.model, Distiller), f'a {type(runner.model).__name__}'),
                               (runner.optim_wrapper._accumulative_counts > 1, 'accumulated gradients'),
+                              (any(group.get('capturable') is False for group in runner.optim_wrapper.param_groups),
+                               'an optimiser that counts its steps (say capturable=True in its config)'),
                               (any(not schedule.by_epoch for schedule in schedules), 'schedules by iterations')):
             if refused:
                 raise InputError(f'GraphedTrainLoop (--cuda-graphs) is not for {what}: leave it out')

@@ -1,18 +1,21 @@
 """Steps by CUDA graphs: the same training as without; on a machine without a GPU, what can be seen of it there."""
+import gc
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
-from unittest.mock import MagicMock
+from unittest.mock import MagicMock, call
 
 import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.model import MMDistributedDataParallel
+from mmengine.runner import EpochBasedTrainLoop
 from torch import nn
 
 from mmcrrcd.engine import graphed
 from mmcrrcd.engine.graphed import GraphedStep, GraphedTrainLoop, SteadyBatch
 from mmcrrcd.errors import InputError
 from mmcrrcd.models import Distiller
+from mmcrrcd.registry import LOOPS
 from mmcrrcd.structures import Batch, Pair
 from tiny import config, crrcd, train, write_teacher
 
@@ -109,11 +112,14 @@ def test_on_a_cpu_it_is_the_loop_of_mmengine(tmp_path):
 @pytest.mark.parametrize('what, changes', [
     ('several processes', dict(model=MMDistributedDataParallel.__new__(MMDistributedDataParallel))),
     ('a Linear', dict(model=nn.Linear(1, 1))),
-    ('accumulated gradients', dict(optim_wrapper=SimpleNamespace(_accumulative_counts=2))),
+    ('accumulated gradients', dict(optim_wrapper=SimpleNamespace(_accumulative_counts=2, param_groups=[]))),
+    ('an optimiser that counts its steps', dict(optim_wrapper=SimpleNamespace(_accumulative_counts=1,
+                                                                              param_groups=[dict(capturable=False)]))),
     ('schedules by iterations', dict(param_schedulers=[SimpleNamespace(by_epoch=True), SimpleNamespace(by_epoch=False)])),
 ])
 def test_what_changes_within_an_epoch_is_refused(what, changes):
-    fits = dict(model=Distiller.__new__(Distiller), optim_wrapper=SimpleNamespace(_accumulative_counts=1),
+    fits = dict(model=Distiller.__new__(Distiller),
+                optim_wrapper=SimpleNamespace(_accumulative_counts=1, param_groups=[dict(lr=0.1)]),
                 param_schedulers=[SimpleNamespace(by_epoch=True)])
     loop = GraphedTrainLoop.__new__(GraphedTrainLoop)
     loop._runner = SimpleNamespace(**fits)
@@ -127,11 +133,12 @@ class Weight:
     """Adds batches up; two graphs of it, faked, hold what was captured. It stands for a GPU."""
 
     def __init__(self, monkeypatch, waits_in: tuple[int, ...] = ()):
-        self.total, self.steps, self.events, self.scale = 0.0, 0, [], 1.0
+        self.total, self.steps, self.events, self.scale, self.drawn = 0.0, 0, [], 1.0, 0
         owner = self
 
         class Graph:
             def capture_begin(self, pool, capture_error_mode):
+                assert not gc.isenabled()
                 owner.events.append('capture')
                 self.before = owner.total
 
@@ -155,7 +162,9 @@ class Weight:
         for name, value in (('Stream', MagicMock), ('CUDAGraph', Graph), ('stream', lambda _: nullcontext()),
                             ('current_stream', MagicMock)):
             monkeypatch.setattr(torch.cuda, name, value)
+        monkeypatch.setattr(torch.cuda, 'empty_cache', lambda: None)
         monkeypatch.setattr(graphed, 'waits', waits)
+        monkeypatch.setattr(graphed, 'numbers_drawn', lambda: self.drawn)
         self.steady, self.graphed = SteadyBatch(), GraphedStep(self.step)
 
     def step(self, batch):
@@ -183,6 +192,44 @@ def test_all_steps_but_the_first_are_replayed_till_the_restart(monkeypatch):
     assert weight.learn(1.0, 2.0, 3.0) == ['step', 'capture', 'step', 'replay', 'replay'] and weight.total == 60
 
 
+def test_streams_wait_for_each_other(monkeypatch):
+    """The step for what was launched before it, and what comes after it for the step, captured or not."""
+    weight = Weight(monkeypatch)
+    main, side = MagicMock(), weight.graphed.stream
+    monkeypatch.setattr(torch.cuda, 'current_stream', lambda: main)
+    main.attach_mock(side, 'side')
+    for launched in range(1, 4):
+        weight.steady(torch.tensor(1.0))
+        weight.graphed.launch(weight.steady.kept, True)
+        before = ['side.wait_stream', 'wait_stream'] * (launched - 1)
+        assert [each[0] for each in main.mock_calls] == [*before, 'side.wait_stream']
+        weight.graphed.join()
+    assert main.mock_calls[-2:] == [call.side.wait_stream(main), call.wait_stream(side)]
+    assert gc.isenabled()
+
+
+def test_a_step_that_cannot_be_captured_says_why(monkeypatch):
+    weight = Weight(monkeypatch)
+    weight.learn(1.0)
+
+    def step(batch):
+        raise RuntimeError('not permitted when stream is capturing')
+
+    weight.graphed.step = step
+    with pytest.raises(InputError, match='a step cannot be captured as a CUDA graph: not permitted when stream is capturing'):
+        weight.learn(2.0)
+    assert gc.isenabled()
+
+
+def test_a_step_that_draws_numbers_is_known_by_it(monkeypatch):
+    weight = Weight(monkeypatch)
+    assert weight.learn(1.0, 2.0) and not weight.graphed.draws
+    weight.graphed.restart()
+    plain = weight.graphed.step
+    weight.graphed.step = lambda batch: (setattr(weight, 'drawn', weight.drawn + 4), plain(batch))
+    assert weight.learn(1.0, 2.0) and weight.graphed.draws
+
+
 @pytest.mark.parametrize('waits_in, captured', [((1,), True), ((2,), True), ((1, 2), False), ((3,), True)])
 def test_a_step_that_waits_twice_is_not_captured(monkeypatch, waits_in, captured):
     weight = Weight(monkeypatch, waits_in)
@@ -197,9 +244,47 @@ def test_a_steady_batch_stays_where_it_is():
     places = [kept['inputs'].high.data_ptr(), kept['data_samples'].labels.data_ptr()]
     assert kept['inputs'].low is kept['inputs'].high and kept['inputs'].high is not high
     assert kept['inputs'].high.is_contiguous(memory_format=torch.channels_last)
-    other = dict(inputs=Pair(high + 1, high + 1), data_samples=Batch(torch.tensor([3, 4]), None))
+    more = high + 1
+    other = dict(inputs=Pair(more, more), data_samples=Batch(torch.tensor([3, 4]), None))
     assert steady(other) is kept
     assert torch.equal(kept['inputs'].high, high + 1) and kept['data_samples'].labels.tolist() == [3, 4]
     assert [kept['inputs'].high.data_ptr(), kept['data_samples'].labels.data_ptr()] == places
     smaller = dict(inputs=Pair(high[:1], high[:1]), data_samples=Batch(torch.tensor([3]), None))
-    assert steady(smaller) is smaller
+    two = dict(inputs=Pair(high, high + 2), data_samples=Batch(torch.tensor([5, 6]), None))      # where there was one image
+    listed = dict(inputs=Pair(high, high), data_samples=['a sample'])
+    for batch in (smaller, two, listed):
+        assert steady(batch) is batch
+    assert torch.equal(kept['inputs'].high, high + 1) and SteadyBatch()(listed) is listed
+
+
+class Plain:
+    """A step that is no graph."""
+
+    def __init__(self, step, ready=True):
+        self.step, self.ready, self.draws, self.events = step, ready, False, []
+
+    def restart(self):
+        self.events.append('restart')
+
+    def launch(self, batch, steady):
+        self.events.append(steady)
+        return self.step(batch)
+
+    def join(self):
+        self.events.append('join')
+
+
+def test_the_loop_with_steps_that_are_no_graphs_is_that_of_mmengine(tmp_path):
+    class Loop(GraphedTrainLoop):
+        def run(self):
+            self.steady, self.step = SteadyBatch(), Plain(self.learn)
+            self.step.plain, self.step.why_not, self.step.TRIALS = 1, [], 2
+            return EpochBasedTrainLoop.run(self)
+
+    LOOPS.register_module(name='OneByOneLoop', module=Loop, force=True)
+    plain, wanted = run(tmp_path / 'plain', False)
+    other, watch = run(tmp_path / 'graphed', True, train_cfg=dict(type='mmcrrcd.OneByOneLoop'))
+    assert other.train_loop.step.events == ['restart', *[True, 'join'] * 4, False, 'join'] * 4
+    assert torch.equal(torch.stack(watch.losses), torch.stack(wanted.losses)) and other.iter == plain.iter == 20
+    for name, value in plain.model.state_dict().items():
+        assert torch.equal(other.model.state_dict()[name], value)

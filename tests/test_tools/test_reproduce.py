@@ -350,31 +350,82 @@ def test_in_step_a_student_learns_what_it_learns_by_itself(tiny_table):
         assert all(torch.equal(weights[key], together[name][key]) for key in weights)
 
 
-def test_in_step_side_by_side_as_one_after_the_other(tiny_table, monkeypatch):
+@pytest.mark.parametrize('teacher_is_captured', [True, False])
+def test_in_step_side_by_side_as_one_after_the_other(tiny_table, monkeypatch, teacher_is_captured):
     """What is done on a GPU, with steps that are no graphs."""
+    launched = []
+
     class Step:
+        draws = False
+
         def __init__(self, step):
-            self.step, self.taken = step, 0
+            self.step, self.ready = step, teacher_is_captured
+            self.name = 'teacher' if step.__name__ == 'ask' else f'{step.__name__} {step.__self__.run.name}'
 
         def restart(self):
-            self.taken = 0
+            launched.append('epoch')
 
         def launch(self, batch, steady):
-            self.taken += 1
+            launched.append((self.name, steady))
             return self.step(batch)
 
         def join(self):
-            assert self.taken > 0
+            launched.append(f'join {self.name}')
 
-    cells = ['crrcd/resnet56_resnet20', 'ab/resnet56_resnet20', 'student/resnet56_resnet20', 'ekd/resnet56_resnet20']
+    cells = ['crrcd/resnet56_resnet20', 'ab/resnet56_resnet20', 'student/resnet56_resnet20', 'sskd/resnet56_resnet20']
     reproduce.main([*IN_STEP, *cells])
-    wanted = {name: weights_of(*name) for name in (('crrcd',), ('ab',), ('student', 'resnet20'))}
+    names = dict(crrcd=('crrcd',), ab=('ab',), student=('student', 'resnet20'), sskd=('sskd',))
+    wanted = {name: weights_of(*which) for name, which in names.items()}
     start_anew()
     monkeypatch.setattr(in_step, 'GraphedStep', Step)
     monkeypatch.setattr(in_step, 'OneByOne', in_step.SideBySide)
     reproduce.main([*IN_STEP, *cells])
-    for name, weights in wanted.items():
-        assert all(torch.equal(value, weights[key]) for key, value in weights_of(*name).items())
+    for name, which in names.items():
+        assert all(torch.equal(value, wanted[name][key]) for key, value in weights_of(*which).items())
+    steps = [one for one in launched if isinstance(one, tuple) and one[0].startswith('step')]
+    assert any(steady for _, steady in steps) == teacher_is_captured
+    first = launched[launched.index(('teacher', True)):][:8]
+    assert first[1] == 'join teacher' and [one[0] for one in first[2:6]] == [
+        f'step {run}' for run in ('student/resnet20 seed 5', 'ab/resnet56_resnet20 seed 5', 'crrcd/resnet56_resnet20 seed 5',
+                                  'sskd/resnet56_resnet20 seed 5')]
+
+
+def test_in_step_students_that_draw_numbers_are_launched_first_and_one_by_one():
+    events = []
+
+    class Step:
+        def __init__(self, name, draws):
+            self.name, self.draws = name, draws
+
+        def launch(self, batch, steady):
+            events.append(self.name)
+            return f'of {self.name}'
+
+        def join(self):
+            events.append(f'join {self.name}')
+
+    steps = [Step('kd', False), Step('crd', True), Step('at', False), Step('crcd', True)]
+    assert in_step.all_at_once(steps, {}, True) == ['of kd', 'of crd', 'of at', 'of crcd']
+    assert events[:6] == ['crd', 'join crd', 'crcd', 'join crcd', 'kd', 'at']
+    assert {'join kd', 'join at'} <= set(events[6:])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+def test_in_step_by_graphs_as_kernel_by_kernel(tiny_table, monkeypatch):
+    command = [*IN_STEP, *(f'{method}/resnet56_resnet20' for method in ('crrcd', 'kd', 'ab'))]
+
+    def losses() -> dict[str, list[float]]:
+        return {name: [json.loads(line)['loss'] for line in
+                       Path(f'work_dirs/reproduce/{name}__resnet56_resnet20__cifar_240e_in_4e/seed5/evaluated.json')
+                       .read_text().splitlines()] for name in ('crrcd', 'kd', 'ab')}
+
+    reproduce.main(command)
+    by_graphs = losses()
+    start_anew()
+    monkeypatch.setattr(in_step, 'SideBySide', in_step.OneByOne)
+    reproduce.main(command)
+    for name, values in losses().items():
+        assert values == pytest.approx(by_graphs[name], rel=2e-2)
 
 
 def test_in_step_an_interrupted_training_goes_on_to_the_same_weights(tiny_table, monkeypatch):

@@ -150,7 +150,7 @@ atexit.register(lambda: end.write_text(' '.join(name for name in names() if 'glo
     (['teacher.py', '--cfg-options', 'optim_wrapper.optimizer.lr=1e30', 'train_cfg.max_epochs=3'],
      'the loss is nan at iteration'),
     (['iterations.py', '--cuda-graphs'],
-     "--cuda-graphs is for training by epochs, and train_cfg of iterations.py is {'max_iters"),
+     "--cuda-graphs is for training by epochs, and train_cfg of iterations.py is {'by_epoch': False, 'max_iters"),
     (['student.py', '--cfg-options', 'model.teacher_checkpoint=None', 'model.num_negatives=8'],
      'the queue holds num_negatives=8 samples, fewer than the batch of 16'),
     (['student.py', '--cfg-options', 'model.teacher_checkpoint=None', 'model.num_negativ=64'],

@@ -47,6 +47,8 @@ class CRRCD(Distiller):
 
     def compare(self, student: Stream, teacher: Stream, batch: Batch) -> dict[str, Tensor]:
         parts = super().compare(student, teacher, batch)
+        if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+            return parts                                 # of a CUDA graph, which would compute the ratio in every step
         self._calls += 1
         if ({'loss_rcd', 'loss_cls'} <= parts.keys() and student.maps and student.maps[-1].requires_grad
                 and self._calls % self.RATIO_INTERVAL == 0):
