@@ -9,11 +9,13 @@ import torch
 from torch import nn
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
+from mmengine.optim import ConstantLR, MultiStepLR
 from mmengine.runner import EpochBasedTrainLoop
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from mmcrrcd.engine import (CheckInputHook, CriticWatchHook, EpochSeedHook, FiniteHook, PlainCheckpointHook, seed_all,
                             seed_worker)
+from mmcrrcd.engine.hooks.check_input import changed_schedules
 from mmcrrcd.engine.launch import prepare_processes
 from mmcrrcd.errors import InputError
 from mmcrrcd.models import (CRRCD, SSKD, CRCDLoss, CRDLoss, Distiller, FTLoss, KDLoss, RelationContrastLoss,
@@ -213,3 +215,16 @@ def test_workers_that_outlive_an_epoch_are_warned_of(persistent):
         train_dataloader=DataLoader(Draws(), num_workers=1, persistent_workers=persistent),
         logger=SimpleNamespace(warning=said.append)))
     assert [line.split(':')[0] for line in said] == ['train_dataloader.persistent_workers=True'] * persistent
+
+
+def test_a_schedule_that_is_not_the_checkpoints():
+    def states(steps: int, **settings) -> list[dict]:
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.1)
+        schedules = [MultiStepLR(optimizer, **dict(milestones=[2, 4], end=6) | settings), ConstantLR(optimizer, end=3)]
+        for schedule in schedules * steps:
+            schedule.step()
+        return [copy.deepcopy(schedule.state_dict()) for schedule in schedules]
+
+    assert changed_schedules(states(0), states(3)) == []
+    assert changed_schedules(states(0, end=9, milestones=[2, 8]), states(3)) == ['milestones [2, 4] there, [2, 8] here',
+                                                                                 'end 6 there, 9 here']

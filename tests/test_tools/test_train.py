@@ -111,6 +111,8 @@ def test_both_trainings_in_one_go_and_resuming(folder):
     result = train(folder, 'student.py', '--resume', '--amp', '--cuda-graphs', '--cfg-options', 'train_cfg.max_epochs=3')
     assert result.returncode == 0, result.stderr
     assert 'resumed epoch: 2' in result.stdout
+    assert ('the learning rate goes on by the schedule of the checkpoint, not by that of the config: end 2 there, 3 here'
+            in result.stdout)
     assert (folder / 'work_dirs/student/epoch_3.pth').is_file()
 
 

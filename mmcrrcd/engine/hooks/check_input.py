@@ -67,11 +67,22 @@ def check_training(model, loader, epochs: float) -> None:
             loss.check_batch(loader.batch_size * get_world_size())
 
 
+def changed_schedules(now: list[dict], then: list[dict]) -> list[str]:
+    """In what the states of schedules differ from those of a checkpoint, progress aside."""
+    def plain(value):
+        return sorted(value) if isinstance(value, dict) else value                     # milestones are a Counter
+
+    progress = {'base_values', 'last_step', 'verbose', '_global_step', '_last_value'}
+    return [f'{name} {plain(theirs.get(name))} there, {plain(value)} here' for ours, theirs in zip(now, then)
+            for name, value in ours.items() if name not in progress and plain(theirs.get(name)) != plain(value)]
+
+
 @HOOKS.register_module()
 class CheckInputHook(Hook):
     """Compares, before training, the data's classes with the student's, the batch and the number of images with what the
     losses can hold, the weights' schedules with the loop and its length, the place of the images with the loader's workers;
-    and a checkpoint with the model: to resume from it all must fit, to start from it (``load_from``) the student.
+    and a checkpoint with the model: to resume from it all must fit, to start from it (``load_from``) the student. Where the
+    learning rate's schedule is another than the checkpoint's, whose state mmengine takes, it warns.
 
     A loss that trains only parts of its own at first says in ``student_from`` which epoch is the first for the student.
 
@@ -87,6 +98,11 @@ class CheckInputHook(Hook):
             weights, wanted = ({key: part[key] for key in part if key.startswith('student.')} for part in (weights, wanted))
             name = 'student'
         check_weights(weights, wanted, runner._load_from or f'the last one in {runner.work_dir}', name)
+        schedules, then = runner.param_schedulers, checkpoint.get('param_schedulers')
+        if runner._resume and isinstance(schedules, list) and isinstance(then, list):
+            if changed := changed_schedules([schedule.state_dict() for schedule in schedules], then):
+                runner.logger.warning('the learning rate goes on by the schedule of the checkpoint, not by that of the config: '
+                                      + '; '.join(changed))
 
     def before_train(self, runner) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
