@@ -1,6 +1,7 @@
 """Tables I and II as trained here, beside the paper's numbers: the runs of ``python tools/reproduce.py``."""
 import html
 import json
+import textwrap
 from pathlib import Path
 from statistics import mean, stdev
 from typing import NamedTuple
@@ -197,7 +198,8 @@ class Variant:
                 axes.fill([x, x + 1, x + 1, x], [y, y, y + 1, y + 1], facecolor=colour, edgecolor='0.7')
                 axes.text(x + 0.5, y + 0.5, '\n'.join(entry.lines()), ha='center', va='center', size=8,
                           color='black' if entry.ours else '0.5')
-        figure.supxlabel('\n'.join(self.notes()[:3]), size=8, x=0.01, ha='left')
+        notes = (textwrap.fill(note, 26 * columns) for note in self.notes()[:3])        # so many letters to the width
+        figure.supxlabel('\n'.join(notes), size=8, x=0.01, ha='left')
         return figure
 
     def write(self) -> list[Path]:
