@@ -50,6 +50,7 @@ TABLES = {
     'lfw': lambda: FaceResults.all_markdown('lfw'),
     'loss_cost': lambda: of_one_run(loss_cost),
     'orl': lambda: FaceResults.all_markdown('orl'),
+    'over_alone': lambda: reproduced.over_alone('table1', ('resnet56', 'resnet20')),
     'over_kd': results.over_kd,
     'precision': lambda: of_one_run(precision),
     'probes': probes.table,

@@ -256,3 +256,21 @@ def markdown(table: str) -> str:
     """All of a table's variants, for the documentation."""
     found = [variant(table, recipe).markdown() for recipe in sorted(set(files(table).values()))]
     return '\n'.join(found) or 'No runs yet.'
+
+
+def over_alone(table: str, pair: tuple[str, str]) -> str:
+    """Markdown: by how many points each method is ahead of the student alone, a column for each of a table's variants."""
+    variants = [variant(table, recipe) for recipe in sorted(set(files(table).values()), reverse=True)]
+    variants = [each for each in variants if each.entry('student', pair).ours]
+    lines = ['| | ' + ' | '.join(f'{each.pixels} pixels, {length(each.recipe)}' for each in variants) + ' |',
+             '|---' * (len(variants) + 1) + '|',
+             '| student alone | ' + ' | '.join(f'{mean(each.entry("student", pair).ours):.2f}' for each in variants) + ' |']
+    gains = {}
+    methods = (method for each in variants for method in each.methods() if method not in ('teacher', 'student'))
+    for method in dict.fromkeys(methods):
+        of = [(each.entry(method, pair).ours, each.entry('student', pair).ours) for each in variants]
+        if any(ours for ours, _ in of):
+            gains[method] = [mean(ours) - mean(alone) if ours else None for ours, alone in of]
+    for method, points in sorted(gains.items(), key=lambda item: max(x for x in item[1] if x is not None), reverse=True):
+        lines.append(f'| {label(method)} | ' + ' | '.join('–' if x is None else f'{x:+.2f}' for x in points) + ' |')
+    return '\n'.join(lines) if variants else 'No runs yet.'

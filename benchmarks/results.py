@@ -126,7 +126,7 @@ def over_kd() -> str:
     lines = ['| | seed | last epoch | mean since the first drop of the learning rate | epochs ahead |', '|---|---|---|---|---|']
     last, since = [], []
     for (config, resolution, epochs, (accuracy, _), _), group in groups().items():
-        curves, pair = group['curves'], " → ".join(config.removesuffix("_cifar100").split("_"))
+        curves, pair = group['curves'], ' → '.join(config.removesuffix('_cifar100').split('_'))
         for run, ours, of_kd in zip(group['runs'], curves['CRRCD'], curves[OWN_KD], strict=True):
             points = [a - b for a, b in zip(ours, of_kd, strict=True)]
             last.append(points[-1])

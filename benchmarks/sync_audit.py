@@ -9,7 +9,8 @@ operations that would: reading a number, an index made of booleans, anything who
 import argparse
 import sys
 import traceback
-import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from mmengine.hooks import Hook, LoggerHook
 from mmengine.runner import Runner
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mmcrrcd.engine.graphed import waits
 from mmcrrcd.engine.launch import one_line_errors, prepare_processes
 
 WAITING = ('_local_scalar_dense', 'is_nonzero', 'nonzero', 'masked_select', 'equal', '_unique', '_unique2', 'unique_dim',
@@ -31,11 +33,6 @@ def place() -> str:
     ours = [frame for frame in frames if frame.filename.startswith(PACKAGE) and 'site-packages' not in frame.filename]
     frame = (ours or [frame for frame in frames if 'torch/' not in frame.filename] or frames)[-1]
     return f'{frame.filename}:{frame.lineno}'
-
-
-def is_wait(warning: str) -> bool:
-    """Is this PyTorch's warning of an operation that waits, not that its watch is a prototype?"""
-    return 'called a synchronizing CUDA operation' in warning
 
 
 class WaitingOperations(TorchDispatchMode):
@@ -54,6 +51,13 @@ class WaitingOperations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@contextmanager
+def waiting_operations() -> Iterator[list[str]]:
+    """What :func:`mmcrrcd.engine.graphed.waits` is on a GPU."""
+    with WaitingOperations() as mode:
+        yield mode.found
+
+
 class AuditHook(Hook):
     """Watches the iterations that end without a line in the log, data and hooks included, and stops after ``iterations``."""
 
@@ -64,24 +68,14 @@ class AuditHook(Hook):
         self.mode = None
 
     def start(self) -> None:
-        if torch.cuda.is_available():
-            self.mode = warnings.catch_warnings(record=True)
-            self.caught = self.mode.__enter__()
-            warnings.simplefilter('always')
-            torch.cuda.set_sync_debug_mode('warn')
-        else:
-            self.mode = WaitingOperations()
-            self.mode.__enter__()
+        self.mode = waits() if torch.cuda.is_available() else waiting_operations()
+        self.found = self.mode.__enter__()
 
     def stop(self) -> None:
         if self.mode is None:
             return
-        if torch.cuda.is_available():
-            torch.cuda.set_sync_debug_mode('default')
-            self.waits += [f'{w.message} at {w.filename}:{w.lineno}' for w in self.caught if is_wait(str(w.message))]
-        else:
-            self.waits += self.mode.found
         self.mode.__exit__(None, None, None)
+        self.waits += self.found
         self.mode = None
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:

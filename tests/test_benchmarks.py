@@ -306,3 +306,21 @@ def test_steps_as_graphs(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     with pytest.raises(SystemExit, match='CUDA graphs need a GPU'):
         step_graphs.main()
+
+
+def test_points_over_the_student_alone(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT / 'benchmarks'))
+    import reproduced
+    monkeypatch.setattr(reproduced, 'RESULTS', tmp_path)
+    assert reproduced.over_alone('table1', ('resnet56', 'resnet20')) == 'No runs yet.'
+    for recipe, runs in (('paper_35e_in_10e', dict(student=50, kd=52, at=51, dkd=50)),
+                         ('8px__paper_35e', dict(student=30, at=34))):
+        for method, accuracy in runs.items():
+            pair = reproduced.pair_name(method, ('resnet56', 'resnet20'))
+            record = dict(method=method, pair=pair, seeds={'5': dict(last=accuracy, best=accuracy + 1),
+                                                           '6': dict(last=accuracy + 0.5, best=accuracy + 1)})
+            (tmp_path / 'table1').mkdir(exist_ok=True)
+            (tmp_path / 'table1' / f'{method}__{pair}__{recipe}.json').write_text(json.dumps(record))
+    head, _, *rows = reproduced.over_alone('table1', ('resnet56', 'resnet20')).splitlines()
+    assert '32 pixels' in head.split('|')[2] and '8 pixels' in head.split('|')[3]
+    assert rows == ['| student alone | 50.25 | 30.25 |', '| AT | +1.00 | +4.00 |', '| KD | +2.00 | – |', '| DKD | +0.75 | – |']

@@ -19,7 +19,7 @@ def parse_args() -> argparse.Namespace:
                         help='go on from CHECKPOINT, or from the last one in the work directory')
     parser.add_argument('--amp', action='store_true', help='bfloat16 autocast, on CPU and GPU')
     parser.add_argument('--cuda-graphs', action='store_true',
-                        help='steps by CUDA graphs: small networks train several times as fast on a GPU')
+                        help='each step as a CUDA graph: on a GPU steps of small networks take a fraction of the time')
     parser.add_argument('--train-teacher', action='store_true',
                         help='train the teacher first, by its own config as it stands, where its checkpoint is missing')
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')

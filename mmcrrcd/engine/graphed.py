@@ -20,6 +20,14 @@ from mmcrrcd.registry import LOOPS
 from mmcrrcd.structures import Batch
 
 
+SHOWN: dict = {}                                         # warnings that Python shows once
+
+
+def is_wait(warning: str) -> bool:
+    """Is this PyTorch's warning of an operation that waits, not that its watch is a prototype?"""
+    return 'called a synchronizing CUDA operation' in warning
+
+
 @contextmanager
 def waits() -> Iterator[list[str]]:
     """Collects PyTorch's words on each operation in the block that made the host wait for the GPU."""
@@ -32,13 +40,10 @@ def waits() -> Iterator[list[str]]:
         finally:
             torch.cuda.set_sync_debug_mode(before)
     for w in caught:
-        if 'called a synchronizing CUDA operation' in str(w.message):
+        if is_wait(str(w.message)):
             found.append(f'{w.message} at {w.filename}:{w.lineno}')
         else:
             warnings.warn_explicit(w.message, w.category, w.filename, w.lineno, registry=SHOWN)
-
-
-SHOWN: dict = {}                                         # warnings that Python shows once
 
 
 def numbers_drawn() -> int:

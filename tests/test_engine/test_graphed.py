@@ -274,6 +274,7 @@ class Plain:
         self.events.append('join')
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason='on a GPU some kernels add up in an order that varies')
 def test_the_loop_with_steps_that_are_no_graphs_is_that_of_mmengine(tmp_path):
     class Loop(GraphedTrainLoop):
         def run(self):

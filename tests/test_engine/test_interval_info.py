@@ -7,8 +7,9 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub
 
-from benchmarks.sync_audit import WaitingOperations, audit, is_wait
+from benchmarks.sync_audit import WaitingOperations, audit
 from mmcrrcd.engine import FiniteHook, IntervalInfoHook
+from mmcrrcd.engine.graphed import is_wait
 from tiny import config, crrcd, train, write_teacher
 
 
