@@ -1,0 +1,157 @@
+"""Augmentation that repeats: view v of image i is the same in every epoch, process and training."""
+import random
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mmcrrcd.errors import InputError, check_positive, is_number
+from mmcrrcd.registry import DATASETS
+
+
+class Crops(NamedTuple):
+    """First row and column of each window in the padded image, and whether it is mirrored: (N,) int64, int64, bool."""
+    top: Tensor
+    left: Tensor
+    flip: Tensor
+
+
+def number_of_views(views: int | str, padding: int, flip: float) -> int:
+    """How many views ``views`` stands for: 'all' are those that crops of ``padding`` and flips can make, 162 for 4 and both."""
+    return (2 * padding + 1) ** 2 * (2 if flip else 1) if views == 'all' else views
+
+
+def check_views(views: int | str, seed: int) -> None:
+    """Raises InputError where ``views`` is neither a positive whole number nor 'all', or the seed no whole number."""
+    if views != 'all':
+        check_positive(whole=True, views=views)
+    if not is_number(seed, whole=True) or seed < 0:
+        raise InputError(f'seed of the views is a whole number from 0 on, got {seed!r}')
+
+
+class CropTable:
+    """Crops and flips of the in-memory pipeline as a function of view and image.
+
+    Args:
+        views: how many views an image has; 'all' for each possible one.
+        num_images, padding, flip: of the data and the preprocessor; ``flip`` is a probability.
+        seed: view v is drawn by a generator seeded by (seed, v).
+    """
+
+    def __init__(self, views: int | str, num_images: int, padding: int, flip: float, seed: int):
+        self.padding, self.flips, self.every = padding, bool(flip), views == 'all'
+        if self.every:
+            return
+        table = np.empty((views, num_images, 3), np.uint8)
+        for view, drawn in enumerate(table):
+            rng = np.random.default_rng([seed, view])
+            drawn[:, :2] = rng.integers(0, 2 * padding + 1, (num_images, 2))
+            drawn[:, 2] = rng.random(num_images) < flip
+        self.table = torch.from_numpy(table)
+
+    def to(self, device) -> 'CropTable':
+        if not self.every:
+            self.table = self.table.to(device)
+        return self
+
+    def __call__(self, view: Tensor, index: Tensor) -> Crops:
+        """Of the images ``index`` (N,) in their ``view`` (N,)."""
+        if self.every:
+            place, flip = (view // 2, view % 2) if self.flips else (view, torch.zeros_like(view))
+            top, left = place // (2 * self.padding + 1), place % (2 * self.padding + 1)
+        else:
+            top, left, flip = self.table[view, index].long().unbind(1)
+        return Crops(top, left, flip.bool())
+
+    def view_of(self, crops: Crops) -> Tensor:
+        """The view (N,) that shows these crops, where there are all of them: the inverse of calling the table."""
+        place = crops.top * (2 * self.padding + 1) + crops.left
+        return place * 2 + crops.flip if self.flips else place
+
+
+@contextmanager
+def generators_seeded(*numbers: int):
+    """Python's, NumPy's and torch's generators on the CPU, seeded from a few numbers; afterwards they go on as before."""
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.random.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])
+
+
+@DATASETS.register_module()
+class ReplayedViews(Dataset):
+    """Another data set, each image of which is seen in ``views`` augmentations that repeat.
+
+    Image i shows view (epoch + offset_i) mod ``views``; the offsets are drawn once, by the seed. A pipeline of mmpretrain runs
+    with Python's, NumPy's and torch's generators seeded by (seed, image, view), and the sample says its ``view``. Batches of the
+    in-memory pipeline get ``view`` (N,) int64, after which the preprocessor crops and flips.
+
+    :class:`ReplayHook` tells the epoch, also to workers that outlive it.
+
+    Args:
+        dataset: a data set or its config.
+        views: how many.
+        seed: of views and offsets.
+    """
+
+    def __init__(self, dataset: dict | Dataset, views: int, seed: int = 0):
+        check_views(views, seed)
+        self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+        if hasattr(self.dataset, 'full_init'):
+            self.dataset.full_init()
+        self.views, self.seed = views, seed
+        self.offset = torch.from_numpy(np.random.default_rng([seed, 2**31]).integers(0, views, len(self.dataset)))
+        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    @property
+    def metainfo(self) -> dict:
+        return self.dataset.metainfo
+
+    def set_epoch(self, epoch: int) -> None:
+        """From now on images show the views of this epoch."""
+        self.epoch.fill_(epoch)
+
+    def view_of(self, index: Tensor) -> Tensor:
+        """The views (N,) int64 of the images ``index`` (N,) in this epoch."""
+        return (self.epoch.to(index.device) + self.offset.to(index.device)[index]) % self.views
+
+    def in_view(self, i: int, view: int):
+        """Sample ``i`` of the pipeline in a view of its own."""
+        with generators_seeded(self.seed, i, view):
+            sample = self.dataset[i]
+        sample['data_samples'].set_field(view, 'view', field_type='metainfo')
+        return sample
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, i: int):
+        if hasattr(self.dataset, '__getitems__'):
+            return self.__getitems__([i])
+        return self.in_view(i, int(self.view_of(torch.tensor(i))))
+
+    def __getitems__(self, indices: list[int]):
+        if not hasattr(self.dataset, '__getitems__'):
+            return [self[i] for i in indices]
+        batch = self.dataset.__getitems__(indices)
+        return batch | dict(view=self.view_of(batch['index']))
+
+
+class OneView(ReplayedViews):
+    """A replayed data set of which every image shows the same view: what the cache is built from."""
+
+    def __init__(self, replayed: ReplayedViews, view: int):
+        self.dataset, self.seed, self.view = replayed.dataset, replayed.seed, view
+
+    def view_of(self, index: Tensor) -> Tensor:
+        return torch.full_like(index, self.view)
