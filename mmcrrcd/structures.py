@@ -30,7 +30,7 @@ class Batch(NamedTuple):
         return cls(labels, torch.tensor([sample.sample_idx for sample in data_samples], device=labels.device))
 
 
-class Stream(NamedTuple):
+class NetworkOutput(NamedTuple):
     """What one network says of one batch.
 
     ``maps``: outputs of the stages, (N, C, H, W) each, before them the stem's where ``has_stem``. ``embedding``: the paper's e,
@@ -46,3 +46,6 @@ class Stream(NamedTuple):
     image_size: tuple[int, int] | None = None
     raw: tuple[Tensor, ...] = ()
     has_stem: bool = True
+
+
+Stream = NetworkOutput
