@@ -14,22 +14,6 @@ class Pair(NamedTuple):
     low: Tensor
 
 
-class Batch(NamedTuple):
-    """``labels`` (N,) int64 classes and ``index`` (N,) int64 positions in the data set, None where the data do not tell."""
-    labels: Tensor
-    index: Tensor | None
-
-    @classmethod
-    def of(cls, data_samples) -> 'Batch':
-        """The batch itself, or the batch that a list of mmpretrain's ``DataSample`` describes."""
-        if isinstance(data_samples, cls):
-            return data_samples
-        labels = torch.cat([sample.gt_label for sample in data_samples])
-        if not all('sample_idx' in sample for sample in data_samples):
-            return cls(labels, None)
-        return cls(labels, torch.tensor([sample.sample_idx for sample in data_samples], device=labels.device))
-
-
 class NetworkOutput(NamedTuple):
     """What one network says of one batch.
 
@@ -47,3 +31,26 @@ class NetworkOutput(NamedTuple):
     image_size: tuple[int, int] | None = None
     pre_activations: tuple[Tensor, ...] = ()
     has_stem: bool = True
+
+
+class Batch(NamedTuple):
+    """What is known of a batch beside its images.
+
+    ``labels`` (N,) int64 classes and ``index`` (N,) int64 positions in the data set, None where the data do not tell.
+    ``teacher``: its answers to the images where they were computed before (:class:`TeacherCache`), else None.
+    """
+    labels: Tensor | None
+    index: Tensor | None
+    teacher: NetworkOutput | None = None
+
+    @classmethod
+    def of(cls, data_samples) -> 'Batch':
+        """The batch itself, or the batch that a list of mmpretrain's ``DataSample`` describes."""
+        if isinstance(data_samples, cls):
+            return data_samples
+        labelled = all('gt_label' in sample for sample in data_samples)
+        labels = torch.cat([sample.gt_label for sample in data_samples]) if labelled else None
+        if not all('sample_idx' in sample for sample in data_samples):
+            return cls(labels, None)
+        device = None if labels is None else labels.device
+        return cls(labels, torch.tensor([sample.sample_idx for sample in data_samples], device=device))

@@ -90,10 +90,10 @@ def generators_seeded(*numbers: int):
 
 @DATASETS.register_module()
 class ReplayedViews(Dataset):
-    """Another data set, each image of which is seen in ``views`` augmentations that repeat.
+    """Another data set, of which each image is seen in ``views`` augmentations that repeat.
 
     Image i shows view (epoch + offset_i) mod ``views``; the offsets are drawn once, by the seed. A pipeline of mmpretrain runs
-    with Python's, NumPy's and torch's generators seeded by (seed, image, view), and the sample says its ``view``. Batches of the
+    with Python's, NumPy's and torch's generators seeded by (seed, image, view), and the sample says ``view`` and ``sample_idx``. Batches of the
     in-memory pipeline get ``view`` (N,) int64, after which the preprocessor crops and flips.
 
     :class:`ReplayHook` tells the epoch, also to workers that outlive it.
@@ -110,12 +110,18 @@ class ReplayedViews(Dataset):
         if hasattr(self.dataset, 'full_init'):
             self.dataset.full_init()
         self.views, self.seed = views, seed
-        self.offset = torch.from_numpy(np.random.default_rng([seed, 2**31]).integers(0, views, len(self.dataset)))
+        offset = torch.from_numpy(np.random.default_rng([seed, 2**31]).integers(0, views, len(self.dataset)))
+        self.offset = offset.to(self.images.device) if self.images is not None else offset
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     @property
     def metainfo(self) -> dict:
         return self.dataset.metainfo
+
+    @property
+    def images(self) -> Tensor | None:
+        """Of the in-memory pipeline, (N, H, W, 3) uint8."""
+        return getattr(self.dataset, 'images', None)
 
     def set_epoch(self, epoch: int) -> None:
         """From now on images show the views of this epoch."""
@@ -123,35 +129,50 @@ class ReplayedViews(Dataset):
 
     def view_of(self, index: Tensor) -> Tensor:
         """The views (N,) int64 of the images ``index`` (N,) in this epoch."""
-        return (self.epoch.to(index.device) + self.offset.to(index.device)[index]) % self.views
+        return (int(self.epoch) + self.offset[index]) % self.views
 
     def in_view(self, i: int, view: int):
         """Sample ``i`` of the pipeline in a view of its own."""
         with generators_seeded(self.seed, i, view):
             sample = self.dataset[i]
-        sample['data_samples'].set_field(view, 'view', field_type='metainfo')
+        for key, value in (('sample_idx', i), ('view', view)):          # its place here, not that in a part of a ConcatDataset
+            sample['data_samples'].set_field(value, key, field_type='metainfo')
         return sample
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, i: int):
-        if hasattr(self.dataset, '__getitems__'):
+        if self.images is not None:
             return self.__getitems__([i])
         return self.in_view(i, int(self.view_of(torch.tensor(i))))
 
     def __getitems__(self, indices: list[int]):
-        if not hasattr(self.dataset, '__getitems__'):
+        if self.images is None:
             return [self[i] for i in indices]
         batch = self.dataset.__getitems__(indices)
         return batch | dict(view=self.view_of(batch['index']))
 
 
-class OneView(ReplayedViews):
-    """A replayed data set of which every image shows the same view: what the cache is built from."""
+class EveryView(Dataset):
+    """All views of a replayed data set, one after the other: what the cache is built from.
 
-    def __init__(self, replayed: ReplayedViews, view: int):
-        self.dataset, self.seed, self.view = replayed.dataset, replayed.seed, view
+    Number v x N + i is image i of N in view v.
 
-    def view_of(self, index: Tensor) -> Tensor:
-        return torch.full_like(index, self.view)
+    Args:
+        replayed: the data set, of any number of views.
+        views: how many of them.
+    """
+
+    def __init__(self, replayed: ReplayedViews, views: int):
+        self.replayed, self.views = replayed, views
+
+    def __len__(self) -> int:
+        return self.views * len(self.replayed)
+
+    def __getitems__(self, numbers: list[int]):
+        view, index = np.divmod(numbers, len(self.replayed))
+        if self.replayed.images is None:
+            return [self.replayed.in_view(i, v) for i, v in zip(index.tolist(), view.tolist())]
+        batch = self.replayed.dataset.__getitems__(index.tolist())
+        return batch | dict(view=torch.from_numpy(view).to(batch['index'].device))

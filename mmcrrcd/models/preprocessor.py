@@ -7,19 +7,23 @@ from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmcrrcd.datasets.replay import Crops, CropTable
 from mmcrrcd.datasets.transforms.resolution_pair import check_resolution, downsample
 from mmcrrcd.errors import InputError, is_number
+from mmcrrcd.models.teachers.cache import TeacherCache
 from mmcrrcd.registry import MODELS
 from mmcrrcd.structures import Batch, Pair
 
+NO_VIEW = ("the teacher's answers are those of views that repeat, and the batch does not say its view: wrap the training data in "
+           "dict(type='mmcrrcd.ReplayedViews', dataset=..., views=..., seed=...), as tools/train.py does")
 
-def crop_and_flip(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, padding: int) -> Tensor:
+
+def crop_and_flip(images: Tensor, crops: Crops, padding: int) -> Tensor:
     """Zero-pad, cut a window of the original size out of each image and mirror some: one gather for the batch.
 
     Args:
         images: (N, C, H, W).
-        top, left: (N,) int64, first row and column of the window in the padded image, 0 to 2 * padding.
-        flip: (N,) bool, mirror left and right after cropping.
+        crops: first row and column of each window in the padded image, 0 to 2 * padding; where to mirror after cropping.
         padding: pixels on every side.
 
     Returns:
@@ -28,8 +32,8 @@ def crop_and_flip(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, paddi
     n, _, height, width = images.shape
     padded = F.pad(images, [padding] * 4).permute(0, 2, 3, 1)
     columns = torch.arange(width, device=images.device).expand(n, width)
-    columns = torch.where(flip[:, None], columns.flip(1), columns) + left[:, None]
-    rows = torch.arange(height, device=images.device) + top[:, None]
+    columns = torch.where(crops.flip[:, None], columns.flip(1), columns) + crops.left[:, None]
+    rows = torch.arange(height, device=images.device) + crops.top[:, None]
     sample = torch.arange(n, device=images.device)[:, None, None]
     return padded[sample, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
@@ -79,14 +83,26 @@ class PairPreprocessor(BaseDataPreprocessor):
         self.downsampling = dict(interpolation=interpolation, antialias=antialias, upsample=upsample)
         self.padding = padding
         self.flip = flip
+        self.crops: CropTable | None = None
+        self.cache: TeacherCache | None = None
+
+    def replay(self, views: int | str, num_images: int, seed: int) -> None:
+        """From now on crops and flips of the in-memory pipeline are those of the views that the data set says."""
+        self.crops = CropTable(views, num_images, self.padding or 0, self.flip, seed)
+
+    def use_cache(self, cache: TeacherCache) -> None:
+        """From now on training batches carry the teacher's answers, and no images for the teacher are made."""
+        self.replay(cache.views, cache.num_images, cache.about['seed'])
+        self.cache = cache
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        data = self.cast_data(data)
-        images, low = data['inputs'], None
+        given, data = data, self.cast_data(data)
+        images, low, view = data['inputs'], None, None
         if isinstance(images, Tensor):
             samples = Batch(data['labels'], data['index']) if 'labels' in data else None
             if training:
-                images = self.augment(images)
+                crops, view = self.draw(data, len(images), images.device)
+                images = images if crops is None else crop_and_flip(images, crops, self.padding or 0)
         else:
             images = torch.stack(images).to(memory_format=torch.channels_last)
             samples = data.get('data_samples')
@@ -101,11 +117,28 @@ class PairPreprocessor(BaseDataPreprocessor):
         elif several:
             raise InputError('train_resolutions draws the resolution of the batch, but the samples carry img_low already: take '
                              'ResolutionPair out of the pipeline')
-        high = None
-        if training:
-            high = self.normalize(images)
+        if training and self.cache is not None:
+            samples = self.with_answers(Batch.of(samples), given, view, images.device)
+            return dict(inputs=Pair(None, self.normalize(low)), data_samples=samples)
+        high = self.normalize(images) if training else None
         same = training and low is images
         return dict(inputs=Pair(high, high if same else self.normalize(low)), data_samples=samples)
+
+    def with_answers(self, batch: Batch, given: dict, view: Tensor | None, device: torch.device) -> Batch:
+        """``batch`` with the teacher's answers to its images.
+
+        Args:
+            given: the data as the loader gave them; ``view`` (N,): of the in-memory pipeline.
+        """
+        where, index = self.cache.place(device), batch.index
+        if view is None:
+            samples = given['data_samples']
+            if not all('view' in sample for sample in samples):
+                raise InputError(NO_VIEW)
+            view, index = (torch.tensor([getattr(sample, key) for sample in samples]) for key in ('view', 'sample_idx'))
+        elif where != device and 'view' in given:        # read where the loader left them, for which nothing has to wait
+            view, index = given['view'], given['index']
+        return batch._replace(teacher=self.cache(view.to(where), index.to(where), device))
 
     def check_low(self, low: Tensor, images: Tensor) -> None:
         """Raises InputError where the pipeline's low images (N, 3, h, w) are not of the size that ``resolution`` gives."""
@@ -120,14 +153,22 @@ class PairPreprocessor(BaseDataPreprocessor):
         """What the student sees of images (N, 3, H, W) uint8 at ``resolution``; None for the images themselves."""
         return images if resolution is None else downsample(images, resolution, **self.downsampling)
 
-    def augment(self, images: Tensor) -> Tensor:
-        """Random crops and flips of a batch, (N, C, H, W)."""
-        n, padding = len(images), self.padding or 0
+    def draw(self, data: dict, n: int, device: torch.device) -> tuple[Crops | None, Tensor | None]:
+        """Crops and flips of ``n`` images, None where there are none to make, and their views (N,) where views repeat."""
+        if self.crops is not None and not self.crops.every:
+            if 'view' not in data:
+                raise InputError(NO_VIEW)
+            return self.crops.to(device)(data['view'], data['index']), data['view']
+        if 'view' in data:
+            if self.crops is None:
+                raise InputError('the training data repeat their views, and the model has no teacher_cache that knows these')
+            return self.crops(data['view'], data['index']), data['view']
+        padding = self.padding or 0
         if not padding and not self.flip:
-            return images
-        top, left = torch.randint(0, 2 * padding + 1, (2, n), device=images.device)
-        flip = torch.rand(n, device=images.device) < self.flip
-        return crop_and_flip(images, top, left, flip, padding)
+            return None, torch.zeros(n, dtype=torch.int64, device=device)
+        top, left = torch.randint(0, 2 * padding + 1, (2, n), device=device)
+        crops = Crops(top, left, torch.rand(n, device=device) < self.flip)
+        return crops, self.crops.view_of(crops) if self.crops is not None else None
 
     def normalize(self, images: Tensor) -> Tensor:
         if self.to_rgb:
