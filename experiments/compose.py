@@ -117,15 +117,15 @@ def of_the_networks(cfg: Config, method: str, pair: tuple[str, str], recipe: Rec
 
 def low(method: str, pair: tuple[str, str], recipe: Recipe, data: str) -> Config:
     """A config of configs/low_resolution/ at the recipe's resolution: 'crrcd' as it stands, 'kd' without its relational loss,
-    'student' the student-only baseline. The student of a pair that ends in '_restored' sees the small images upsampled.
+    'student' the student-only baseline. The student of a pair that ends in '_upsampled' sees the small images upsampled.
     """
-    student, *restored = pair[1].split('_')
+    student, *upsampled = pair[1].split('_')
     cfg = load(f'low_resolution/{pair[0]}_{student}_{data}_8px')
     if method == 'kd':
         cfg.model.beta = 0
     elif method == 'student':
         without_teacher(cfg)
-    cfg.model.data_preprocessor.update(resolution=recipe.resolution, restore=bool(restored))
+    cfg.model.data_preprocessor.update(resolution=recipe.resolution, upsample=bool(upsampled))
     return shortened(cfg, recipe)
 
 
