@@ -2,10 +2,10 @@ from .atomic_checkpoint import AtomicCheckpointHook
 from .check_input import CheckInputHook
 from .compile import CompileHook
 from .critic_watch import CriticWatchHook
-from .epoch_seed import EpochSeedHook, seed_all, seed_worker
+from .epoch_seed import EpochSeedHook, PairedSeedHook, seed_all, seed_worker
 from .finite import FiniteHook
 from .interval_info import IntervalInfoHook
 from .plain_checkpoint import PlainCheckpointHook
 
 __all__ = ['AtomicCheckpointHook', 'CheckInputHook', 'CompileHook', 'CriticWatchHook', 'EpochSeedHook', 'FiniteHook',
-           'IntervalInfoHook', 'PlainCheckpointHook', 'seed_all', 'seed_worker']
+           'IntervalInfoHook', 'PairedSeedHook', 'PlainCheckpointHook', 'seed_all', 'seed_worker']

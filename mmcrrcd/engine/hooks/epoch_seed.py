@@ -43,3 +43,18 @@ class EpochSeedHook(Hook):
 
     def before_train_epoch(self, runner) -> None:
         seed_all(runner.seed, runner.epoch, get_rank())
+
+
+@HOOKS.register_module()
+class PairedSeedHook(EpochSeedHook):
+    """Seeds before each iteration, too, and before the networks are initialized.
+
+    So trainings of one seed start from the same student and see the same crops and flips, however many random numbers their
+    losses draw: a difference between two methods is then theirs alone.
+    """
+
+    def before_run(self, runner) -> None:
+        seed_all(runner.seed)
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        seed_all(runner.seed, runner.epoch, get_rank(), batch_idx)

@@ -1,0 +1,225 @@
+"""The config of a run: a pair, a method of configs/baselines/, a schedule, put together.
+
+For small images of SVHN, CIFAR-100 and TinyImageNet it is one of configs/low_resolution/, for faces one of configs/face/.
+"""
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from mmengine.config import Config
+
+from mmcrrcd.errors import InputError
+from mmcrrcd.registry import MODELS
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = ROOT / 'configs'
+SCHEDULES = ('cifar_240e', 'paper_35e')
+FIRST_SEED = 5
+BASELINES = sorted(path.stem for path in (CONFIGS / 'baselines').glob('*.py'))
+OF_THE_PAIR = ('student', 'teacher', 'teacher_checkpoint', 'data_preprocessor', 'input_size')
+OF_THE_DATA = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+DKD_BETA = dict(resnet56_resnet20=2, resnet110_resnet32=2, wrn40_2_wrn16_2=6, wrn40_2_wrn40_1=6, vgg13_vgg8=6)     # else 8
+PAIR = 'resnet56', 'vgg8'                                # the config of a pair that has none begins with this one's
+
+
+class Recipe(NamedTuple):
+    """What all runs of one table have in common.
+
+    ``epochs`` is the length of the student's training where it is not the schedule's: all else changes in proportion. A first
+    stage of a method comes on top. ``views``: of the teacher cache; 0 for the teacher itself.
+    """
+    schedule: str = SCHEDULES[0]
+    epochs: int | None = None
+    resolution: int | None = None
+    amp: bool = False
+    views: int = 0
+
+    def label(self) -> str:
+        """The end of the names of records and folders."""
+        parts = [f'{self.resolution}px'] if self.resolution else []
+        parts.append(self.schedule + (f'_in_{self.epochs}e' if self.epochs else ''))
+        parts += ['amp'] if self.amp else []
+        return '__'.join(parts + ([f'views{self.views}'] if self.views else []))
+
+
+def load(path: str) -> Config:
+    """A config of configs/ with the names of types in place of the types, so that it can be changed and written."""
+    return Config(Config.fromfile(CONFIGS / f'{path}.py').to_dict())
+
+
+def of_pair(teacher: str, student: str, data: str = 'cifar100') -> Config:
+    """The config of CRRCD for this pair; where configs/crrcd/ has none, with networks of configs/_base_/ and these data."""
+    if data == 'cifar100' and (CONFIGS / 'crrcd' / f'{teacher}_{student}_{data}.py').is_file():
+        return load(f'crrcd/{teacher}_{student}_{data}')
+    cfg, networks = load(f'crrcd/{"_".join(PAIR)}_cifar100'), load('_base_/networks')
+    file = CONFIGS / '_base_' / 'datasets' / f'{data.replace("tinyimagenet", "tiny_imagenet")}.py'
+    for name in (teacher, student):
+        if name not in networks or 'backbone' not in networks[name]:
+            raise InputError(f'configs/_base_/networks.py has no network {name}')
+    if not file.is_file():
+        raise InputError(f'{file.relative_to(ROOT)} is missing')
+    base = load(f'_base_/datasets/{file.stem}')
+    for key in OF_THE_DATA:
+        cfg[key].dataset = base[key].dataset
+    cfg.model.data_preprocessor = base.data_preprocessor
+    classes = dict(cifar100=100, svhn=10, tinyimagenet=200)[data]
+    cfg.model.teacher, cfg.model.student = networks[teacher], networks[student]
+    for network in (cfg.model.teacher, cfg.model.student):
+        network.head.num_classes = classes
+    cfg.model.input_size = dict(tinyimagenet=64).get(data, 32)
+    cfg.teacher_config = f'configs/teachers/{teacher}_{data}.py'
+    cfg.model.teacher_checkpoint = f'work_dirs/{teacher}_{data}'
+    return cfg
+
+
+def without_teacher(cfg: Config) -> None:
+    """Leaves the student alone, in place."""
+    kept = {key: cfg.model[key] for key in ('student', 'data_preprocessor', 'input_size') if key in cfg.model}
+    cfg.model = dict(type='mmcrrcd.Distiller') | kept
+    cfg.pop('teacher_config')
+
+
+def compose(method: str, pair: tuple[str, str], recipe: Recipe, data: str = 'cifar100') -> Config:
+    """The pair's config with the method's model settings and, in proportion, its schedule. 'student' is the student-only
+    baseline.
+    """
+    cfg = of_pair(*pair, data)
+    model, plain = cfg.model, (cfg.train_cfg.max_epochs, cfg.param_scheduler.milestones)
+    if method == 'student':
+        without_teacher(cfg)
+    elif method != 'crrcd':
+        if method not in BASELINES:
+            raise InputError(f'there is no method {method}: student, crrcd, {", ".join(BASELINES)}')
+        baseline = load(f'baselines/{method}')
+        settings = {key: value for key, value in baseline.model.items() if key not in OF_THE_PAIR}
+        cfg.model = {key: model[key] for key in OF_THE_PAIR if key in model} | settings
+        if baseline.model.get('teacher_checkpoint') is None:
+            cfg.model.teacher_checkpoint = None
+        cfg.train_cfg.max_epochs, cfg.param_scheduler = baseline.train_cfg.max_epochs, baseline.param_scheduler
+        of_the_networks(cfg, method, pair, recipe)
+    if recipe.resolution:
+        cfg.model.data_preprocessor.resolution = recipe.resolution
+    return timed(cfg, plain, recipe)
+
+
+def of_the_networks(cfg: Config, method: str, pair: tuple[str, str], recipe: Recipe) -> None:
+    """Constants of the published code that depend on the networks, in place."""
+    if method == 'sskd' and recipe.schedule == SCHEDULES[0] and cfg.optim_wrapper.optimizer.lr == 0.01:
+        head, gamma = cfg.model.head_epochs, 5           # of SSKD's command.sh: the teacher's head has 0.05 all the same
+        cfg.param_scheduler += [dict(type=cfg.param_scheduler[0].type, by_epoch=True, milestones=[0], gamma=gamma),
+                                dict(type=cfg.param_scheduler[0].type, by_epoch=True, milestones=[head], gamma=1 / gamma)]
+    if method == 'dkd':
+        cfg.model.objective.dkd.beta = DKD_BETA.get('_'.join(pair), 8)
+    if method == 'ft' and not pair[1].startswith(('resnet', 'wrn')):
+        cfg.param_scheduler = cfg.param_scheduler[0]     # without the paraphraser's lower learning rate
+
+
+def low(method: str, pair: tuple[str, str], recipe: Recipe, data: str) -> Config:
+    """A config of configs/low_resolution/ at the recipe's resolution: 'crrcd' as it stands, 'kd' without its relational loss,
+    'student' the student-only baseline. The student of a pair that ends in '_upsampled' sees the small images upsampled.
+    """
+    student, *upsampled = pair[1].split('_')
+    cfg = load(f'low_resolution/{pair[0]}_{student}_{data}_8px')
+    if method == 'kd':
+        cfg.model.beta = 0
+    elif method == 'student':
+        without_teacher(cfg)
+    cfg.model.data_preprocessor.update(resolution=recipe.resolution, upsample=bool(upsampled))
+    return shortened(cfg, recipe)
+
+
+def shortened(cfg: Config, recipe: Recipe) -> Config:
+    """``cfg`` with its own schedule and the recipe's ``epochs``, ``amp`` and ``views``."""
+    return timed(cfg, (cfg.train_cfg.max_epochs, cfg.param_scheduler.milestones), recipe._replace(schedule=SCHEDULES[0]))
+
+
+def use_cache(cfg: Config, views: int) -> None:
+    """Reads the teacher's answers from a cache of so many views, in place, where the method needs no more of the teacher."""
+    model = cfg.model
+    if not views or 'teacher' not in model or model.type.split('.')[-1] not in ('Distiller', 'CRRCD'):
+        return
+    needs = [getattr(MODELS.get(loss.type), 'needs', {'feature_maps'}) for loss in model.get('objective', {}).values()]
+    if set().union(*needs) <= {'embedding', 'logits'}:
+        model.teacher_cache = dict(views=views)
+
+
+def timed(cfg: Config, plain: tuple[int, list[int]], recipe: Recipe) -> Config:
+    """Brings ``cfg`` from a schedule of ``plain`` epochs and milestones, and a first stage before it, to the recipe's."""
+    (epochs, milestones), total = plain, cfg.train_cfg.max_epochs
+    stage = total - epochs
+    if recipe.schedule != SCHEDULES[0]:
+        other = load(f'_base_/schedules/{recipe.schedule}')
+        cfg.train_dataloader.batch_size, cfg.optim_wrapper = other.train_dataloader.batch_size, other.optim_wrapper
+        new_epochs, new_milestones = other.train_cfg.max_epochs, other.param_scheduler.milestones
+    else:
+        new_epochs, new_milestones = plain
+    if recipe.epochs:
+        new_milestones = [round(milestone * recipe.epochs / new_epochs) for milestone in new_milestones]
+        new_epochs = recipe.epochs
+    new_stage = max(1, round(stage * new_epochs / epochs)) if stage else 0
+    before = [0, *(stage + epoch for epoch in (0, *milestones, epochs))]
+    after = [0, *(new_stage + epoch for epoch in (0, *new_milestones, new_epochs))]
+
+    def moved(epoch: float) -> int:
+        return round(float(np.interp(epoch, before, after)))
+
+    cfg.train_cfg.max_epochs = moved(total)
+    for scheduler in cfg.param_scheduler if isinstance(cfg.param_scheduler, list) else [cfg.param_scheduler]:
+        scheduler.milestones = [moved(milestone) for milestone in scheduler.milestones]
+    for key in cfg.model.keys() - OF_THE_PAIR:
+        cfg.model[key] = rescheduled(key, cfg.model[key], moved, total)
+    if recipe.amp:
+        cfg.optim_wrapper.type = 'mmcrrcd.BF16OptimWrapper'
+    use_cache(cfg, recipe.views)
+    return cfg
+
+
+def rescheduled(key: str, value, moved: Callable[[float], int], total: int):
+    """``value`` with the epochs in it moved: lengths of stages, and points (epoch, weight).
+
+    A loss that is off at the end is off for one epoch at least, where there are two.
+    """
+    if isinstance(value, dict):
+        return {name: rescheduled(name, part, moved, total) for name, part in value.items()}
+    if key.endswith('_epochs'):
+        return moved(value)
+    if isinstance(value, (list, tuple)) and value and all(isinstance(point, (list, tuple)) for point in value):
+        last = max(1, moved(total) - 1)
+        return [(min(moved(epoch), last) if epoch < total else moved(epoch), weight) for epoch, weight in value]
+    return value
+
+
+def paired(cfg: Config, seed: int) -> Config:
+    """A copy of ``cfg`` for a seed: every method of it begins with the same student and sees the same crops and flips."""
+    cfg = Config(cfg.to_dict())
+    cfg.randomness.seed = seed
+    for hook in cfg.custom_hooks:
+        if hook.type.split('.')[-1] == 'EpochSeedHook':
+            hook.type = 'mmcrrcd.PairedSeedHook'
+    return cfg
+
+
+def of_study(setting: NamedTuple, recipe: Recipe, options: dict) -> Config:
+    """The config of a training of a study; ``options`` are settings of it by their dotted names."""
+    recipe = recipe._replace(schedule='paper_35e', epochs=setting.epochs, resolution=setting.resolution)
+    cfg = compose(setting.method, (setting.teacher, setting.student), recipe._replace(views=0), setting.data)
+    cfg.train_dataloader.batch_size, cfg.optim_wrapper.optimizer.lr = setting.batch, setting.lr
+    if setting.images_per_class or setting.holdout:
+        part = dict(type='mmcrrcd.SubsetArrays', dataset=cfg.train_dataloader.dataset, holdout=setting.holdout or 0)
+        cfg.train_dataloader.dataset = part | dict(images_per_class=setting.images_per_class)
+        if setting.holdout:
+            cfg.val_dataloader.dataset = part | dict(part='holdout')
+            cfg.test_dataloader = cfg.val_dataloader
+    schedulers = cfg.param_scheduler if isinstance(cfg.param_scheduler, list) else [cfg.param_scheduler]
+    if setting.warmup:
+        schedulers.append(dict(type='LinearLR', start_factor=0.1, by_epoch=True, begin=0, end=setting.warmup,
+                               convert_to_iter_based=True))
+    cfg.param_scheduler = schedulers
+    if setting.gamma != 1:
+        cfg.model.backbone_gradient = setting.gamma
+    cfg.train_cfg.val_interval = cfg.default_hooks.checkpoint.interval = max(1, setting.epochs // 5)
+    cfg.default_hooks.checkpoint.save_best = None
+    cfg.merge_from_dict(options)
+    use_cache(cfg, recipe.views)
+    return cfg

@@ -1,0 +1,229 @@
+"""Many runs, each in a process of its own that goes on where it was interrupted; two shells share the work."""
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from functools import cache
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+from mmengine.config import Config
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from mmcrrcd.checkpoint import UnfinishedTraining, find_checkpoint, read_network, safe_load
+from mmcrrcd.errors import InputError
+
+from . import records
+from .compose import ROOT, Recipe, load, shortened
+from .worker import BUSY
+
+WORK = Path('work_dirs/experiments')
+DECIDES = ('model', 'train_dataloader', 'val_dataloader', 'optim_wrapper', 'param_scheduler', 'train_cfg')
+POLL, RETRY = 0.2, 5                                     # seconds
+
+
+def is_trained(path: str | Path) -> bool:
+    """Is there a finished training, or a checkpoint?"""
+    try:
+        read_network(path)
+    except (FileNotFoundError, UnfinishedTraining):
+        return False
+    return True
+
+
+@cache
+def about_the_teacher(path: str) -> dict:
+    """Epochs, accuracy in percent (both None where unknown), checksum, and the file it was imported from, of a teacher."""
+    file = find_checkpoint(path)
+    meta, accuracies = safe_load(file).get('meta', {}), {}
+    if (state := file.parent / 'state.json').exists():
+        accuracies = {int(epoch): row.get('accuracy') for epoch, row in json.loads(state.read_text())['epochs'].items()}
+    if (imported := file.parent / 'evaluated.json').exists():
+        row = json.loads(imported.read_text())
+        accuracies[row['step']] = row['accuracy/top1']
+    source = dict(source=meta['source'], source_sha256=meta['sha256']) if 'source' in meta else {}
+    return dict(checkpoint=Path(path).name, epochs=meta.get('epoch'), accuracy=accuracies.get(meta.get('epoch')),
+                sha256=hashlib.sha256(file.read_bytes()).hexdigest()[:12], **source)
+
+
+def check_same(cfg: Config, text: str, source: Path) -> None:
+    """Raises InputError where the config ``text`` differs in what decides the accuracy, the place of the teacher aside."""
+    def deciding(cfg: Config) -> str:
+        settings = {key: cfg.to_dict().get(key) for key in DECIDES}
+        model = settings['model'] | dict(teacher_checkpoint=None)
+        return json.dumps(settings | dict(model=model), sort_keys=True)
+
+    if deciding(Config.fromstring(text, '.py')) != deciding(cfg):
+        raise InputError(f'{source} is of a run with other settings: move it away to train with those of now')
+
+
+class Run:
+    """A training in ``folder`` with the tests after it, and the ``record`` that it leaves (None for a teacher).
+
+    ``about`` is what the record says of it; ``needs`` the run that trains its teacher, which is found at ``teacher``.
+    """
+
+    def __init__(self, name: str, folder: Path, cfg: Config, record: Path | None = None, about: dict | None = None,
+                 teacher: str | None = None, needs: 'Run | None' = None):
+        self.name, self.folder, self.cfg, self.record, self.about = name, folder, cfg, record, about or {}
+        self.teacher, self.needs = teacher, needs
+        self.epochs = cfg.train_cfg.max_epochs
+        self.process, self.slot, self.failure, self.not_before = None, None, None, 0.0
+
+    @property
+    def finished(self) -> bool:
+        return self.record.exists() if self.record else is_trained(self.folder)
+
+    def check(self) -> None:
+        """Raises InputError where what there is of it has other settings than those of now, or another teacher."""
+        config = self.folder / 'config.py'
+        if self.finished and self.record:
+            check_same(self.cfg, json.loads(self.record.read_text())['config'], self.record)
+        elif config.exists():
+            check_same(self.cfg, config.read_text(), self.folder)
+        if self.record and self.teacher and is_trained(self.teacher):
+            now = about_the_teacher(self.teacher)['sha256']
+            for file in self.record.parent.glob(f'{self.record.stem.rpartition("__s")[0]}__s*.json'):
+                if (json.loads(file.read_text())['teacher'] or {}).get('sha256', now) != now:
+                    raise InputError(f'{file} is of another teacher than that of {self.teacher}: move the file away')
+
+    def prepare(self) -> Path:
+        """Writes what the worker reads."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.cfg.dump(self.folder / 'config.py')
+        teacher = about_the_teacher(self.teacher) if self.teacher else None
+        file = self.folder / f'{self.about.get("experiment", "run")}.json'
+        records.write_json(dict(record=self.record and str(self.record), about=self.about, teacher=teacher,
+                                command=shlex.join(['python', '-m', 'experiments', *sys.argv[1:]])), file)
+        return file
+
+    def start(self, slot: int, launch: list[str], env: dict[str, str]) -> None:
+        file = self.prepare()
+        with open(self.folder / 'output.txt', 'a') as output:
+            self.process = subprocess.Popen([*launch, sys.executable, '-u', '-m', 'experiments.worker', str(file)], env=env,
+                                            stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT)
+        self.slot = slot
+
+    def end(self) -> str | None:
+        """After its process has ended: what to say of it; nothing where another process has the training."""
+        code, self.process = self.process.returncode, None
+        if code == BUSY:
+            self.not_before = time.monotonic() + RETRY
+            return None
+        lines = (self.folder / 'output.txt').read_text(errors='replace').splitlines()
+        last = next((line for line in reversed(lines) if line.strip()), f'exit code {code}')
+        if code or not self.finished:
+            self.failure = last
+        return f'failed: {last}' if self.failure else last if self.record else 'trained'
+
+    def reached(self) -> int:
+        """Epochs done."""
+        state = self.folder / 'state.json'
+        return max(map(int, json.loads(state.read_text())['epochs']), default=0) if state.exists() else 0
+
+    def locked(self) -> bool:
+        """Does another process train it?"""
+        if not self.folder.is_dir():
+            return False
+        try:
+            with FileLock(self.folder / 'lock', timeout=0):
+                return False
+        except Timeout:
+            return True
+
+
+def teacher_run(cfg: Config, recipe: Recipe, checkpoint: str | None = None) -> tuple[str | None, Run | None]:
+    """Where the trained teacher of a composed ``cfg`` is, and the run that trains it where it is not there yet.
+
+    ``checkpoint`` is taken where it is given. A teacher that is there already is taken as it is, a shortened one trained here
+    has a folder of its own.
+    """
+    path = cfg.model.get('teacher_checkpoint')
+    if path is None:
+        return None, None
+    if checkpoint or is_trained(path):
+        if not is_trained(checkpoint or path):
+            raise InputError(f'--teacher-checkpoint {checkpoint}: there is no finished training, and no checkpoint')
+        return checkpoint or path, None
+    folder = WORK / 'teachers' / f'{Path(path).name}_in_{recipe.epochs}e' if recipe.epochs else Path(path)
+    name = Path(cfg.teacher_config).with_suffix('').relative_to('configs')
+    own = shortened(load(str(name)), Recipe(epochs=recipe.epochs, amp=recipe.amp))
+    return str(folder), Run(f'teacher {name.name}', folder, own)
+
+
+def launcher(run: Run, slot: int, jobs: int, slurm: str | None) -> tuple[list[str], dict[str, str]]:
+    """What stands before a run's command, and its environment: a GPU of a Slurm partition, or one of this machine's."""
+    env = os.environ | dict(PYTHONPATH=os.pathsep.join([str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])]))
+    if slurm:
+        return ['srun', f'--partition={slurm}', f'--job-name={run.name.replace(" ", "-")}', '--gres=gpu:1', '--ntasks=1',
+                f'--cpus-per-task={env.get("CPUS_PER_TASK", 5)}', *env.get('SRUN_ARGS', '').split()], env
+    visible = env.get('CUDA_VISIBLE_DEVICES')
+    gpus = visible.split(',') if visible else range(torch.cuda.device_count())
+    if gpus:
+        env['CUDA_VISIBLE_DEVICES'] = str(gpus[slot % len(gpus)])
+    env.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1) // jobs)))
+    return [], env
+
+
+def carry_out(wanted: list[Run], jobs: int, slurm: str | None, console: Console) -> list[str]:
+    """Trains ``wanted`` and the teachers that they need, ``jobs`` side by side, with a bar for each and one for all.
+
+    A failure stops those that need it, no others. What another process trains is waited for. Returns what failed, and why.
+    """
+    if slurm and not shutil.which('srun'):
+        raise InputError('--slurm needs srun, which was not found')
+    for run in wanted:
+        run.check()
+    left = [run for run in wanted if not run.finished]
+    teachers = {run.needs.folder: run.needs for run in left if run.needs}
+    for run in left:
+        run.needs = run.needs and teachers[run.needs.folder]             # one run each
+    everyone = left = [*(run for run in teachers.values() if not run.finished), *left]
+    for run in teachers.values():
+        run.check()
+    console.print(f'runs: {len(wanted)}, to go: {len(left)}, in {WORK}', soft_wrap=True)
+    columns = (TextColumn('{task.description}'), BarColumn(), TextColumn('epoch {task.completed:.0f} / {task.total:.0f}'),
+               TimeElapsedColumn(), TextColumn('left'), TimeRemainingColumn())
+    bars = {}
+    with Progress(*columns, console=console, speed_estimate_period=7 * 86_400) as progress:
+        whole = progress.add_task(f'{len(left)} runs', total=sum(run.epochs for run in left))
+        try:
+            while left:
+                busy = [run for run in left if run.process]
+                for run in left:
+                    if run.needs and run.needs.failure:
+                        run.failure = f'{run.needs.name} failed'
+                ready = [run for run in left if not run.process and not run.failure and time.monotonic() >= run.not_before
+                         and (run.needs is None or run.needs.finished)]
+                for slot in [slot for slot in range(jobs) if all(run.slot != slot for run in busy)]:
+                    while ready:
+                        run = ready.pop(0)
+                        if run.finished:                 # by another shell
+                            continue
+                        if run.locked():
+                            run.not_before = time.monotonic() + RETRY
+                            continue
+                        run.start(slot, *launcher(run, slot, jobs, slurm))
+                        bars[run] = progress.add_task(run.name, total=run.epochs)
+                        break
+                time.sleep(POLL)
+                for run in [run for run in left if run.process]:
+                    progress.update(bars[run], completed=run.reached())
+                    if run.process.poll() is not None:
+                        progress.remove_task(bars.pop(run))
+                        if said := run.end():
+                            console.print(f'{run.name}: {said}', highlight=False, markup=False, soft_wrap=True)
+                left = [run for run in left if run.process or not (run.failure or run.finished)]
+                progress.update(whole, completed=sum(run.epochs if run.finished else run.reached() for run in everyone))
+        finally:
+            for run in everyone:
+                if run.process:
+                    run.process.terminate()
+                    run.process.wait()
+    return [f'{run.name}: {run.failure}' for run in everyone if run.failure]

@@ -1,0 +1,94 @@
+"""Trainings of one seed see the same batches, crops and flips, whatever their losses draw; parts of data sets."""
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import nn
+
+import tiny
+from experiments.compose import paired
+from mmcrrcd.datasets.subset import SubsetArrays
+from mmcrrcd.errors import InputError
+from mmcrrcd.registry import LOSSES
+
+
+@LOSSES.register_module(force=True)
+class DrawsNumbers(nn.Module):
+    """A loss of zero that draws random numbers."""
+
+    def __init__(self, number: int):
+        super().__init__()
+        self.number = number
+
+    def forward(self, student, teacher, batch):
+        torch.rand(self.number)
+        return 0 * student.logits.sum()
+
+
+class Watch(Hook):
+    """Keeps what the student saw, the positions of the images, and its first weights."""
+
+    def __init__(self):
+        self.seen, self.first = [], None
+
+    def before_train(self, runner):
+        preprocessor = runner.model.data_preprocessor
+        self.first = {key: value.clone() for key, value in runner.model.student.state_dict().items()}
+        own = preprocessor.forward
+
+        def watched(data, training=False):
+            result = own(data, training)
+            if training:
+                self.seen.append((result['inputs'].low.clone(), result['data_samples'].index.clone()))
+            return result
+        preprocessor.forward = watched
+
+
+def watched(tmp_path, number: int, seed: int) -> Watch:
+    draws = dict(draws=dict(type='mmcrrcd.DrawsNumbers', number=number))
+    model = tiny.crrcd(tiny.write_teacher(tmp_path / 'teacher.pth'), objective=draws)
+    if number == 1:
+        model = dict(model, num_anchors=2)
+    cfg = paired(tiny.config(tmp_path / f'{number}_{seed}', model, epochs=2), seed)
+    runner, watch = Runner.from_cfg(cfg), Watch()
+    runner.register_hook(watch)
+    runner.train()
+    return watch
+
+
+def test_the_same_seed_gives_the_same_batches_crops_flips_and_first_weights(tmp_path):
+    a, b, other = watched(tmp_path, 1, 5), watched(tmp_path, 100, 5), watched(tmp_path, 100, 6)
+    assert len(a.seen) == len(b.seen) == 6
+    for (low, index), (other_low, other_index) in zip(a.seen, b.seen):
+        assert torch.equal(index, other_index) and torch.equal(low, other_low)
+    assert all(torch.equal(value, b.first[key]) for key, value in a.first.items())
+    assert not torch.equal(a.seen[0][0], other.seen[0][0])
+    assert any(not torch.equal(value, other.first[key]) for key, value in a.first.items())
+    assert not torch.equal(a.seen[0][0], a.seen[3][0])   # another epoch
+
+
+def part(**settings) -> SubsetArrays:
+    return SubsetArrays(dict(type='mmcrrcd.TinyImages', seed=1), **settings)
+
+
+def test_parts_of_a_data_set():
+    whole = part()
+    assert len(whole) == tiny.IMAGES
+    few = part(images_per_class=2)
+    assert sorted(few.kept.tolist()) == list(range(2 * tiny.CLASSES))            # classes follow each other in the tiny images
+    train, out = part(holdout=8), part(holdout=8, part='holdout')
+    assert sorted([*train.kept.tolist(), *out.kept.tolist()]) == list(range(tiny.IMAGES))
+    assert out.dataset.labels[out.kept].bincount().tolist() == [2] * tiny.CLASSES
+    both = part(holdout=8, images_per_class=3)
+    assert set(both.kept.tolist()) <= set(train.kept.tolist()) and len(both) == 3 * tiny.CLASSES
+    assert not torch.equal(out.kept, part(holdout=8, part='holdout', seed=1).kept)
+    batch = out.__getitems__([1, 3])
+    assert batch['index'].tolist() == out.kept[[1, 3]].tolist()                  # positions in the whole
+    assert torch.equal(batch['inputs'], whole.dataset.__getitems__(batch['index'].tolist())['inputs'])
+
+
+@pytest.mark.parametrize('settings', [dict(holdout=7), dict(holdout=24), dict(images_per_class=7), dict(images_per_class=0),
+                                      dict(part='holdout'), dict(part='test')])
+def test_parts_that_cannot_be(settings):
+    with pytest.raises(InputError):
+        part(**settings)
