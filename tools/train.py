@@ -8,7 +8,12 @@ from mmengine.dist import barrier
 
 from mmcrrcd.checkpoint import UnfinishedTraining, read_network
 from mmcrrcd.engine.launch import build_runner, one_line_errors, prepare_processes
+from mmcrrcd.engine.teacher_cache import VIEWS, teacher_is_there
 from mmcrrcd.errors import InputError
+
+
+def number_of_views(text: str) -> int | str:
+    return text if text == 'all' else int(text)
 
 
 def parse_args() -> argparse.Namespace:
@@ -22,6 +27,9 @@ def parse_args() -> argparse.Namespace:
                         help='each step as a CUDA graph: on a GPU steps of small networks take a fraction of the time')
     parser.add_argument('--train-teacher', action='store_true',
                         help='train the teacher first, by its own config as it stands, where its checkpoint is missing')
+    parser.add_argument('--cache-teacher', nargs='?', type=number_of_views, const=VIEWS, metavar='VIEWS',
+                        help="read the teacher's answers from disk, computed first where they are missing: so many augmentations "
+                             f'of each image, or all (default: {VIEWS})')
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
                         help='override settings, e.g. train_cfg.max_epochs=30 param_scheduler.milestones="[18,24,27]"')
@@ -53,6 +61,8 @@ def student_config(args: argparse.Namespace) -> Config:
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
     cfg.work_dir = args.work_dir or cfg.work_dir
+    if args.cache_teacher:
+        cfg.model.teacher_cache = {**(cfg.model.get('teacher_cache') or {}), 'views': args.cache_teacher}
     if args.resume:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
@@ -99,6 +109,8 @@ def refuse_small(teacher: str | Path, side: int) -> None:
 def need_teacher(cfg: Config, args: argparse.Namespace) -> None:
     """Make sure that the teacher's checkpoint is there before anything else is built."""
     path = cfg.model.get('teacher_checkpoint')
+    if (cfg.model.get('teacher_cache') or {}).get('folder') and not teacher_is_there(cfg.model):
+        return                                           # its answers may be there, which is looked at later
     if path:
         refuse_small(path, cfg.model.get('input_size', 32))
     try:

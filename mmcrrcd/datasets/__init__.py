@@ -4,6 +4,7 @@ from .identification_sets import FaceFiles, TinyFace, UCCSFaces, read_orl, read_
 from .images import CIFAR10Arrays, CIFAR100Arrays, ImageArrays, whole_batch
 from .recordio import RecordFaces
 from .pipeline_arrays import PipelineArrays
+from .replay import ReplayedViews
 from .stl10 import STL10Arrays
 from .subset import SubsetArrays
 from .svhn import SVHNArrays
@@ -13,6 +14,6 @@ from .verification_sets import VerificationPairs, bin_pairs, lfw_pairs
 
 __all__ = [
     'CIFAR100Arrays', 'CIFAR10Arrays', 'FaceFiles', 'FaceFolder', 'GlyphArrays', 'ImageArrays', 'PipelineArrays',
-    'RecordFaces', 'ResolutionPair', 'STL10Arrays', 'SVHNArrays', 'SubsetArrays', 'TinyFace', 'TinyImageNetArrays',
+    'RecordFaces', 'ReplayedViews', 'ResolutionPair', 'STL10Arrays', 'SVHNArrays', 'SubsetArrays', 'TinyFace', 'TinyImageNetArrays',
     'UCCSFaces', 'VerificationPairs', 'bin_pairs', 'downsample', 'lfw_pairs', 'read_orl', 'read_tinyface', 'whole_batch',
 ]

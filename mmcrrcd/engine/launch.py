@@ -16,6 +16,8 @@ from mmcrrcd.models.algorithms import Distiller
 from mmcrrcd.models.losses import DistillLoss
 from mmcrrcd.registry import MODELS
 
+from .teacher_cache import use_teacher_cache
+
 PICTURES = ('.png', '.pdf', '.svg', '.jpg')
 
 
@@ -51,11 +53,13 @@ def prepare_processes(cfg: Config, launcher: str) -> None:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """``Runner.from_cfg``, with one clear line for a setting that a class does not have.
+    """``Runner.from_cfg`` of a training that reads its teacher's answers from a cache where its model has a ``teacher_cache``;
+    with one clear line for a setting that a class does not have.
 
     Raises:
-        InputError: the model or a hook is given such a setting.
+        InputError: the model or a hook is given such a setting; the teacher's answers cannot be had.
     """
+    use_teacher_cache(cfg)
     try:
         return Runner.from_cfg(cfg)
     except TypeError as error:

@@ -3,6 +3,7 @@ import torch
 from mmpretrain.models import ImageClassifier
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._pytree import tree_map_only
 
 from mmcrrcd.errors import InputError
 from mmcrrcd.registry import MODELS
@@ -11,8 +12,10 @@ from mmcrrcd.structures import NetworkOutput
 from .backbones.base import StageBackbone
 
 
-def extract(network: nn.Module, images: Tensor) -> NetworkOutput:
+def extract(network: nn.Module, images: Tensor, backbone_gradient: float = 1.0) -> NetworkOutput:
     """What ``network`` says of ``images`` (N, 3, H, W); embedding and logits in float32.
+
+    The gradient of the logits is multiplied by ``backbone_gradient`` where it leaves the head of an mmpretrain classifier.
 
     ``network`` is an mmpretrain ``ImageClassifier``, or has a ``extract(images)`` method of its own.
     """
@@ -28,7 +31,10 @@ def extract(network: nn.Module, images: Tensor) -> NetworkOutput:
     if network.with_neck:
         pooled = network.neck(pooled)
     embedding = network.head.pre_logits(pooled)
-    logits = network.head(pooled).float()
+    for_head = pooled
+    if backbone_gradient != 1:                           # the same numbers, whose gradient is multiplied on the way back
+        for_head = tree_map_only(Tensor, lambda x: backbone_gradient * x + (1 - backbone_gradient) * x.detach(), pooled)
+    logits = network.head(for_head).float()
     return NetworkOutput(maps, embedding.float(), logits, tuple(images.shape[2:]), pre_activations, has_stem)
 
 

@@ -6,6 +6,7 @@ from .epoch_seed import EpochSeedHook, PairedSeedHook, seed_all, seed_worker
 from .finite import FiniteHook
 from .interval_info import IntervalInfoHook
 from .plain_checkpoint import PlainCheckpointHook
+from .replay import ReplayHook
 
 __all__ = ['AtomicCheckpointHook', 'CheckInputHook', 'CompileHook', 'CriticWatchHook', 'EpochSeedHook', 'FiniteHook',
-           'IntervalInfoHook', 'PairedSeedHook', 'PlainCheckpointHook', 'seed_all', 'seed_worker']
+           'IntervalInfoHook', 'PairedSeedHook', 'PlainCheckpointHook', 'ReplayHook', 'seed_all', 'seed_worker']

@@ -12,6 +12,8 @@ from mmcrrcd.errors import InputError
 from mmcrrcd.models.frozen import fold
 from mmcrrcd.models.losses.base import DistillLoss
 from mmcrrcd.models.networks import EmbeddingNetwork, ask_for_pre_activations, classification_loss, extract
+from mmcrrcd.models.preprocessor import PairPreprocessor
+from mmcrrcd.models.teachers.cache import TeacherCache
 from mmcrrcd.registry import ALGORITHMS, LOSSES, MODELS
 from mmcrrcd.structures import Batch, Pair, NetworkOutput
 
@@ -68,6 +70,10 @@ class Distiller(BaseModel):
             ``loss_<name>``, what it has in ``log_vars`` as ``<name>_<key>``. Without a teacher it may hold losses that say
             ``needs_teacher = False``, such as :class:`CenterLoss`; the teacher's output is None for them.
         cls_weight: weight of the classification loss, a number or a schedule.
+        backbone_gradient: what the losses of the logits send into the backbone is multiplied by this, a number or a schedule;
+            the head learns at its full rate. So other losses can lead the backbone.
+        teacher_cache: ``dict(folder=...)``, the teacher's answers, computed before; no teacher is built then. The tools turn
+            ``dict(views=16)`` into it (:func:`mmcrrcd.engine.teacher_cache.use_teacher_cache`).
         input_size: side in pixels of the teacher's images, for the trial pass that gives the widths and map sizes.
         data_preprocessor: usually a :class:`PairPreprocessor`.
 
@@ -79,9 +85,12 @@ class Distiller(BaseModel):
 
     def __init__(self, student: dict | nn.Module, teacher: dict | nn.Module | None = None,
                  teacher_checkpoint: str | None = None, objective: dict[str, dict] | None = None,
-                 cls_weight: Schedule = 1.0, input_size: int = 32, data_preprocessor: dict | nn.Module | None = None,
-                 init_cfg: dict | None = None):
+                 cls_weight: Schedule = 1.0, backbone_gradient: Schedule = 1.0, teacher_cache: dict | None = None,
+                 input_size: int = 32, data_preprocessor: dict | nn.Module | None = None, init_cfg: dict | None = None):
         super().__init__(data_preprocessor, init_cfg)
+        if teacher_cache:
+            self.use_teacher_cache(teacher_cache)
+            teacher = teacher_checkpoint = None
         self.student = MODELS.build(student) if isinstance(student, dict) else student
         if not isinstance(self.student, ImageClassifier):
             raise InputError(f"the student is an ImageClassifier of mmpretrain, got a {type(self.student).__name__}")
@@ -95,6 +104,8 @@ class Distiller(BaseModel):
             self.teacher.requires_grad_(False).eval().to(memory_format=torch.channels_last)
         self.cls_weight = cls_weight
         check_schedule(cls_weight, 'the classification loss')
+        self.backbone_gradient = backbone_gradient
+        check_schedule(backbone_gradient, 'backbone_gradient')
         self.losses, self.weights = nn.ModuleDict(), {}
         check_names(objective, Distiller.own_parts, type(self).__name__)
         for name, settings in (objective or {}).items():
@@ -108,31 +119,48 @@ class Distiller(BaseModel):
                                      '(docs/add_a_method.md)')
                 self.losses[name] = loss
         needing = [name for name, loss in self.losses.items() if loss.needs_teacher]
-        if self.teacher is None and needing:
+        if not self.has_teacher and needing:
             raise InputError(f'the objective ({", ".join(needing)}) needs a teacher')
         if self._compares_pre_activations():
             ask_for_pre_activations(self.student)
             ask_for_pre_activations(self.teacher)
         if isinstance(self.teacher, EmbeddingNetwork):
             self.teacher.convert_from(self.data_preprocessor)
-        if self.teacher is not None or self.losses:
+        if self.has_teacher or self.losses:
             self._try_networks()
+
+    def use_teacher_cache(self, settings: dict) -> None:
+        """Reads a teacher's answers from ``settings['folder']``. Raises InputError where they are not those of the images."""
+        if set(settings) != {'folder'}:
+            raise InputError(f'teacher_cache={dict(settings)}: the answers are not there yet; tools/train.py and '
+                             'tools/cache_teacher.py compute them, and another tool takes teacher_cache=dict(folder=...)')
+        if not isinstance(self.data_preprocessor, PairPreprocessor):
+            raise InputError('teacher_cache needs a data_preprocessor of type PairPreprocessor, got a '
+                             f'{type(self.data_preprocessor).__name__}')
+        self.data_preprocessor.use_cache(TeacherCache(settings['folder']))
+
+    @property
+    def cache(self) -> TeacherCache | None:
+        """The teacher's answers, where they were computed before."""
+        return getattr(self.data_preprocessor, 'cache', None)
+
+    @property
+    def has_teacher(self) -> bool:
+        return self.teacher is not None or self.cache is not None
 
     def _try_networks(self) -> None:
         """One pass of zeros: checks that the networks fit the images and each other, and tells the losses the widths."""
-        size = (2, 3, self.input_size, self.input_size)
-        zeros = torch.zeros(size, dtype=torch.uint8)
-        data = dict(inputs=zeros, labels=torch.zeros(2, dtype=torch.long), index=torch.zeros(2, dtype=torch.long))
-        pair, training = self.data_preprocessor(data, training=True)['inputs'], self.student.training
-        if isinstance(pair, Pair):                       # at the resolution of the tests, where several are drawn in training
-            pair = pair._replace(low=self.data_preprocessor(data)['inputs'].low)
-        else:
-            pair = Pair(zeros.float(), zeros.float())
+        zeros = torch.zeros(2, 3, self.input_size, self.input_size, dtype=torch.uint8)
+        preprocessor, training = self.data_preprocessor, self.student.training
+        high = low = zeros.float()
+        if isinstance(preprocessor, PairPreprocessor):
+            high, low = preprocessor.normalize(zeros), preprocessor(dict(inputs=zeros))['inputs'].low
         with torch.no_grad():
-            teacher = None if self.teacher is None else self._try(self.teacher, pair.high, 'teacher')
-            student = self._try(self.student.eval(), pair.low, 'student')
-            for each in getattr(self.data_preprocessor, 'train_resolutions', None) or ():
-                self._try(self.student, self.data_preprocessor.downsample(zeros, each).float(), 'student')
+            teacher = (None if not self.has_teacher else self._try(self.teacher, high, 'teacher') if self.cache is None else
+                       self.cache.trial_output(len(zeros)))
+            student = self._try(self.student.eval(), low, 'student')
+            for each in getattr(preprocessor, 'train_resolutions', None) or ():
+                self._try(self.student, preprocessor.downsample(zeros, each).float(), 'student')
         self.student.train(training)
         if teacher is not None and teacher.logits is not None and teacher.logits.shape != student.logits.shape:
             raise InputError(f'the teacher knows {teacher.logits.shape[1]} classes, the student {student.logits.shape[1]}')
@@ -176,13 +204,6 @@ class Distiller(BaseModel):
             self.__dict__['teacher'] = fold(self.teacher, images)
         self._teacher_is_ready = True
 
-    def use_teacher(self, teacher: nn.Module) -> None:
-        """Takes a teacher of the same kind in place of its own: frozen, with its weights, perhaps that of another student."""
-        if self._compares_pre_activations():
-            ask_for_pre_activations(teacher)
-        self.__dict__['teacher'] = teacher
-        self._teacher_is_ready = True
-
     def _apply(self, fn, recurse: bool = True):
         if self.teacher is not None:
             self.teacher._apply(fn, recurse)
@@ -199,8 +220,8 @@ class Distiller(BaseModel):
             return self.predict(pair, data_samples)
         if mode == 'loss':
             batch = Batch.of(data_samples)
-            teacher = self.forward_teacher(pair.high)
-            student = extract(self.student, pair.low)
+            teacher = self.forward_teacher(pair.high) if batch.teacher is None else batch.teacher
+            student = extract(self.student, pair.low, value_at(self.backbone_gradient, self.epoch))
             with torch.autocast(pair.low.device.type, enabled=False):
                 return self.compute_losses(student, teacher, batch)
         raise InputError(f"mode is 'tensor', 'predict' or 'loss', got {mode!r}")
@@ -223,10 +244,13 @@ class Distiller(BaseModel):
         """
         parts = {}
         if weight := value_at(self.cls_weight, self.epoch):
+            if batch.labels is None:
+                raise InputError('the classification loss needs labels, and the data have none: say cls_weight=0')
             parts['loss_cls'] = weight * classification_loss(self.student, student, batch.labels)
         for name, loss in self.losses.items():
             parts |= self.part(name, loss, student, teacher, batch)
-        parts['accuracy'] = 100 * (student.logits.argmax(1) == batch.labels).float().mean()
+        if batch.labels is not None:
+            parts['accuracy'] = 100 * (student.logits.argmax(1) == batch.labels).float().mean()
         return parts
 
     def part(self, name: str, loss: DistillLoss, student: NetworkOutput, teacher: NetworkOutput | None,

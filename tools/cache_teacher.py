@@ -1,0 +1,53 @@
+"""Compute a teacher's answers to the training images once: ``python tools/cache_teacher.py CONFIG --views 16``.
+
+Trainings of CONFIG, and of others with the same teacher, data and augmentation, read them with ``--cache-teacher``. Killed, the
+same command goes on where it was.
+"""
+import argparse
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.registry import DefaultScope
+
+from mmcrrcd.engine.launch import one_line_errors, prepare_processes
+from mmcrrcd.engine.teacher_cache import VIEWS, find_or_build
+from mmcrrcd.errors import InputError
+from mmcrrcd.models.teachers.cache import size_in_bytes
+
+
+def number_of_views(text: str) -> int | str:
+    return text if text == 'all' else int(text)
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Compute a teacher's answers to the training images once.")
+    parser.add_argument('config', help='config of a training with this teacher')
+    parser.add_argument('--views', type=number_of_views, help='augmentations of each image, or all; '
+                        f'default: what the config says, or {VIEWS}')
+    parser.add_argument('--folder', help='where they go (default: a folder of work_dirs/teacher_cache)')
+    parser.add_argument('--amp', action='store_true', help='bfloat16 autocast, for trainings with --amp')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override settings')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    with one_line_errors():
+        if not Path(args.config).is_file():
+            raise FileNotFoundError(f'there is no config {args.config}')
+        cfg = Config.fromfile(args.config)
+        cfg.merge_from_dict(args.cfg_options or {})
+        if args.amp:
+            cfg.optim_wrapper.type = 'mmcrrcd.BF16OptimWrapper'
+        given = dict(views=args.views, folder=args.folder)
+        cfg.model.teacher_cache = {**(cfg.model.get('teacher_cache') or {}), **{k: v for k, v in given.items() if v is not None}}
+        prepare_processes(cfg, args.launcher)
+        with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+            cache = find_or_build(cfg)
+        print(f'{cache.folder}: {cache.num_images} images, views: {cache.views}, {size_in_bytes(cache.shape) / 1e6:.0f} MB')
+
+
+if __name__ == '__main__':
+    main()
