@@ -55,6 +55,22 @@ class StageBackbone(BaseModule):
         return F.relu(pre_activation), pre_activation
 
 
+class Conv3x3(nn.Conv2d):
+    """3x3 convolution with stride 1 and padding 1. On maps of one pixel eight of its nine columns meet padding alone, and the
+    ninth is a linear layer: the same numbers for a ninth of the work (VGG8 at 8x8 px takes half the time for a step).
+
+    It also spares these maps the bfloat16 weight gradient of torch 2.14 on CPUs, which is wrong there.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-2:] != (1, 1):
+            return super().forward(x)
+        return F.linear(x.flatten(1), self.weight[:, :, 1, 1], self.bias)[:, :, None, None]
+
+
 def kaiming_init(module: nn.Module) -> None:
     """He initialization (fan-out) of convolutions, ones and zeros for norms: the recipe of the CIFAR networks."""
     for m in module.modules():

@@ -5,7 +5,7 @@ from torch.nn import functional as F
 from mmcrrcd.errors import InputError
 from mmcrrcd.registry import MODELS
 
-from .base import StageBackbone, kaiming_init
+from .base import Conv3x3, StageBackbone, kaiming_init
 
 
 class PoolLarge(nn.Module):
@@ -43,7 +43,7 @@ class VGGCIFAR(StageBackbone):
         for channels, number in zip(self.widths, self.convs[depth]):
             layers = []
             for _ in range(number):
-                layers += [nn.Conv2d(in_channels, channels, 3, 1, 1), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
+                layers += [Conv3x3(in_channels, channels), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
                 in_channels = channels
             groups.append(layers)
         pools = [nn.MaxPool2d(2), nn.MaxPool2d(2), nn.MaxPool2d(2), PoolLarge()]
