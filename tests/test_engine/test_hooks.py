@@ -206,7 +206,7 @@ def test_a_plain_classifier_trains_and_starts_from_a_checkpoint_with_the_package
     loader = pipeline_loader(write_folder(tmp_path / 'images', seed=0), training=True)
     loader['dataset']['pipeline'] = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
     changes = dict(train_dataloader=loader, val_dataloader=None, val_evaluator=None, val_cfg=None,
-                   custom_hooks=[dict(type='mmcrrcd.CheckInputHook')])
+                   custom_hooks=[dict(type='mmcrrcd.CheckInputHook'), dict(type='mmcrrcd.PlainCheckpointHook')])
     train(config(tmp_path / 'first', model, epochs=1, **changes))
     train(config(tmp_path / 'second', model, epochs=1, load_from=str(tmp_path / 'first' / 'epoch_1.pth'), **changes))
 
