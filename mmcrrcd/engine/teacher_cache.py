@@ -164,7 +164,10 @@ class Source:
 @contextmanager
 def turn(folder: Path) -> Iterator[None]:
     """Trainings that need the same answers take turns; of one with several processes the first stands in line for all."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f'the folder {folder} cannot be made: {error.strerror}') from error
     lock, said = FileLock(folder.with_name(f'{folder.name}.lock')), False
     while True:
         held = [False]

@@ -8,8 +8,9 @@ from mmengine.runner import EpochBasedTrainLoop
 from mmpretrain.datasets.transforms import PackInputs
 
 from mmcrrcd.checkpoint import check_weights
-from mmcrrcd.errors import InputError
+from mmcrrcd.datasets.replay import ReplayedViews
 from mmcrrcd.datasets.transforms import ResolutionPair
+from mmcrrcd.errors import InputError
 from mmcrrcd.models.algorithms import Distiller
 from mmcrrcd.models.algorithms.schedule import Schedule, value_at
 from mmcrrcd.registry import HOOKS
@@ -74,6 +75,22 @@ def check_num_samples(losses, dataset) -> None:
             raise InputError(f'{name} has num_samples={loss.num_samples}, and there are {images} training images')
 
 
+def check_replay(model: Distiller, dataset) -> None:
+    """Raises InputError where the teacher's answers are not those to what the training data will show."""
+    cache, replayed = model.cache, isinstance(dataset, ReplayedViews)
+    if cache is None:
+        if replayed:
+            raise InputError('the training data are ReplayedViews, and the model has no teacher_cache that knows these')
+        return
+    if cache.num_images != len(dataset):
+        raise InputError(f'{cache.folder} holds answers to {cache.num_images} images, and there are {len(dataset)} training images')
+    wanted = dict(views=cache.views, seed=cache.about['seed'])
+    if cache.views != 'all' and not (replayed and wanted == dict(views=dataset.views, seed=dataset.seed)):
+        raise InputError(f'{cache.folder} holds answers to views that repeat: wrap train_dataloader.dataset in '
+                         f"dict(type='mmcrrcd.ReplayedViews', dataset=..., views={cache.views}, seed={wanted['seed']}), as "
+                         'tools/train.py does')
+
+
 def check_training(model, loader, epochs: float) -> None:
     """Raises InputError where data, batch, or length in epochs (infinite where it is by iterations) do not fit ``model``."""
     classes = (getattr(loader.dataset, 'metainfo', None) or {}).get('classes')
@@ -87,6 +104,7 @@ def check_training(model, loader, epochs: float) -> None:
     if loader.num_workers and getattr(images, 'is_cuda', False):
         raise InputError(f"images kept on the GPU need num_workers=0, got {loader.num_workers}; or say device='cpu'")
     check_num_samples(model.losses, loader.dataset)
+    check_replay(model, loader.dataset)
     for loss in model.losses.values():
         loss.check_batch(loader.batch_size * get_world_size())
 

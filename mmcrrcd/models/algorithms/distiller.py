@@ -96,7 +96,8 @@ class Distiller(BaseModel):
             raise InputError(f"the student is an ImageClassifier of mmpretrain, got a {type(self.student).__name__}")
         self.student.to(memory_format=torch.channels_last)
         # Kept out of nn.Module's registration, so that it is in no state_dict, optimizer or gradient bucket.
-        self.__dict__['teacher'] = MODELS.build(teacher) if isinstance(teacher, dict) else teacher
+        with torch.random.fork_rng(devices=[]):          # losses begin the same, whether their teacher is here or in a cache
+            self.__dict__['teacher'] = MODELS.build(teacher) if isinstance(teacher, dict) else teacher
         self.teacher_checkpoint = teacher_checkpoint
         self._teacher_is_ready = not isinstance(teacher, dict) and teacher_checkpoint is None
         self.input_size = input_size
