@@ -15,6 +15,9 @@ from mmcrrcd.structures import Batch, NetworkOutput
 from .base import DistillLoss
 
 
+CLOSED = -1e30                                           # score of what is no negative; finite, as all may be closed
+
+
 def standardize(x: Tensor, eps: float = 1e-5) -> Tensor:
     """Each column of ``x`` (B, D) with mean 0 and variance 1 over the batch: batch normalization without weights."""
     return (x - x.mean(0)) / (x.var(0, correction=0) + eps).sqrt()
@@ -49,7 +52,7 @@ class LearnedRelation(nn.Module):
 
     def forward(self, anchors: Tensor, others: Tensor) -> Tensor:
         """Of every anchor and every other: (A, Dx), (N, Dy) -> (A, N, dim)."""
-        hidden = F.relu(self.phi_i(anchors)[:, None] - self.phi_j(others), inplace=True)
+        hidden = F.relu(self.phi_i(anchors)[:, None] + -self.phi_j(others), inplace=True)
         return F.normalize(self.transform(hidden), dim=-1)
 
     def transform(self, hidden: Tensor) -> Tensor:
@@ -63,25 +66,21 @@ class LearnedRelation(nn.Module):
         return F.linear(hidden, weight, bias)
 
 
-def contrast(positive: Tensor, negative: Tensor, mask: Tensor, tau: float, log_offset: Tensor | None) -> Tensor:
-    """Loss of each pair of an anchor a and a sample i from its scores, Eq. 10 and 11.
+def contrast(positive: Tensor, negative: Tensor, log_offset: Tensor | None) -> Tensor:
+    """Loss of each pair of an anchor a and an image i from its scores over tau, Eq. 10 and 11.
 
     Args:
-        positive: (A, B) scores of v^{t,s}(a, i) with v^t(a, i).
-        negative: (A, B, N) scores of v^{t,s}(a, i) with v^t(a, k).
-        mask: (A, B, N) bool, is image k a negative of the pair?
-        tau: temperature.
-        log_offset: log of what Eq. 10 adds in its denominator, so that h = sigmoid(s / tau - log_offset) and the loss is
+        positive: (A, B) of v^{t,s}(a, i) with v^t(a, i).
+        negative: (A, B, N) of v^{t,s}(a, i) with v^t(a, k); CLOSED where k is no negative of the pair.
+        log_offset: log of what Eq. 10 adds in its denominator, so that h = sigmoid(score - log_offset) and the loss is
             -log h(positive) - sum over k of log(1 - h(negative_k)). None for a softmax over the positive and its negatives.
 
     Returns:
         (A, B). Eq. 11 multiplies the sum by n again; like CRD this sums over the n negatives once.
     """
-    positive, negative = positive / tau, negative / tau
     if log_offset is None:
-        negative = negative.masked_fill(~mask, torch.finfo(negative.dtype).min)          # finite, as all may be masked
         return torch.logaddexp(positive, negative.logsumexp(-1)) - positive
-    return -F.logsigmoid(positive - log_offset) - (F.logsigmoid(log_offset - negative) * mask).sum(-1)
+    return -F.logsigmoid(positive - log_offset) - F.logsigmoid(log_offset - negative).sum(-1)
 
 
 @LOSSES.register_module()
@@ -160,55 +159,65 @@ class RelationContrastLoss(DistillLoss):
         self.contrast = torch.compile(contrast, **options)
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
-        """The loss of the pairs of every anchor with this process's images, times the number of processes."""
+        """The loss of the pairs of each anchor with this process's images, times the number of processes."""
         e_t, e_s, keys = self.gather(student, teacher, batch)
         if self.relation == 'direction':
             e_t, e_s = standardize(e_t), standardize(self.student_map(e_s))
-        size, world, place = len(e_t), dist.get_world_size(), torch.arange(len(e_t) + self.num_negatives, device=keys.device)
-        own = slice(size // world * dist.get_rank(), size // world * (dist.get_rank() + 1))
-        number = min(self.num_anchors or size, size)
-        at = place[:number] * size // number                             # anchors, evenly over the batch of all processes
-        # Of batch and queue, from here on are negatives: the learned form contrasts with its queue, where it has one.
-        first = 0 if self.relation == 'direction' or not self.num_negatives else size
-        others, other_keys = torch.cat([e_t, self.queue.embedding]), torch.cat([keys, self.queue.key])[first:]
-        usable = torch.cat([place[:size] >= 0, self.queue.filled])[first:]
-        valid = at[:, None] != place[own]
-        mask = (usable & (keys[own, None] != other_keys)) & (at[:, None] != place[first:])[:, None] & valid[..., None]
+        size, places = len(e_t), torch.arange(len(e_t), device=keys.device)
+        own, number = places.view(dist.get_world_size(), -1)[dist.get_rank()], min(self.num_anchors or size, size)
+        at = places[:number] * size // number                            # of anchors: evenly over the batch of all processes
+        negative, valid, n = self.closed(at, own, keys)
 
-        v_t = self.relation_t(e_t[at], others)                           # Eq. 1, F^t, and h_1 of Eq. 10
-        v_ts = self.relation_ts(e_t[at], e_s)[:, own]                    # Eq. 1, F^{t,s}, and h_2
-        positive, negative = (v_t[:, own] * v_ts).sum(-1), v_ts @ v_t[:, first:].mT
-        loss = self.contrast(positive, negative, mask, self.tau, self.log_offset(negative, mask, usable))      # Eq. 10, 11
+        v_t = self.relation_t(e_t[at], torch.cat([e_t, self.queue.embedding]))       # Eq. 1, F^t, and h_1 of Eq. 10
+        v_ts = self.relation_ts(e_t[at], e_s)[:, own] / self.tau                     # Eq. 1, F^{t,s}, and h_2
+        positive = (v_t[:, own] * v_ts).sum(-1)
+        negative = negative.baddbmm_(v_ts, v_t[:, -negative.shape[-1]:].mT)
+        loss = self.contrast(positive, negative, self.log_offset(negative, valid, n))                  # Eq. 10, 11
 
+        self.watch(positive.detach(), negative.detach(), valid)
         if self.num_negatives:
             self.queue.push(e_t, keys)
-        with torch.no_grad():
-            self.log_vars = dict(score_positive=(positive * valid).sum() / valid.sum().clamp(min=1),
-                                 score_negative=(negative * mask).sum() / mask.sum().clamp(min=1))
-        return (loss * valid).sum() * world / max(number * (size - 1), 1)
+        return torch.where(valid, loss, 0).sum() * dist.get_world_size() / max(number * (size - 1), 1)
 
     def gather(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Teacher's and student's embeddings and the keys (labels or positions) of the batch of all processes."""
+        """Embeddings of teacher and student, and the keys (labels or positions), of the batch of all processes."""
         keys = batch.labels if self.sampling == 'supervised' else batch.index
         if keys is None:
             raise InputError("sampling='unsupervised' needs the images' positions: sample_idx in the pipeline's meta_keys")
         e_t, e_s = (x.embedding.to(self.log_mean.dtype) for x in (teacher, student))
-        if dist.get_world_size() > 1:                                    # the student's with its gradient
+        if dist.get_world_size() > 1:                                    # with gradients: the batch's statistics have them
             e_s = torch.cat(all_gather_with_gradient(e_s.contiguous()))
         e_t, keys = torch.cat(dist.all_gather(e_t.detach())), torch.cat(dist.all_gather(keys))
         self.check_batch(len(e_t))
         return e_t, e_s, keys
 
+    def closed(self, at: Tensor, own: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(A, b, N) CLOSED where image k is no negative of the pair (a, i), else 0; (A, b) bool, is a not i; and n, how many
+        images serve as negatives now: those of the batch, but for a learned form with a queue, and the queue's filled part.
+        """
+        place = torch.arange(len(keys) + self.num_negatives, device=keys.device)
+        serves = torch.cat([torch.ones_like(keys, dtype=torch.bool), self.queue.filled])
+        differs = keys[own, None] != torch.cat([keys, self.queue.key])
+        of_i, of_a = (torch.where(x, 0, self.log_mean.new_tensor(CLOSED)) for x in (serves & differs, place != at[:, None]))
+        first = len(keys) if self.relation == 'learned' and self.num_negatives else 0
+        return (of_i + of_a[:, None])[..., first:], at[:, None] != own, serves[first:].sum()
+
     @torch.no_grad()
-    def log_offset(self, negative: Tensor, mask: Tensor, usable: Tensor) -> Tensor | None:
-        """log(n / m) of Eq. 10, or log(n Z / m), where n counts the images that serve as negatives now."""
+    def log_offset(self, negative: Tensor, valid: Tensor, n: Tensor) -> Tensor | None:
+        """log(n / m) of Eq. 10, or log(n Z / m) with the constant Z of the first batch that has negatives."""
         if self.normalizer == 'softmax':
             return None
-        log_n = usable.sum().clamp(min=1).to(negative.dtype).log()
+        log_n = n.clamp(min=1).to(negative.dtype).log()
         if self.normalizer == 'none':
             return log_n - math.log(self.num_samples)
-        sums = torch.stack([((negative / self.tau).exp() * mask).sum(), mask.sum()])
+        sums = torch.stack([(x.sum(-1) * valid).sum() for x in (negative.exp(), (negative > CLOSED / 2).to(negative.dtype))])
         dist.all_reduce(sums)
-        new = self.log_mean.isinf() & (sums[1] > 0)                      # Z is set once
-        self.log_mean.copy_(torch.where(new, (sums[0] / sums[1].clamp(min=1)).log(), self.log_mean))
+        unknown = self.log_mean.isinf() & (sums[1] > 0)
+        self.log_mean.copy_(torch.where(unknown, (sums[0] / sums[1].clamp(min=1)).log(), self.log_mean))
         return log_n + self.log_mean.nan_to_num(neginf=0)
+
+    def watch(self, positive: Tensor, negative: Tensor, valid: Tensor) -> None:
+        """Mean cosines for the log: of all positives, and of one anchor's negatives, which are many enough."""
+        for name, scores, counted in (('positive', positive, valid), ('negative', negative[0], negative[0] > CLOSED / 2)):
+            mean = torch.where(counted, scores, 0).sum() / counted.sum().clamp(min=1)
+            self.log_vars[f'score_{name}'] = self.tau * mean
