@@ -34,7 +34,7 @@ class EmbeddingQueue(nn.Module):
 
     @property
     def filled(self) -> Tensor:
-        """(size,) bool: which places hold an embedding?"""
+        """(size,) bool: which places hold an embedding, whatever its key is?"""
         return torch.arange(len(self.key), device=self.key.device) < self.pushed
 
     @torch.no_grad()

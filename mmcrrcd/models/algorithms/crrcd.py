@@ -3,7 +3,7 @@ from mmcrrcd.models.losses.kd import KDLoss
 from mmcrrcd.models.losses.relation_contrast import RelationContrastLoss
 from mmcrrcd.registry import ALGORITHMS
 
-from .distiller import Distiller
+from .distiller import Distiller, check_names
 from .schedule import Schedule
 
 
@@ -27,11 +27,14 @@ class CRRCD(Distiller):
         ...              tau=0.1, num_negatives=512, data_preprocessor=data_preprocessor)
     """
 
+    own_parts = Distiller.own_parts | {'kd', 'rcd'}
+
     def __init__(self, student: dict, teacher: dict, alpha: Schedule = 0.5, beta: Schedule = 0.2, temperature: float = 4.0,
                  relation: str = 'direction', num_negatives: int | None = 512, tau: float = 0.1,
                  num_anchors: int | None = 16, sampling: str = 'supervised', normalizer: str = 'softmax',
                  dim: int | None = None, center: str | None = 'auto', num_samples: int | None = None,
                  objective: dict[str, dict] | None = None, **kwargs):
+        check_names(objective, self.own_parts, 'CRRCD')
         parts = {}
         if alpha:
             parts['kd'] = dict(type=KDLoss, weight=alpha, temperature=temperature)

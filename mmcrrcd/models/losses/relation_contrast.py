@@ -15,6 +15,7 @@ from mmcrrcd.structures import Batch, NetworkOutput
 from .base import DistillLoss
 from .fused import L2, SoftmaxContrast
 
+NORMALIZERS, CENTERS = ('softmax', 'batch', 'none'), ('anchor', None, 'auto')
 CLOSED = -1e30                                           # is added to scores that do not count; finite, as all may be closed
 
 
@@ -26,7 +27,7 @@ def standardize(x: Tensor) -> Tensor:
 class Direction(nn.Module):
     """l2(y - x): F(x, y) = phi(ReLU(phi_i x - phi_j y)) with phi_i = phi_j = [I; -I] and phi = [-I, I], and h the l2 norm."""
 
-    def forward(self, anchors: Tensor, others: Tensor) -> Tensor:
+    def forward(self, anchors: Tensor, others: Tensor, there: Tensor | None = None) -> Tensor:
         """From each anchor to each other: (A, D), (N, D) -> (A, N, D)."""
         vectors = others - anchors[:, None]
         return F.normalize(vectors, dim=-1, out=None if vectors.requires_grad else vectors)
@@ -35,8 +36,8 @@ class Direction(nn.Module):
 class LearnedRelation(nn.Module):
     """l2(h(F(x, y))), F(x, y) = phi(ReLU(phi_i x - phi_j y)): Eq. 1 and the line above it, and h_1 or h_2 of Eq. 10.
 
-    ``center='anchor'`` subtracts, before l2, the mean over an anchor's relations. A relation carries its anchor in it, so without
-    this F and h can shift all scores of an anchor together.
+    ``center='anchor'`` subtracts, before l2, the mean over an anchor's relations. A relation carries its anchor in it, so
+    without this F and h can shift all scores of an anchor together.
     """
 
     def __init__(self, width_x: int, width_y: int, dim: int, center: str | None):
@@ -44,21 +45,19 @@ class LearnedRelation(nn.Module):
         self.phi_i, self.phi_j = nn.Linear(width_x, dim), nn.Linear(width_y, dim)
         self.phi, self.h, self.center = nn.Linear(dim, dim), nn.Linear(dim, dim), center
 
-    def forward(self, anchors: Tensor, others: Tensor) -> Tensor:
-        """Of each anchor and each other: (A, Dx), (N, Dy) -> (A, N, dim)."""
+    def forward(self, anchors: Tensor, others: Tensor, there: Tensor | None = None) -> Tensor:
+        """Of each anchor and each other: (A, Dx), (N, Dy) -> (A, N, dim). ``there`` (N,): those of which the mean is taken."""
         relu = F.relu(self.phi_i(anchors)[:, None] + -self.phi_j(others), inplace=True)
-        return L2.apply(self.h_of_phi(relu))
-
-    def h_of_phi(self, relu: Tensor) -> Tensor:
-        """h(phi(relu)), centered if so set, (A, N, dim): the two maps as one, and the mean before it, where it costs one row."""
-        weight, bias = self.h.weight @ self.phi.weight, self.h(self.phi.bias)
-        if self.center == 'anchor':
-            return F.linear(relu, weight) - F.linear(relu.mean(1, keepdim=True), weight)
-        return F.linear(relu, weight, bias)
+        weight, bias = self.h.weight @ self.phi.weight, self.h(self.phi.bias)        # h and phi as one map
+        if self.center is None:
+            return L2.apply(F.linear(relu, weight, bias))
+        there = relu.new_ones(relu.shape[1]) if there is None else there.to(relu.dtype)
+        mean = (there / there.sum() @ relu)[:, None]                                 # mapped as one row; it takes bias away
+        return L2.apply(F.linear(relu, weight) - (F.linear(mean, weight, bias) - bias))
 
 
 def contrast(scores: Tensor, own: Tensor, log_offset: Tensor | None) -> Tensor:
-    """Loss of each pair of an anchor a and an image i, (A, B), from its scores over tau, (A, B, N). Eq. 11 without its second n.
+    """Eq. 11 of each pair of an anchor a and an image i, (A, B), from its scores over tau, (A, B, N); without the second n.
 
     ``own`` (B,) is the k that is i; the others are negatives. ``log_offset`` is the log of what Eq. 10 adds in its denominator,
     so that h = sigmoid(score - log_offset); None for a softmax over the positive and its negatives.
@@ -72,22 +71,22 @@ def contrast(scores: Tensor, own: Tensor, log_offset: Tensor | None) -> Tensor:
 
 @LOSSES.register_module()
 class RelationContrastLoss(DistillLoss):
-    """Pulls v^{t,s}(a, i), from the teacher's anchor a to the student's image i, to v^t(a, i), from a to the teacher's i, and away
-    from v^t(a, k) of other images k. Mean over the pairs of an anchor and an image i != a.
+    """Pulls v^{t,s}(a, i), from the teacher's anchor a to the student's image i, to v^t(a, i), from a to the teacher's i, and
+    away from v^t(a, k) of other images k. Mean over the pairs of an anchor and an image i != a.
 
     Anchors lie evenly over the batch of all processes. The queue takes the batch after scoring; its filled part serves.
 
     Args:
-        relation: form of Eq. 1. 'direction': l2(t_k - t_a) and l2(E s_i - t_a), with t and E s standardized over the batch; only
-            the linear map E (``student_map``) learns; negatives come from batch and queue. 'learned': F^t and F^{t,s} as
+        relation: form of Eq. 1. 'direction': l2(t_k - t_a) and l2(E s_i - t_a), with t and E s standardized over the batch;
+            only the linear map E (``student_map``) learns; negatives come from batch and queue. 'learned': F^t and F^{t,s} as
             printed, both trained; negatives come from the queue, or from the batch if there is none.
         num_negatives: length of the queue, at least a batch of all processes; 0 or None for no queue.
         tau: temperature.
         num_anchors: A, None for the whole batch. Memory grows as A x (batch + queue) x (batch + width of a relation).
         sampling: negatives are of another class ('supervised') or any other image ('unsupervised'), but never the anchor.
-        normalizer: 'softmax' over the positive and its negatives (InfoNCE); 'none', Eq. 10 as printed, where n counts the images
-            that serve as negatives at the time; 'batch', Eq. 10 with exp(s / tau) over a constant Z as in CRD, m x its mean over
-            the negatives of the first batch that has some; m cancels.
+        normalizer: 'softmax' over the positive and its negatives (InfoNCE); 'none', Eq. 10 as printed, where n counts the
+            images that serve as negatives at the time; 'batch', Eq. 10 with exp(s / tau) over a constant Z as in CRD, m x its
+            mean over the negatives of the first batch that has some; m cancels.
         dim: width of learned relations; None for 128.
         center: 'anchor' or None, see :class:`LearnedRelation`; 'auto' for 'anchor' with learned relations.
         num_samples: m, the number of training images, for ``normalizer='none'``.
@@ -99,9 +98,8 @@ class RelationContrastLoss(DistillLoss):
                  num_anchors: int | None = 16, sampling: str = 'supervised', normalizer: str = 'softmax',
                  dim: int | None = None, center: str | None = 'auto', num_samples: int | None = None):
         super().__init__()
-        for name, value, known in (('relation', relation, ('direction', 'learned')), ('center', center, ('anchor', None, 'auto')),
-                                   ('sampling', sampling, ('supervised', 'unsupervised')),
-                                   ('normalizer', normalizer, ('softmax', 'batch', 'none'))):
+        for name, value, known in (('relation', relation, ('direction', 'learned')), ('normalizer', normalizer, NORMALIZERS),
+                                   ('sampling', sampling, ('supervised', 'unsupervised')), ('center', center, CENTERS)):
             if value not in known:
                 raise InputError(f'{name} is one of {known}, got {value!r}')
         if normalizer == 'none' and not num_samples:
@@ -132,20 +130,22 @@ class RelationContrastLoss(DistillLoss):
 
     def compile(self, **options) -> None:
         """Compiles the relations. Not the queue: torch.compile (2.14) would give the backward pass what it holds later."""
-        for part in (self.relation_t, self.relation_ts):
-            part.compile(**options)
+        self.relation_t.compile(**options)
+        self.relation_ts.compile(**options)
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
         """The loss of the pairs of each anchor with this process's images, times the number of processes."""
         e_t, e_s, keys = self.gather(student, teacher, batch)
         if self.relation == 'direction':
             e_t, e_s = standardize(e_t), standardize(self.student_map(e_s))
-        size, world = len(e_t), dist.get_world_size()
-        places, number = torch.arange(size, device=keys.device), min(self.num_anchors or size, size)
-        at, own = places[:number] * size // number, places.view(world, -1)[dist.get_rank()]      # the anchors are spread evenly
-        closed, n = self.closed(at, own, keys)
+        size, places = len(e_t), torch.arange(len(e_t), device=keys.device)
+        number = min(self.num_anchors or size, size)
+        at = places[:number] * size // number                                        # of anchors: evenly over all processes
+        own = places.view(dist.get_world_size(), -1)[dist.get_rank()]                # of this process's images
+        there = torch.cat([places >= 0, self.queue.filled])                          # of batch and queue, from here on
+        closed, n = self.closed(at, own, keys, there)
 
-        v_t = self.relation_t(e_t[at], torch.cat([e_t, self.queue.embedding]))       # Eq. 1, F^t, and h_1 of Eq. 10
+        v_t = self.relation_t(e_t[at], torch.cat([e_t, self.queue.embedding]), there)    # Eq. 1, F^t, and h_1 of Eq. 10
         v_ts = self.relation_ts(e_t[at], e_s)[:, own] / self.tau                     # Eq. 1, F^{t,s}, and h_2
         self.watch(torch.addmm(closed[0], v_ts[0], v_t[0].mT), own)
         if self.normalizer == 'softmax':
@@ -156,7 +156,7 @@ class RelationContrastLoss(DistillLoss):
 
         if self.num_negatives:
             self.queue.push(e_t, keys)
-        return torch.where(at[:, None] != own, loss, 0).sum() * world / max(number * (size - 1), 1)
+        return torch.where(at[:, None] != own, loss, 0).sum() * dist.get_world_size() / max(number * (size - 1), 1)
 
     def gather(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Embeddings of teacher and student, and keys (labels or positions), of the batch of all processes."""
@@ -170,12 +170,11 @@ class RelationContrastLoss(DistillLoss):
         self.check_batch(len(e_t))
         return e_t, e_s, keys
 
-    def closed(self, at: Tensor, own: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    def closed(self, at: Tensor, own: Tensor, keys: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
         """(A, b, N) CLOSED where image k is neither i nor a negative of (a, i), else 0; and n, how many images may serve."""
-        place = torch.arange(len(keys) + self.num_negatives, device=keys.device)
-        of_batch = place[:len(keys)] >= (0 if self.relation == 'direction' or not self.num_negatives else len(keys))
-        serves, all_keys = torch.cat([of_batch, self.queue.filled]), torch.cat([keys, self.queue.key])
-        open_i = serves & (keys[own, None] != all_keys) | (place == own[:, None])
+        place = torch.arange(len(there), device=keys.device)
+        serves = there if self.relation == 'direction' or not self.num_negatives else there & (place >= len(keys))
+        open_i = serves & (keys[own, None] != torch.cat([keys, self.queue.key])) | (place == own[:, None])
         closed_i, closed_a = ((~x).to(self.log_mean.dtype) * CLOSED for x in (open_i, place != at[:, None]))
         return closed_i + closed_a[:, None], serves.sum()
 
@@ -194,9 +193,8 @@ class RelationContrastLoss(DistillLoss):
 
     @torch.no_grad()
     def watch(self, scores: Tensor, own: Tensor) -> None:
-        """The mean cosines for the log, from the scores (b, N) of one anchor; the pair of it with itself is closed."""
-        scores, is_own = scores.detach(), own[:, None] == torch.arange(scores.shape[1], device=own.device)
+        """The mean cosines for the log, from the scores (b, N) of the first anchor, which is the first of all images."""
+        is_own = own[:, None] == torch.arange(scores.shape[1], device=own.device)
         for name, counted in (('positive', is_own), ('negative', ~is_own)):
-            counted = counted & (scores > CLOSED / 2)
-            mean = torch.where(counted, scores, 0).sum() / counted.sum().clamp(min=1)
-            self.log_vars[f'score_{name}'] = self.tau * mean
+            counted = counted & (scores > CLOSED / 2) & (own[:, None] > 0)
+            self.log_vars[f'score_{name}'] = self.tau * torch.where(counted, scores, 0).sum() / counted.sum().clamp(min=1)
