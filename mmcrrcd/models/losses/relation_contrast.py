@@ -138,15 +138,16 @@ class RelationContrastLoss(DistillLoss):
         e_t, e_s, keys = self.gather(student, teacher, batch)
         if self.relation == 'direction':
             e_t, e_s = standardize(e_t), standardize(self.student_map(e_s))
-        size, places = len(e_t), torch.arange(len(e_t), device=keys.device)
-        number = min(self.num_anchors or size, size)
+        size, world, rank = len(e_t), dist.get_world_size(), dist.get_rank()
+        number, places = min(self.num_anchors or size, size), torch.arange(size, device=keys.device)
         at = places[:number] * size // number                                        # of anchors: evenly over all processes
-        own = places.view(dist.get_world_size(), -1)[dist.get_rank()]                # of this process's images
+        own = places.chunk(world)[rank]                                              # of this process's images
         there = torch.cat([places >= 0, self.queue.filled])                          # of batch and queue, from here on
         closed, n = self.closed(at, own, keys, there)
 
         v_t = self.relation_t(e_t[at], torch.cat([e_t, self.queue.embedding]), there)    # Eq. 1, F^t, and h_1 of Eq. 10
-        v_ts = self.relation_ts(e_t[at], e_s)[:, own] / self.tau                     # Eq. 1, F^{t,s}, and h_2
+        v_ts = self.relation_ts(e_t[at], e_s) / self.tau                             # Eq. 1, F^{t,s}, and h_2
+        v_ts = v_ts.chunk(world, 1)[rank]
         self.watch(torch.addmm(closed[0], v_ts[0], v_t[0].mT), own)
         if self.normalizer == 'softmax':
             loss = SoftmaxContrast.apply(v_t, v_ts, closed, own)                     # the two lines below, in less time
@@ -156,7 +157,7 @@ class RelationContrastLoss(DistillLoss):
 
         if self.num_negatives:
             self.queue.push(e_t, keys)
-        return torch.where(at[:, None] != own, loss, 0).sum() * dist.get_world_size() / max(number * (size - 1), 1)
+        return torch.where(at[:, None] != own, loss, 0).sum() * world / max(number * (size - 1), 1)
 
     def gather(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Embeddings of teacher and student, and keys (labels or positions), of the batch of all processes."""
