@@ -146,8 +146,7 @@ class RelationContrastLoss(DistillLoss):
         closed, n = self.closed(at, own, keys, there)
 
         v_t = self.relation_t(e_t[at], torch.cat([e_t, self.queue.embedding]), there)    # Eq. 1, F^t, and h_1 of Eq. 10
-        v_ts = self.relation_ts(e_t[at], e_s) / self.tau                             # Eq. 1, F^{t,s}, and h_2
-        v_ts = v_ts.chunk(world, 1)[rank]
+        v_ts = self.relation_ts(e_t[at], e_s).chunk(world, 1)[rank] / self.tau       # Eq. 1, F^{t,s}, and h_2
         self.watch(torch.addmm(closed[0], v_ts[0], v_t[0].mT), own)
         if self.normalizer == 'softmax':
             loss = SoftmaxContrast.apply(v_t, v_ts, closed, own)                     # the two lines below, in less time
