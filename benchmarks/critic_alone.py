@@ -23,11 +23,11 @@ from mmcrrcd.structures import Batch
 RESULT = KEPT / 'critic_alone.json'
 STEPS, SHOWN = 300, (75, 300)
 FORMS = {
-    'Eq. 10 as printed': dict(normalizer='none', centre=None, num_samples=50_000),
-    'Z of the first batch': dict(normalizer='batch', centre=None),
-    'Z of the first batch, centred': dict(normalizer='batch', centre='anchor'),
-    'softmax': dict(normalizer='softmax', centre=None),
-    'softmax, centred': dict(normalizer='softmax', centre='anchor'),
+    'Eq. 10 as printed': dict(normalizer='none', center=None, num_samples=50_000),
+    'Z of the first batch': dict(normalizer='batch', center=None),
+    'Z of the first batch, centred': dict(normalizer='batch', center='anchor'),
+    'softmax': dict(normalizer='softmax', center=None),
+    'softmax, centred': dict(normalizer='softmax', center='anchor'),
 }
 
 
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> dict:
     model = cfg.build(args.seed)
     data = DATASETS.build(cfg.train_dataloader.dataset)
     seed_all(args.seed)
-    losses = {form: RelationContrastLoss(**settings) for form, settings in FORMS.items()}
+    losses = {form: RelationContrastLoss(relation='learned', **settings) for form, settings in FORMS.items()}
     optimisers, rows = {}, {form: {} for form in FORMS}
     for step in track(range(-6, STEPS + 1), 'critic'):        # six batches fill the queue
         batch = data.__getitems__(torch.randint(len(data), (96,)))

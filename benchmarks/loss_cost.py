@@ -117,7 +117,7 @@ def build(case: dict, folder: Path | None) -> Subject:
         index = torch.randint(images, (batch, 1 + n), device=device)
         index[:, 0] = samples.index
         return Subject(loss, lambda: loss(student.embedding, teacher.embedding, samples.index, index), [student.embedding])
-    loss = {'rcd': lambda: RelationContrastLoss(DIM, n, num_anchors=case['anchors']),
+    loss = {'rcd': lambda: RelationContrastLoss('learned', n, num_anchors=case['anchors'], dim=DIM),
             'crd': lambda: CRDLoss(images, DIM, n),
             'crcd': lambda: CRCDLoss(images, DIM, n, gradient=False)}[case['loss']]()
     loss.prepare(student, teacher)

@@ -17,18 +17,19 @@ DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(CRR
 
 
 def values(name: str) -> set:
-    """What a setting takes, the default included, where nothing else is changed."""
-    return {settings[name] for settings in ABLATIONS.values() if set(settings) == {name}} | {DEFAULTS[name]}
+    """What a setting takes, the default included, where nothing else but the form is changed."""
+    return {settings[name] for settings in ABLATIONS.values() if set(settings) - {'relation'} == {name}} | {DEFAULTS[name]}
 
 
 def test_what_is_compared():
     assert values('num_negatives') == {64, 128, 256, 512, 1024, None}
     assert values('tau') == {0.02, 0.05, 0.07, 0.08, 0.1, 0.2, 0.3}
     assert values('beta') == {0, 0.05, 0.2, 0.5, 1, 2} and values('alpha') == {0, 0.5}
-    assert values('dim') == {64, 128, 256}
+    assert values('dim') == {None, 64, 256}
     assert values('sampling') == {'supervised', 'unsupervised'}
-    assert values('num_anchors') == {1, 8, 32, None}
-    forms = {(s.get('normalizer', 'softmax'), s.get('centre', 'anchor')) for s in ABLATIONS.values()}
+    assert values('num_anchors') == {1, 8, 16, 32, None}
+    learned = [s for s in ABLATIONS.values() if s.get('relation') == 'learned']
+    forms = {(s.get('normalizer', 'softmax'), s.get('center', 'anchor')) for s in learned}
     assert forms == {('softmax', 'anchor'), ('softmax', None), ('batch', 'anchor'), ('batch', None), ('none', None)}
 
 
@@ -52,11 +53,11 @@ def test_the_command_in_its_header_is_the_entry_of_that_name():
 def test_trains(name, tmp_path):
     torch.manual_seed(0)
     base = {key: value for key, value in crrcd(write_teacher(tmp_path / 'teacher.pth')).items()
-            if key not in ('num_negatives', 'dim', 'num_anchors', 'beta')}
+            if key not in ('num_negatives', 'num_anchors', 'beta')}
     model = MODELS.build(base | ABLATIONS[name])
     model.init_weights()
     MessageHub.get_current_instance().update_info('epoch', 0)
-    if 'rcd' in model.losses and model.losses.rcd.queue is not None:
+    if 'rcd' in model.losses and model.losses.rcd.num_negatives:
         queue = model.losses.rcd.queue
         queue.push(torch.randn(queue.embedding.shape), torch.arange(len(queue.key)) % CLASSES)
     generator = torch.Generator().manual_seed(1)

@@ -54,7 +54,7 @@ def write_teacher(path: Path) -> Path:
 
 
 def crrcd(teacher_checkpoint: Path, resolution: int | None = 8, **settings) -> dict:
-    settings = dict(num_negatives=12, dim=16, num_anchors=4, beta=0.5) | settings
+    settings = dict(num_negatives=12, num_anchors=4, beta=0.5) | settings
     return dict(type='mmcrrcd.CRRCD', student=STUDENT, teacher=TEACHER, teacher_checkpoint=str(teacher_checkpoint),
                 input_size=SIZE, **settings,
                 data_preprocessor=dict(type='mmcrrcd.PairPreprocessor', mean=MEAN, std=STD, resolution=resolution,

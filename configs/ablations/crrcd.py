@@ -5,7 +5,8 @@
 Sec. IV-C and Figure 3 of the paper: number of negatives, temperature, sampling, width. The rest: what the paper leaves open.
 """
 ablations = {
-    'default': {},        # n 512, tau 0.1, beta 0.2, alpha 0.5, dim 128, supervised, 8 anchors, softmax, centred
+    'default': {},        # direction form, n 512, tau 0.1, beta 0.2, alpha 0.5, supervised, 16 anchors, softmax
+    'learned': dict(relation='learned'),                 # dim 128, centered
     'student_alone': dict(alpha=0, beta=0),
     'kd': dict(beta=0),
     'negatives_64': dict(num_negatives=64),              # not fewer than the batch
@@ -24,15 +25,17 @@ ablations = {
     'beta_1': dict(beta=1),
     'beta_2': dict(beta=2),
     'alpha_0': dict(alpha=0),                            # without KD
-    'dim_64': dict(dim=64),
-    'dim_256': dict(dim=256),
+    'dim_64': dict(relation='learned', dim=64),
+    'dim_256': dict(relation='learned', dim=256),
     'unsupervised': dict(sampling='unsupervised'),
     'anchors_1': dict(num_anchors=1),
+    'anchors_8': dict(num_anchors=8),
     'anchors_32': dict(num_anchors=32),
     'anchors_all': dict(num_anchors=None),
-    'softmax_not_centred': dict(centre=None),
-    'batch': dict(normalizer='batch'),                   # Z of the first batch, as in CRD
-    'batch_not_centred': dict(normalizer='batch', centre=None),
-    'as_printed_beta_0.2': dict(normalizer='none', centre=None, num_samples=50_000),      # Eq. 10, with the default's beta
-    'as_printed': dict(normalizer='none', centre=None, num_samples=50_000, beta=2),       # Eq. 10 and the paper's beta
+    'softmax_not_centred': dict(relation='learned', center=None),
+    'batch': dict(relation='learned', normalizer='batch'),                                # Z of the first batch, as in CRD
+    'batch_not_centred': dict(relation='learned', normalizer='batch', center=None),
+    # Eq. 10, with the default's beta and with the paper's
+    'as_printed_beta_0.2': dict(relation='learned', normalizer='none', center=None, num_samples=50_000),
+    'as_printed': dict(relation='learned', normalizer='none', center=None, num_samples=50_000, beta=2),
 }

@@ -73,7 +73,7 @@ def test_a_student_learns_from_images_without_labels(files):
     torch.manual_seed(0)
     model = CRRCD(
         student=STUDENT | dict(head=heads[0]), teacher=TEACHER | dict(head=heads[1]), input_size=96, sampling='unsupervised',
-        num_negatives=BATCH, dim=8,
+        num_negatives=BATCH,
         data_preprocessor=dict(type='mmcrrcd.PairPreprocessor', mean=[127.] * 3, std=[64.] * 3, resolution=24))
     model.init_weights()
     batch = dataset.__getitems__([3, 8, 25, 20, 7, 28, 22, 21])

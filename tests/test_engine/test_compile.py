@@ -25,8 +25,7 @@ class Graphs(Hook):
 
 
 @pytest.fixture
-def fresh(monkeypatch):
-    monkeypatch.setattr(CRRCD, 'RATIO_INTERVAL', 2)      # this takes the losses' gradients twice
+def fresh():
     torch._dynamo.reset()
     counters.clear()
     yield

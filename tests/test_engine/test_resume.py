@@ -80,7 +80,7 @@ def test_resumed_run_ends_bit_for_bit_where_the_whole_one_does(tmp_path, teacher
     assert same(end_of(resumed), end_of(whole))
     assert resumed.iter == whole.iter == 4 * PER_EPOCH
     # What is compared is there, and moved after the resumption.
-    for key in ('student.backbone.stem.0.weight', 'losses.rcd.queue.embedding', 'losses.rcd.critic.h1.weight'):
+    for key in ('student.backbone.stem.0.weight', 'losses.rcd.queue.embedding', 'losses.rcd.student_map.weight'):
         assert not torch.equal(halfway[key], resumed.model.state_dict()[key])
     assert resumed.model.state_dict()['losses.rcd.log_mean'].isfinite() == (normalizer == 'batch')
 

@@ -1,5 +1,4 @@
 """Compiled networks and losses."""
-import torch._functorch.config
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmpretrain.models import ImageClassifier
@@ -35,7 +34,6 @@ class CompileHook(Hook):
         self.options = options
 
     def before_train(self, runner) -> None:
-        torch._functorch.config.donated_buffer = False   # CRRCD takes gradients of its losses a second time for the log
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         for part in heavy_parts(model):
             part.compile(**self.options)

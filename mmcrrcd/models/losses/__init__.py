@@ -5,7 +5,6 @@ from .cc import CCLoss, cc_loss
 from .center import CenterLoss, center_loss
 from .crcd import CRCDLoss, relation_scores
 from .crd import CRDLoss, bank_scores, nce_loss
-from .critic import RelationCritic
 from .dkd import DKDLoss, dkd_loss
 from .fitnet import FitNetLoss, hint_loss
 from .fsp import FSPLoss, fsp_loss
@@ -14,7 +13,6 @@ from .horkd import HORKDLoss, horkd_losses
 from .kd import KDLoss, kd_loss
 from .nst import NSTLoss, nst_loss
 from .pkt import PKTLoss, pkt_loss
-from .relation import FeatureRelation
 from .relation_contrast import RelationContrastLoss, contrast
 from .rkd import RKDLoss, rkd_angle_loss, rkd_distance_loss
 from .skd import SKDLoss, skd_loss
@@ -24,8 +22,8 @@ from .wcord import WCoRDLoss, transport_loss
 
 __all__ = [
     'ABLoss', 'ATLoss', 'CCLoss', 'CRCDLoss', 'CRDLoss', 'CenterLoss', 'DKDLoss', 'DistillLoss', 'FSPLoss', 'FTLoss',
-    'FeatureRelation', 'FitNetLoss', 'HORKDLoss', 'KDLoss', 'NSTLoss', 'PKTLoss', 'RKDLoss', 'RelationContrastLoss',
-    'RelationCritic', 'SKDLoss', 'SPLoss', 'VIDLoss', 'WCoRDLoss', 'ab_loss', 'attention_loss', 'bank_scores', 'cc_loss',
+    'FitNetLoss', 'HORKDLoss', 'KDLoss', 'NSTLoss', 'PKTLoss', 'RKDLoss', 'RelationContrastLoss',
+    'SKDLoss', 'SPLoss', 'VIDLoss', 'WCoRDLoss', 'ab_loss', 'attention_loss', 'bank_scores', 'cc_loss',
     'center_loss', 'contrast', 'dkd_loss', 'factor_loss', 'fsp_loss', 'hint_loss', 'horkd_losses', 'kd_loss', 'nce_loss',
     'nst_loss', 'pkt_loss', 'relation_scores', 'rkd_angle_loss', 'rkd_distance_loss', 'skd_loss', 'sp_loss',
     'transport_loss', 'vid_loss',

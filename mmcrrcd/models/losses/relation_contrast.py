@@ -1,12 +1,11 @@
-"""The relational contrastive loss, Eq. 11 of the paper: the headline of this package."""
+"""The relational contrastive loss, Eq. 1, 10 and 11 of the paper: the heart of this package."""
 import math
 
 import torch
 from mmengine import dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.nn.functional import all_gather as all_gather_with_gradient
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from mmcrrcd.errors import InputError, check_positive
 from mmcrrcd.models.memory import EmbeddingQueue
@@ -14,186 +13,188 @@ from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, NetworkOutput
 
 from .base import DistillLoss
-from .critic import Projected, RelationCritic
-from .relation import FeatureRelation
+from .fused import L2, SoftmaxContrast
 
-# Peak memory is anchors at once x ((batch + negatives) x dim + batch x negatives). So many are taken at once and kept for the
-# backward pass; more than that are taken CHUNK at a time and computed again there.
-KEPT, CHUNK = 8, 3
+NORMALIZERS, CENTERS = ('softmax', 'batch', 'none'), ('anchor', None, 'auto')
+CLOSED = -1e30                                           # is added to scores that do not count; finite, as all may be closed
 
 
-def contrast(positive: Tensor, negative: Tensor, use: Tensor, tau: float, log_offset: Tensor | float | None) -> Tensor:
-    """Loss of each (anchor, sample) pair from its scores.
+def standardize(x: Tensor) -> Tensor:
+    """Batch normalization without weights: each column of (B, D) with mean 0 and variance 1."""
+    return (x - x.mean(0)) / (x.var(0, correction=0) + 1e-5).sqrt()
 
-    Args:
-        positive: (A, B) scores of F^{t,s}(a, i) with F^t(a, i).
-        negative: (A, B, n) scores of F^{t,s}(a, i) with F^t(a, k).
-        use: (B, n) bool, may queue entry k be a negative of sample i?
-        tau: temperature.
-        log_offset: log of what Eq. 10 adds in its denominator, so that h = sigmoid(s / tau - log_offset) and the loss is
-            -log h(positive) - sum over k of log(1 - h(negative_k)). None for a softmax over the positive and its negatives.
 
-    Returns:
-        (A, B). Eq. 11 multiplies the sum by n again; like CRD this sums over the n negatives once.
+class Direction(nn.Module):
+    """l2(y - x): F(x, y) = phi(ReLU(phi_i x - phi_j y)) with phi_i = phi_j = [I; -I] and phi = [-I, I], and h the l2 norm."""
+
+    def forward(self, anchors: Tensor, others: Tensor, there: Tensor | None = None) -> Tensor:
+        """From each anchor to each other: (A, D), (N, D) -> (A, N, D)."""
+        vectors = others - anchors[:, None]
+        return F.normalize(vectors, dim=-1, out=None if vectors.requires_grad else vectors)
+
+
+class LearnedRelation(nn.Module):
+    """l2(h(F(x, y))), F(x, y) = phi(ReLU(phi_i x - phi_j y)): Eq. 1 and the line above it, and h_1 or h_2 of Eq. 10.
+
+    ``center='anchor'`` subtracts, before l2, the mean over an anchor's relations. A relation carries its anchor in it, so
+    without this F and h can shift all scores of an anchor together.
     """
-    positive, negative = positive / tau, negative / tau
+
+    def __init__(self, width_x: int, width_y: int, dim: int, center: str | None):
+        super().__init__()
+        self.phi_i, self.phi_j = nn.Linear(width_x, dim), nn.Linear(width_y, dim)
+        self.phi, self.h, self.center = nn.Linear(dim, dim), nn.Linear(dim, dim), center
+
+    def forward(self, anchors: Tensor, others: Tensor, there: Tensor | None = None) -> Tensor:
+        """Of each anchor and each other: (A, Dx), (N, Dy) -> (A, N, dim). ``there`` (N,): those of which the mean is taken."""
+        relu = F.relu(self.phi_i(anchors)[:, None] + -self.phi_j(others), inplace=True)
+        weight, bias = self.h.weight @ self.phi.weight, self.h(self.phi.bias)        # h and phi as one map
+        if self.center is None:
+            return L2.apply(F.linear(relu, weight, bias))
+        there = relu.new_ones(relu.shape[1]) if there is None else there.to(relu.dtype)
+        mean = (there / there.sum() @ relu)[:, None]                                 # mapped as one row; it takes bias away
+        return L2.apply(F.linear(relu, weight) - (F.linear(mean, weight, bias) - bias))
+
+
+def contrast(scores: Tensor, own: Tensor, log_offset: Tensor | None) -> Tensor:
+    """Eq. 11 of each pair of an anchor a and an image i, (A, B), from its scores over tau, (A, B, N); without the second n.
+
+    ``own`` (B,) is the k that is i; the others are negatives. ``log_offset`` is the log of what Eq. 10 adds in its denominator,
+    so that h = sigmoid(score - log_offset); None for a softmax over the positive and its negatives.
+    """
+    positive = scores.gather(-1, own.expand(scores.shape[:2])[..., None]).squeeze(-1)
     if log_offset is None:
-        negative = negative.masked_fill(~use, -torch.inf)
-        return torch.logaddexp(positive, negative.logsumexp(-1)) - positive
-    return -F.logsigmoid(positive - log_offset) - (F.logsigmoid(log_offset - negative) * use).sum(-1)
+        return scores.logsumexp(-1) - positive
+    negatives = F.logsigmoid(log_offset - scores).sum(-1) - F.logsigmoid(log_offset - positive)
+    return -F.logsigmoid(positive - log_offset) - negatives
 
 
 @LOSSES.register_module()
 class RelationContrastLoss(DistillLoss):
-    """Pulls F^{t,s}(e^t_a, e^s_i) to F^t(e^t_a, e^t_i) and away from F^t(e^t_a, e^t_k) of the queue's samples k.
+    """Pulls v^{t,s}(a, i), from the teacher's anchor a to the student's image i, to v^t(a, i), from a to the teacher's i, and
+    away from v^t(a, k) of other images k. Mean over the pairs of an anchor and an image i != a.
 
-    Averaged over the pairs of an anchor a and a sample i != a. The queue takes the batch after scoring; until it has been
-    filled once the loss is zero. Without a queue the samples k are those of the batch, the anchor
-    among them. With several processes, anchors and queue are the same on every rank.
+    Anchors lie evenly over the batch of all processes. The queue takes the batch after scoring; its filled part serves.
 
     Args:
-        dim: width of relations and critic.
-        num_negatives: n, the length of the queue; at least the number of samples in a batch of all processes. None for no
-            queue.
-        tau: temperature of the critic.
-        num_anchors: how many samples of the batch serve as anchors, None for all. The batch is shuffled, so its first
-            samples are as random as any.
-        sampling: 'supervised', negatives are of another class; 'unsupervised', of another image.
-        normalizer: what turns a score into a probability.
-            'softmax': over the positive and its negatives (InfoNCE);
-            'batch': Eq. 10 with the constant Z of CRD, m x the mean of exp(s / tau) over the first counted batch, under
-            exp(s / tau); m cancels; 'none': Eq. 10 as printed.
-        center: see :class:`RelationCritic`.
-        num_samples: m, the size of the data set, for ``normalizer='none'``.
+        relation: form of Eq. 1. 'direction': l2(t_k - t_a) and l2(E s_i - t_a), with t and E s standardized over the batch;
+            only the linear map E (``student_map``) learns; negatives come from batch and queue. 'learned': F^t and F^{t,s} as
+            printed, both trained; negatives come from the queue, or from the batch if there is none.
+        num_negatives: length of the queue, at least a batch of all processes; 0 or None for no queue.
+        tau: temperature.
+        num_anchors: A, None for the whole batch. Memory grows as A x (batch + queue) x (batch + width of a relation).
+        sampling: negatives are of another class ('supervised') or any other image ('unsupervised'), but never the anchor.
+        normalizer: 'softmax' over the positive and its negatives (InfoNCE); 'none', Eq. 10 as printed, where n counts the
+            images that serve as negatives at the time; 'batch', Eq. 10 with exp(s / tau) over a constant Z as in CRD, m x its
+            mean over the negatives of the first batch that has some; m cancels.
+        dim: width of learned relations; None for 128.
+        center: 'anchor' or None, see :class:`LearnedRelation`; 'auto' for 'anchor' with learned relations.
+        num_samples: m, the number of training images, for ``normalizer='none'``.
 
-    Shown in the log: ``score_positive`` and ``score_negative``, the mean cosine of the critic.
+    In the log: ``score_positive`` and ``score_negative``, mean cosines of one anchor's pairs.
     """
 
-    def __init__(self, dim: int = 128, num_negatives: int | None = 512, tau: float = 0.1, num_anchors: int | None = 8,
-                 sampling: str = 'supervised', normalizer: str = 'softmax', center: str | None = 'anchor',
-                 num_samples: int | None = None):
+    def __init__(self, relation: str = 'direction', num_negatives: int | None = 512, tau: float = 0.1,
+                 num_anchors: int | None = 16, sampling: str = 'supervised', normalizer: str = 'softmax',
+                 dim: int | None = None, center: str | None = 'auto', num_samples: int | None = None):
         super().__init__()
-        if sampling not in ('supervised', 'unsupervised'):
-            raise InputError(f"sampling is 'supervised' or 'unsupervised', got {sampling!r}")
-        if normalizer not in ('softmax', 'batch', 'none'):
-            raise InputError(f"normalizer is 'softmax', 'batch' or 'none', got {normalizer!r}")
+        for name, value, known in (('relation', relation, ('direction', 'learned')), ('normalizer', normalizer, NORMALIZERS),
+                                   ('sampling', sampling, ('supervised', 'unsupervised')), ('center', center, CENTERS)):
+            if value not in known:
+                raise InputError(f'{name} is one of {known}, got {value!r}')
         if normalizer == 'none' and not num_samples:
             raise InputError("normalizer='none' needs num_samples, the number of training images")
+        if relation == 'direction' and (dim is not None or center == 'anchor'):
+            raise InputError("dim and center are settings of relation='learned', not of 'direction'")
         check_positive(tau=tau)
-        whole = dict(dim=dim, num_negatives=num_negatives, num_anchors=num_anchors, num_samples=num_samples)
+        whole = dict(num_negatives=num_negatives or None, num_anchors=num_anchors, dim=dim, num_samples=num_samples)
         check_positive(whole=True, **{name: value for name, value in whole.items() if value is not None})
-        self.dim, self.num_negatives, self.tau = dim, num_negatives, tau
-        self.num_anchors, self.sampling, self.normalizer, self.num_samples = num_anchors, sampling, normalizer, num_samples
-        self.critic = RelationCritic(dim, center)
-        self.register_buffer('log_mean', torch.zeros(()) - torch.inf)        # log of the mean of exp(s / tau)
-        self._offset_known = False
+        self.relation, self.sampling, self.normalizer, self.tau = relation, sampling, normalizer, tau
+        self.num_negatives, self.num_anchors, self.num_samples = num_negatives or 0, num_anchors, num_samples
+        self.dim, self.center = dim or 128, 'anchor' if center == 'auto' else center
+        self.register_buffer('log_mean', torch.tensor(-torch.inf))           # log of Z / m
 
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
-        """Make what depends on the networks' widths."""
+        """Makes E or both F for the widths of the embeddings, and the queue."""
         width_t, width_s = teacher.embedding.shape[1], student.embedding.shape[1]
-        self.teacher_relation = FeatureRelation(width_t, width_t, self.dim)
-        self.cross_relation = FeatureRelation(width_t, width_s, self.dim)
-        self.queue = None if self.num_negatives is None else EmbeddingQueue(self.num_negatives, width_t)
-
-    def compile(self, **options) -> None:
-        """Compiles the scores and their loss. Not the queue: torch.compile (2.14) keeps it for the backward pass as it is
-        after the batch went in, and so returns wrong gradients once the size of the batch has changed.
-        """
-        self._part = torch.compile(self._part, **options)
+        if self.relation == 'direction':
+            self.student_map, self.relation_t, self.relation_ts = nn.Linear(width_s, width_t), Direction(), Direction()
+        else:
+            self.relation_t, self.relation_ts = (LearnedRelation(width_t, y, self.dim, self.center) for y in (width_t, width_s))
+        self.queue = EmbeddingQueue(self.num_negatives, width_t)
 
     def check_batch(self, size: int) -> None:
         """Raises InputError where a batch of ``size`` samples, of all processes together, does not fit the queue."""
-        if self.num_negatives is not None and size > self.num_negatives:
+        if 0 < self.num_negatives < size:
             raise InputError(f'the queue holds num_negatives={self.num_negatives} samples, fewer than the batch of {size}')
 
+    def compile(self, **options) -> None:
+        """Compiles the relations. Not the queue: torch.compile (2.14) would give the backward pass what it holds later."""
+        self.relation_t.compile(**options)
+        self.relation_ts.compile(**options)
+
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
-        everyone = torch.cat(dist.all_gather(teacher.embedding))
+        """The loss of the pairs of each anchor with this process's images, times the number of processes."""
+        e_t, e_s, keys = self.gather(student, teacher, batch)
+        if self.relation == 'direction':
+            e_t, e_s = standardize(e_t), standardize(self.student_map(e_s))
+        size, world, rank = len(e_t), dist.get_world_size(), dist.get_rank()
+        number, places = min(self.num_anchors or size, size), torch.arange(size, device=keys.device)
+        at = places[:number] * size // number                                        # of anchors: evenly over all processes
+        own = places.chunk(world)[rank]                                              # of this process's images
+        there = torch.cat([places >= 0, self.queue.filled])                          # of batch and queue, from here on
+        closed, n = self.closed(at, own, keys, there)
+
+        v_t = self.relation_t(e_t[at], torch.cat([e_t, self.queue.embedding]), there)    # Eq. 1, F^t, and h_1 of Eq. 10
+        v_ts = self.relation_ts(e_t[at], e_s).chunk(world, 1)[rank] / self.tau       # Eq. 1, F^{t,s}, and h_2
+        self.watch(torch.addmm(closed[0], v_ts[0], v_t[0].mT), own)
+        if self.normalizer == 'softmax':
+            loss = SoftmaxContrast.apply(v_t, v_ts, closed, own)                     # the two lines below, in less time
+        else:
+            scores = torch.baddbmm(closed, v_ts, v_t.mT)                             # Eq. 10
+            loss = contrast(scores, own, self.log_offset(scores, own, at, n))        # Eq. 11
+
+        if self.num_negatives:
+            self.queue.push(e_t, keys)
+        return torch.where(at[:, None] != own, loss, 0).sum() * world / max(number * (size - 1), 1)
+
+    def gather(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Embeddings of teacher and student, and keys (labels or positions), of the batch of all processes."""
         keys = batch.labels if self.sampling == 'supervised' else batch.index
         if keys is None:
             raise InputError("sampling='unsupervised' needs the images' positions: sample_idx in the pipeline's meta_keys")
-        everyones_keys = torch.cat(dist.all_gather(keys))
-        self.check_batch(len(everyone))
+        e_t, e_s = (x.embedding.to(self.log_mean.dtype) for x in (teacher, student))
+        if dist.get_world_size() > 1:
+            e_s = torch.cat(all_gather_with_gradient(e_s.contiguous()))
+        e_t, keys = torch.cat(dist.all_gather(e_t.detach())), torch.cat(dist.all_gather(keys))
+        self.check_batch(len(e_t))
+        return e_t, e_s, keys
 
-        anchors = everyone[:self.num_anchors]
-        place = torch.arange(len(everyone), device=keys.device).view(dist.get_world_size(), -1)[dist.get_rank()]
-        valid = torch.arange(len(anchors), device=keys.device)[:, None] != place
-        if self.queue is None:
-            others, others_keys, full = everyone, everyones_keys, torch.ones((), dtype=torch.bool, device=keys.device)
-        else:
-            others, others_keys, full = self.queue.embedding, self.queue.key, self.queue.full
-        use = keys[:, None] != others_keys
-        batch_t, batch_s, own = teacher.embedding, student.embedding, slice(None)
-        if self.critic.center == 'anchor' and dist.get_world_size() > 1:
-            # The mean is that of the whole batch, so the relations of all of it are needed; and so are their gradients.
-            batch_t, batch_s, own = everyone, torch.cat(all_gather_with_gradient(student.embedding.contiguous())), place
-        # A copy: the backward pass needs these negatives, and the queue moves on before it.
-        teacher, cross = self.project(anchors, batch_s, torch.cat([batch_t, others]))
-        size = KEPT if len(anchors) <= KEPT else CHUNK
-        pieces = [(teacher._replace(anchors=of_teacher), cross._replace(anchors=of_cross), their_valid) for
-                  of_teacher, of_cross, their_valid in zip(teacher.anchors.split(size), cross.anchors.split(size),
-                                                           valid.split(size), strict=True)]
-        if self.normalizer == 'batch' and not self._offset_known and full:
-            self._set_offset(pieces, own, use)
-        total, shown = 0, 0
-        for piece in pieces:
-            inputs = (*piece, own, use)
-            part, scores = (checkpoint(self._part, *inputs, use_reentrant=False, preserve_rng_state=False) if len(pieces) > 1
-                            else self._part(*inputs))
-            total, shown = total + part, shown + scores
-        self.log_vars = dict(score_positive=shown[0] / shown[1].clamp(min=1), score_negative=shown[2] / shown[3].clamp(min=1))
-
-        if self.queue is not None:
-            self.queue.push(everyone, everyones_keys)
-        pairs = max(len(anchors) * (len(everyone) - 1), 1)
-        return full.float() * total * dist.get_world_size() / pairs
-
-    def project(self, anchors: Tensor, batch_s: Tensor, teachers: Tensor) -> tuple[Projected, Projected]:
-        """For :meth:`scores`: ``anchors`` (A, Dt), the student's embeddings of a batch (B, Ds), the teacher's (B + n, Dt) of
-        the batch and then the queue. Each is projected once, however many anchors there are.
-        """
-        return (self.critic.teacher(self.teacher_relation, anchors, teachers),
-                self.critic.cross(self.cross_relation, anchors, batch_s))
-
-    def scores(self, teacher: Projected, cross: Projected, own: slice | Tensor = slice(None)) -> tuple[Tensor, Tensor]:
-        """Positive (A, b) and negative (A, b, n) scores of the samples ``own`` (b of them) of a batch of B.
-
-        Cosines; inner products are divided by the lengths, not the (A, B + n, dim) vectors.
-        """
-        (vectors_t, length_t), (vectors_s, length_s) = self.critic.compared(teacher), self.critic.compared(cross)
-        batch = vectors_s.shape[1]
-        vectors_s, length_s = vectors_s[:, own], length_s[:, own]
-        positive = (vectors_t[:, :batch][:, own] * vectors_s).sum(-1) / (length_t[:, :batch][:, own] * length_s)
-        negative = vectors_s @ vectors_t[:, batch:].mT / length_s[..., None] / length_t[:, None, batch:]
-        return positive, negative
-
-    def _part(self, teacher, cross, valid, own, use) -> tuple[Tensor, Tensor]:
-        """Sum of the loss over the valid pairs of some anchors, and the sums and counts behind ``shown``."""
-        positive, negative = self.scores(teacher, cross, own)
-        loss = contrast(positive, negative, use, self.tau, self._log_offset(use.shape[1]))
-        with torch.no_grad():
-            counts, used = valid.to(negative), use.to(negative)
-            negatives = torch.einsum('abn,bn->ab', negative, used)
-            shown = torch.stack([(positive * counts).sum(), counts.sum(), (negatives * counts).sum(),
-                                 (counts * used.sum(-1)).sum()])
-        return (loss * valid).sum(), shown
-
-    def _log_offset(self, n: int) -> Tensor | float | None:
-        if self.normalizer == 'softmax':
-            return None
-        # Eq. 10: P / (P + n / m), with P = exp(s / tau) as printed, or over Z = m x mean.
-        log_n = math.log(n)
-        return log_n + self.log_mean.nan_to_num(neginf=0) if self.normalizer == 'batch' else log_n - math.log(self.num_samples)
+    def closed(self, at: Tensor, own: Tensor, keys: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
+        """(A, b, N) CLOSED where image k is neither i nor a negative of (a, i), else 0; and n, how many images may serve."""
+        place = torch.arange(len(there), device=keys.device)
+        serves = there if self.relation == 'direction' or not self.num_negatives else there & (place >= len(keys))
+        open_i = serves & (keys[own, None] != torch.cat([keys, self.queue.key])) | (place == own[:, None])
+        closed_i, closed_a = ((~x).to(self.log_mean.dtype) * CLOSED for x in (open_i, place != at[:, None]))
+        return closed_i + closed_a[:, None], serves.sum()
 
     @torch.no_grad()
-    def _set_offset(self, pieces, own, use) -> None:
-        """The constant Z: of the first batch that counts, over all processes; once and for all."""
-        self._offset_known = True
-        if self.log_mean.isfinite():                     # from a checkpoint
-            return
-        sums = self.log_mean.new_zeros(2)
-        for teacher, cross, valid in pieces:
-            _, negative = self.scores(teacher, cross, own)
-            counted = valid[..., None] & use
-            sums += torch.stack([((negative / self.tau).exp() * counted).sum(), counted.sum()])
+    def log_offset(self, scores: Tensor, own: Tensor, at: Tensor, n: Tensor) -> Tensor:
+        """log(n / m) of Eq. 10; with Z, log(n Z / m), and Z / m is set here where it is not yet."""
+        log_n = n.clamp(min=1).to(scores.dtype).log()
+        if self.normalizer == 'none':
+            return log_n - math.log(self.num_samples)
+        negative = scores.scatter(-1, own.expand(scores.shape[:2])[..., None], CLOSED)
+        counted = (negative > CLOSED / 2) & (at[:, None] != own)[..., None]
+        sums = torch.stack([(negative.exp() * counted).sum(), counted.sum()])
         dist.all_reduce(sums)
-        self.log_mean.copy_((sums[0] / sums[1]).log())
+        self.log_mean.copy_(torch.where(self.log_mean.isinf() & (sums[1] > 0), (sums[0] / sums[1]).log(), self.log_mean))
+        return log_n + self.log_mean.nan_to_num(neginf=0)
+
+    @torch.no_grad()
+    def watch(self, scores: Tensor, own: Tensor) -> None:
+        """The mean cosines for the log, from the scores (b, N) of the first anchor, which is the first of all images."""
+        is_own = own[:, None] == torch.arange(scores.shape[1], device=own.device)
+        for name, counted in (('positive', is_own), ('negative', ~is_own)):
+            counted = counted & (scores > CLOSED / 2) & (own[:, None] > 0)
+            self.log_vars[f'score_{name}'] = self.tau * torch.where(counted, scores, 0).sum() / counted.sum().clamp(min=1)
