@@ -30,8 +30,8 @@ def linear_classifier(network: nn.Module) -> tuple[Tensor, Tensor]:
     elif isinstance(network, PlainNetwork):
         layer = network.network.get_submodule(network.classifier)
     if not isinstance(layer, nn.Linear):
-        raise InputError("SimKD gives the student the teacher's classifier, one linear layer, and the teacher, a "
-                         f'{type(network).__name__}, ends in none')
+        raise InputError("SimKD gives the student the teacher's classifier, one linear layer, and the teacher "
+                         f'({type(network).__name__}) ends in none')
     return layer.weight, layer.weight.new_zeros(len(layer.weight)) if layer.bias is None else layer.bias
 
 
@@ -73,6 +73,8 @@ class SimKD(Distiller):
                  cls_weight: Schedule = 0.0, objective: dict[str, dict] | None = None, **kwargs):
         parts = {'simkd': dict(type=MappedEmbeddingLoss, weight=beta), **(objective or {})}
         super().__init__(student, teacher, objective=parts, cls_weight=cls_weight, **kwargs)
+        if 'simkd' not in self.losses:
+            raise InputError('SimKD trains the map by its squared error alone: beta is not 0')
         head = self.student.head
         if not isinstance(head, LinearClsHead):
             raise InputError(f'SimKD sets the head of the student, a LinearClsHead, and it has a {type(head).__name__}')
