@@ -90,7 +90,8 @@ def hub():
 def test_teaches_the_student_or_is_refused(networks, hub, method, resolution):
     torch.manual_seed(0)
     pair, student, teacher, answers = networks
-    student.backbone.gives_pre_activations = False                   # whatever the method before has asked for
+    student.requires_grad_()                             # whatever the method before has done to it
+    student.backbone.gives_pre_activations = False
     settings = compose(method, pair, Recipe(resolution=resolution)).model.to_dict()
     settings |= dict(student=student, teacher=teacher if method == 'ekd' else answers, teacher_checkpoint=None)
     for loss in settings.get('objective', {}).values():
@@ -103,7 +104,7 @@ def test_teaches_the_student_or_is_refused(networks, hub, method, resolution):
     generator = torch.Generator().manual_seed(1)
     data = dict(inputs=torch.randint(256, (BATCH, 3, 32, 32), dtype=torch.uint8, generator=generator),
                 labels=torch.tensor([3, 99, 0, 3]), index=torch.arange(BATCH))
-    parameters = dict(model.named_parameters())
+    parameters = {key: value for key, value in model.named_parameters() if value.requires_grad}
     stem = next(name for name in parameters if name.startswith('student.backbone.stem'))
     for epoch, names in STAGES.get(method, {0: {f'loss_{method}'}}).items():
         hub.update_info('epoch', epoch)

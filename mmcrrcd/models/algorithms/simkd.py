@@ -51,11 +51,13 @@ class MappedEmbeddingLoss(DistillLoss):
 class SimKD(Distiller):
     """Chen et al., Knowledge Distillation with the Reused Teacher Classifier, CVPR 2022, in a form for embeddings.
 
-    The student's embedding follows the teacher's through a linear map; the teacher's classifier, as it is, makes logits
+    The student's embedding e follows the teacher's through a linear map. The teacher's classifier, as it is, makes logits
     of the mapped embedding. No label and no logit trains anything. The published projector is three convolutions before
-    the pooling, which would stay with the student; this one is linear and after it. So map and classifier are one linear
-    layer, W_cls W_map e + (W_cls b_map + b_cls), and the student stays an ``ImageClassifier`` with a ``LinearClsHead``:
-    its head is set to that product wherever it is asked or saved. The classifier is saved with it.
+    the pooling, which stay with the student; this one is linear and after it.
+
+    So map and classifier are one linear layer, of weight W_cls W_map and bias W_cls b_map + b_cls. The student stays an
+    ``ImageClassifier`` with a ``LinearClsHead``: its head is set to that product wherever it is asked or saved. The
+    classifier is saved with it.
 
     Args:
         beta: weight of the squared error, a number or a schedule; not 0.
@@ -63,7 +65,10 @@ class SimKD(Distiller):
             train backbone and map, never the classifier.
         student: config of a classifier with a ``LinearClsHead``.
         teacher: an ``ImageClassifier`` with such a head, a :class:`PlainNetwork` whose classifier is a linear layer, or
-            anything with a method ``teacher_classifier()`` (see :func:`linear_classifier`).
+            anything with a method ``teacher_classifier()``, as :func:`linear_classifier` takes it.
+
+    Example:
+        >>> model.update(type=SimKD)                     # in a config of a teacher and a student
 
     Raises:
         InputError: student or teacher have another head.

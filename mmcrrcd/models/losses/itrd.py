@@ -39,8 +39,8 @@ def mutual_loss(student: Tensor, teacher: Tensor) -> Tensor:
 class ITRDLoss(DistillLoss):
     """``correlation`` x :func:`correlation_loss` + ``mutual`` x :func:`mutual_loss` of the embeddings, beside classification.
 
-    The student's embedding passes a learned linear layer to the teacher's width: always for the correlation, for the Gram
-    matrix only where the widths differ, as in the published code. The defaults are published for wrn_40_2 -> wrn_16_2.
+    For the correlation the student's embedding passes a learned linear layer to the teacher's width. So it does for the
+    Gram matrix where the widths differ, as in the published code. The defaults are published for wrn_40_2 -> wrn_16_2.
 
     Args:
         correlation: weight of the first part.

@@ -28,7 +28,8 @@ def slow_mutual(student, teacher):
 @pytest.mark.parametrize('alpha', [1.01, 1.5])
 def test_the_correlation_equals_a_plain_version(alpha):
     student, teacher = random(6, 4), random(6, 4, seed=1)
-    assert correlation_loss(student, teacher, alpha).item() == pytest.approx(slow_correlation(student, teacher, alpha), abs=1e-12)
+    value = correlation_loss(student, teacher, alpha)
+    assert value.item() == pytest.approx(slow_correlation(student, teacher, alpha), abs=1e-12)
 
 
 @pytest.mark.parametrize('images', [5, 1])
