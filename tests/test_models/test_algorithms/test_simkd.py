@@ -24,7 +24,8 @@ TOOLS = Path(__file__).parents[3] / 'tools'
 
 def settings(**changes) -> dict:
     preprocessor = dict(type='mmcrrcd.PairPreprocessor', mean=MEAN, std=STD, resolution=8, padding=2, flip=0.5)
-    return dict(type='mmcrrcd.SimKD', student=STUDENT, teacher=TEACHER, input_size=SIZE, data_preprocessor=preprocessor) | changes
+    networks = dict(student=STUDENT, teacher=TEACHER)
+    return dict(type='mmcrrcd.SimKD', **networks, input_size=SIZE, data_preprocessor=preprocessor) | changes
 
 
 def build(**changes) -> SimKD:
@@ -199,7 +200,8 @@ def test_a_run_resumes_bit_for_bit_and_its_student_is_a_plain_classifier(tmp_pat
     product = distiller.classifier_weight @ distiller.losses['simkd'].map.weight
     torch.testing.assert_close(weights['head.fc.weight'], product.detach())
     resumed.cfg.dump(tmp_path / 'config.py')
-    monkeypatch.setattr(sys, 'argv', ['export_student.py', str(find_checkpoint(folder)), '--config', str(tmp_path / 'config.py')])
+    arguments = [str(find_checkpoint(folder)), '--config', str(tmp_path / 'config.py')]
+    monkeypatch.setattr(sys, 'argv', ['export_student.py', *arguments])
     runpy.run_path(str(TOOLS / 'export_student.py'), run_name='__main__')
     student = MODELS.build(Config.fromfile(folder / 'student' / 'student.py').model)
     student.load_state_dict(torch.load(folder / 'student' / 'student.pth', weights_only=True)['state_dict'])
@@ -217,7 +219,8 @@ another_student = STUDENT | dict(head=cosine | dict(in_channels=16))
     (dict(teacher=PlainNetwork(Net(last=nn.Sequential(nn.Linear(7, CLASSES))))), r'the teacher \(PlainNetwork\) ends in none'),
     (dict(teacher=PlainNetwork(Net(last=nn.Sequential(nn.Linear(7, 6), nn.Linear(6, CLASSES))), 'fc.0')),
      r"the teacher's classifier is a linear layer of \(6, 7\), and \(4, 7\) lead"),
-    (dict(teacher=EmbeddingNetwork(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, 5)))), r'\(EmbeddingNetwork\) ends in'),
+    (dict(teacher=EmbeddingNetwork(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, 5)))),
+     r'\(EmbeddingNetwork\) ends in'),
     (dict(student=another_student), 'a LinearClsHead, and it has a CosineHead'),
     (dict(teacher=None), 'needs a teacher'), (dict(beta=0), 'beta is not 0'), (dict(beta='much'), 'weight of simkd')])
 def test_what_cannot_work_is_refused_in_one_line(wrong, match):
