@@ -10,7 +10,7 @@ from mmcrrcd.models.networks import PlainNetwork
 from mmcrrcd.registry import ALGORITHMS
 from mmcrrcd.structures import Batch, NetworkOutput
 
-from .distiller import Distiller
+from .distiller import Distiller, check_names
 from .schedule import Schedule
 
 
@@ -74,8 +74,11 @@ class SimKD(Distiller):
         InputError: student or teacher have another head.
     """
 
+    own_parts = Distiller.own_parts | {'simkd'}
+
     def __init__(self, student: dict | nn.Module, teacher: dict | nn.Module, beta: Schedule = 1.0,
                  cls_weight: Schedule = 0.0, objective: dict[str, dict] | None = None, **kwargs):
+        check_names(objective, self.own_parts, 'SimKD')
         parts = {'simkd': dict(type=MappedEmbeddingLoss, weight=beta), **(objective or {})}
         super().__init__(student, teacher, objective=parts, cls_weight=cls_weight, **kwargs)
         if 'simkd' not in self.losses:
