@@ -82,7 +82,7 @@ class SimKD(Distiller):
         parts = {'simkd': dict(type=MappedEmbeddingLoss, weight=beta), **(objective or {})}
         super().__init__(student, teacher, objective=parts, cls_weight=cls_weight, **kwargs)
         if 'simkd' not in self.losses:
-            raise InputError('SimKD trains the map by its squared error alone: beta is not 0')
+            raise InputError('beta of SimKD weighs the error that trains its map, so it cannot be 0')
         head = self.student.head
         if not isinstance(head, LinearClsHead):
             raise InputError(f'SimKD sets the head of the student, a LinearClsHead, and it has a {type(head).__name__}')

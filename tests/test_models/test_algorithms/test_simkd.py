@@ -223,7 +223,7 @@ another_student = STUDENT | dict(head=cosine | dict(in_channels=16))
      r'\(EmbeddingNetwork\) ends in'),
     (dict(student=another_student), 'a LinearClsHead, and it has a CosineHead'),
     (dict(objective=dict(simkd=dict(type=KDLoss))), "'simkd' is the name of a part of SimKD"),
-    (dict(teacher=None), 'needs a teacher'), (dict(beta=0), 'beta is not 0'), (dict(beta='much'), 'weight of simkd')])
+    (dict(teacher=None), 'needs a teacher'), (dict(beta=0), 'it cannot be 0'), (dict(beta='much'), 'weight of simkd')])
 def test_what_cannot_work_is_refused_in_one_line(wrong, match):
     with pytest.raises(InputError, match=match) as error:
         build(**wrong)
