@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils._pytree import tree_map_only
 
 from mmcrrcd.errors import InputError
+from mmcrrcd.models.algorithms.simkd import linear_classifier
 from mmcrrcd.models.algorithms.sskd import rotations
 from mmcrrcd.models.networks import ask_for_pre_activations, extract
 from mmcrrcd.registry import LOSSES, MODELS
@@ -31,7 +32,7 @@ STAGES = dict(
     ab={0: {'loss_ab'}, 30: set()}, fsp={0: {'loss_fsp'}, 30: set()}, ft={0: {'loss_ft'}, 30: {'loss_ft'}},
     sskd={0: {'loss_head'}, 60: {'loss_kd', 'loss_transformed', 'loss_contrast'}},
     crcd={0: {'loss_kd', 'loss_crcd'}, 230: set()}, ekd={0: {'loss_guided', 'loss_teacher'}})
-ALONE = [('ab', 0), ('fsp', 0), ('ft', 0), ('sskd', 0)]              # without the classification loss
+ALONE = [('ab', 0), ('fsp', 0), ('ft', 0), ('sskd', 0), ('simkd', 0)]              # without the classification loss
 NOT_FOR_THE_STUDENT = [('ft', 0, 'loss_ft'), ('sskd', 0, 'loss_head'), ('ekd', 0, 'loss_teacher')]
 EQUAL_CHANNELS = ('wrn40_2_wrn16_2', 'resnet56_resnet20', 'resnet110_resnet20', 'resnet110_resnet32', 'resnet32x4_resnet8x4',
                   'vgg13_vgg8')
@@ -56,6 +57,10 @@ class Answers(nn.Module):
         images = torch.randn(BATCH, 3, 32, 32, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             self.said = extract(teacher.eval(), rotations(images))
+        self.classifier = linear_classifier(teacher)
+
+    def teacher_classifier(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.classifier
 
     def extract(self, images: torch.Tensor):
         return tree_map_only(torch.Tensor, lambda x: x[:len(images)], self.said)
@@ -85,7 +90,8 @@ def hub():
 def test_teaches_the_student_or_is_refused(networks, hub, method, resolution):
     torch.manual_seed(0)
     pair, student, teacher, answers = networks
-    student.backbone.gives_pre_activations = False                   # whatever the method before has asked for
+    student.requires_grad_()                             # whatever the method before has done to it
+    student.backbone.gives_pre_activations = False
     settings = compose(method, pair, Recipe(resolution=resolution)).model.to_dict()
     settings |= dict(student=student, teacher=teacher if method == 'ekd' else answers, teacher_checkpoint=None)
     for loss in settings.get('objective', {}).values():
@@ -98,7 +104,7 @@ def test_teaches_the_student_or_is_refused(networks, hub, method, resolution):
     generator = torch.Generator().manual_seed(1)
     data = dict(inputs=torch.randint(256, (BATCH, 3, 32, 32), dtype=torch.uint8, generator=generator),
                 labels=torch.tensor([3, 99, 0, 3]), index=torch.arange(BATCH))
-    parameters = dict(model.named_parameters())
+    parameters = {key: value for key, value in model.named_parameters() if value.requires_grad}
     stem = next(name for name in parameters if name.startswith('student.backbone.stem'))
     for epoch, names in STAGES.get(method, {0: {f'loss_{method}'}}).items():
         hub.update_info('epoch', epoch)
@@ -122,7 +128,9 @@ def test_teaches_the_student_or_is_refused(networks, hub, method, resolution):
     ('CRCDLoss', dict(dim=128, num_negatives=500, temperature=0.05, momentum=0.5)),
     ('RKDLoss', dict(distance=25, angle=50)), ('CCLoss', dict(dim=128)), ('VIDLoss', dict(variance=5, eps=1e-5)),
     ('ABLoss', dict(margin=1)),
-    ('FTLoss', dict(paraphraser_epochs=30, rate=0.5))])
+    ('FTLoss', dict(paraphraser_epochs=30, rate=0.5)), ('LSKDLoss', dict(temperature=2)),
+    ('DISTLoss', dict(beta=2, gamma=2, temperature=4)), ('WTTMLoss', dict(gamma=0.1)),
+    ('ITRDLoss', dict(correlation=2, mutual=1, alpha=1.01)), ('SRDLoss', dict(exponent=4))])
 def test_constants_are_the_published_ones(loss, constants):
     """Those that the configs leave to the losses' defaults."""
     parameters = inspect.signature(LOSSES.get(f'mmcrrcd.{loss}')).parameters

@@ -21,7 +21,8 @@ TEACHERS = 'resnet56 resnet110 resnet32x4 wrn40_2 vgg13 vgg11 vgg8 resnet18 wrn5
 STUDENTS = 'wrn16_2 wrn40_1 resnet20 resnet32 resnet8x4 vgg8 shufflenetv1 shufflenetv2'.split()
 PAIRS = ('wrn40_2_wrn16_2 wrn40_2_wrn40_1 resnet56_resnet20 resnet110_resnet20 resnet110_resnet32 resnet32x4_resnet8x4 '
          'vgg13_vgg8 resnet18_vgg8 vgg11_shufflenetv1 resnet18_shufflenetv2 wrn50_shufflenetv1 wrn50_vgg8').split()
-METHODS = 'kd fitnet at pkt sp rkd cc vid ab ft nst fsp crd crcd wcord dkd sskd ekd skd horkd'.split()
+METHODS = ('kd fitnet at pkt sp rkd cc vid ab ft nst fsp crd crcd wcord dkd sskd ekd skd horkd '
+           'lskd dist wttm itrd srd simkd').split()
 FIRST_STAGE = dict(ab=30, ft=30, fsp=30, sskd=60)         # epochs before the 240 of the tables
 LOW_PAIRS = 'resnet56_resnet20 resnet32x4_resnet8x4 wrn50_shufflenetv1'.split()
 # of the published networks, with their classifiers
@@ -62,7 +63,7 @@ def test_all_that_the_tables_need_is_there():
     for pair in LOW_PAIRS:
         student = pair.rsplit('_', 1)[1]
         wanted |= {f'{name}_cifar100_{side}px' for name in (f'crrcd/{pair}', f'students/{student}') for side in (8, 16)}
-    assert len(PAIRS) == 12 and len(METHODS) == 20
+    assert len(PAIRS) == 12 and len(METHODS) == 26
     assert wanted <= set(map(name_of, FILES))
 
 
@@ -127,7 +128,8 @@ def test_learning_rates_of_first_stages():
 WEIGHTS = dict(
     kd=(0.1, 0.9, None), fitnet=(1, None, 100), at=(1, None, 1000), sp=(1, None, 3000), cc=(1, None, 0.02), vid=(1, None, 1),
     rkd=(1, None, 1), pkt=(1, None, 30_000), ab=(1, None, 0), ft=(1, None, 200), nst=(1, None, 50), fsp=(1, None, 0),
-    crd=(1, None, 0.8), crcd=(1, 0, 0), dkd=(1, None, 1), wcord=(1, None, 1), skd=(1, None, 1), horkd=(1, None, 1))
+    crd=(1, None, 0.8), crcd=(1, 0, 0), dkd=(1, None, 1), wcord=(1, None, 1), skd=(1, None, 1), horkd=(1, None, 1),
+    lskd=(0.1, None, 9), dist=(1, None, 1), wttm=(1, None, 45), itrd=(1, None, 1), srd=(1, None, 1))
 
 
 @pytest.mark.parametrize('method', WEIGHTS)
@@ -267,6 +269,7 @@ def test_takes_one_step(path, request):
     assert all(torch.isfinite(value).all() for value in log.values())
     shown = 16 if path.stem == 'sskd' else 4             # with the images turned
     assert seen['student'] == (shown, 3, resolution_of(path), resolution_of(path))
+    model.state_dict()                                   # SimKD sets the student's head where it is asked for
     changed = [name for name, p in model.student.named_parameters() if not torch.equal(p, before[name])]
     assert changed == list(before)
     if teacher:

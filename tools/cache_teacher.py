@@ -11,7 +11,6 @@ from mmengine.registry import DefaultScope
 
 from mmcrrcd.engine.launch import one_line_errors, prepare_processes
 from mmcrrcd.engine.teacher_cache import VIEWS, find_or_build
-from mmcrrcd.errors import InputError
 from mmcrrcd.models.teachers.cache import size_in_bytes
 
 

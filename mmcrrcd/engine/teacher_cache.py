@@ -26,7 +26,7 @@ from mmcrrcd.datasets.replay import EveryView, ReplayedViews, check_views, numbe
 from mmcrrcd.errors import InputError
 from mmcrrcd.models.algorithms.distiller import Distiller
 from mmcrrcd.models.preprocessor import PairPreprocessor
-from mmcrrcd.models.teachers.cache import (ARRAYS, BLOCK, CacheWriter, TeacherCache, digest, digest_of_weights,
+from mmcrrcd.models.teachers.cache import (ARRAYS, CacheWriter, TeacherCache, digest, digest_of_weights,
                                            number_of_blocks, rows_of, size_in_bytes)
 from mmcrrcd.registry import MODELS
 from mmcrrcd.structures import NetworkOutput

@@ -155,7 +155,7 @@ def test_a_loss_that_is_off_for_some_epochs_works_in_several_processes(tmp_path,
 
 
 NEVER = dict(
-    ekd=dict(type='mmcrrcd.EKD', beta=0),
+    ekd=dict(type='mmcrrcd.EKD', beta=0), simkd=dict(type='mmcrrcd.SimKD'),
     fitnet=dict(type='mmcrrcd.Distiller', objective=dict(hint=dict(type='mmcrrcd.FitNetLoss', weight=0))),
     embedding=dict(type='mmcrrcd.Distiller', cls_weight=0, objective=dict(rkd=dict(type='mmcrrcd.RKDLoss'))))
 

@@ -19,7 +19,6 @@ from tiny import IMAGES, SIZE, TEACHER, config, crrcd, network, pipeline_loader,
 from mmcrrcd.engine import teacher_cache
 from mmcrrcd.engine.teacher_cache import Source, find_or_build, use_teacher_cache
 from mmcrrcd.errors import InputError
-from mmcrrcd.models import EmbeddingNetwork
 from mmcrrcd.models.teachers import cache as format_
 from mmcrrcd.models.teachers.cache import TeacherCache
 from mmcrrcd.registry import MODELS

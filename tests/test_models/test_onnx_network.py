@@ -108,6 +108,8 @@ def test_a_checkpoint_of_such_a_teacher_is_loaded_and_folded(tmp_path):
 
 
 @pytest.mark.parametrize('objective', [dict(kd=dict(type='mmcrrcd.KDLoss')), dict(dkd=dict(type='mmcrrcd.DKDLoss')),
+                                       dict(lskd=dict(type='mmcrrcd.LSKDLoss')),
+                                       dict(dist=dict(type='mmcrrcd.DISTLoss')), dict(wttm=dict(type='mmcrrcd.WTTMLoss')),
                                        dict(crcd=dict(type='mmcrrcd.CRCDLoss', num_samples=6, num_negatives=4))])
 def test_losses_of_logits_are_refused_before_training(objective):
     with pytest.raises(InputError, match='compares logits, and the teacher ends in its embedding') as error:

@@ -1,6 +1,7 @@
 from .crrcd import CRRCD
 from .distiller import Distiller
 from .ekd import EKD
+from .simkd import SimKD
 from .sskd import SSKD
 
-__all__ = ['CRRCD', 'Distiller', 'EKD', 'SSKD']
+__all__ = ['CRRCD', 'Distiller', 'EKD', 'SSKD', 'SimKD']
