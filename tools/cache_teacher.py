@@ -40,8 +40,8 @@ def main(argv: list[str] | None = None) -> None:
         cfg.merge_from_dict(args.cfg_options or {})
         if args.amp:
             cfg.optim_wrapper.type = 'mmcrrcd.BF16OptimWrapper'
-        given = dict(views=args.views, folder=args.folder)
-        cfg.model.teacher_cache = {**(cfg.model.get('teacher_cache') or {}), **{k: v for k, v in given.items() if v is not None}}
+        given = {name: getattr(args, name) for name in ('views', 'folder') if getattr(args, name) is not None}
+        cfg.model.teacher_cache = {**(cfg.model.get('teacher_cache') or {}), **given}
         prepare_processes(cfg, args.launcher)
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
             cache = find_or_build(cfg)

@@ -28,8 +28,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--train-teacher', action='store_true',
                         help='train the teacher first, by its own config as it stands, where its checkpoint is missing')
     parser.add_argument('--cache-teacher', nargs='?', type=number_of_views, const=VIEWS, metavar='VIEWS',
-                        help="read the teacher's answers from disk, computed first where they are missing: so many augmentations "
-                             f'of each image, or all (default: {VIEWS})')
+                        help="read the teacher's answers from disk, computed first where they are missing: so many "
+                             f'augmentations of each image, or all (default: {VIEWS})')
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
                         help='override settings, e.g. train_cfg.max_epochs=30 param_scheduler.milestones="[18,24,27]"')

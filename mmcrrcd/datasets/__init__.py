@@ -14,6 +14,6 @@ from .verification_sets import VerificationPairs, bin_pairs, lfw_pairs
 
 __all__ = [
     'CIFAR100Arrays', 'CIFAR10Arrays', 'FaceFiles', 'FaceFolder', 'GlyphArrays', 'ImageArrays', 'PipelineArrays',
-    'RecordFaces', 'ReplayedViews', 'ResolutionPair', 'STL10Arrays', 'SVHNArrays', 'SubsetArrays', 'TinyFace', 'TinyImageNetArrays',
-    'UCCSFaces', 'VerificationPairs', 'bin_pairs', 'downsample', 'lfw_pairs', 'read_orl', 'read_tinyface', 'whole_batch',
+    'RecordFaces', 'ReplayedViews', 'ResolutionPair', 'STL10Arrays', 'SVHNArrays', 'SubsetArrays', 'TinyFace',
+    'TinyImageNetArrays', 'UCCSFaces', 'VerificationPairs', 'bin_pairs', 'downsample', 'lfw_pairs', 'read_orl', 'read_tinyface', 'whole_batch',
 ]

@@ -93,8 +93,8 @@ class ReplayedViews(Dataset):
     """Another data set, of which each image is seen in ``views`` augmentations that repeat.
 
     Image i shows view (epoch + offset_i) mod ``views``; the offsets are drawn once, by the seed. A pipeline of mmpretrain runs
-    with Python's, NumPy's and torch's generators seeded by (seed, image, view), and the sample says ``view`` and ``sample_idx``. Batches of the
-    in-memory pipeline get ``view`` (N,) int64, after which the preprocessor crops and flips.
+    with Python's, NumPy's and torch's generators seeded by (seed, image, view), and the sample says ``view`` and
+    ``sample_idx``. Batches of the in-memory pipeline get ``view`` (N,) int64, after which the preprocessor crops and flips.
 
     :class:`ReplayHook` tells the epoch, also to workers that outlive it.
 

@@ -4,5 +4,5 @@ from .hooks import (AtomicCheckpointHook, CheckInputHook, CompileHook, CriticWat
 from .optim_wrapper import BF16OptimWrapper
 
 __all__ = ['AtomicCheckpointHook', 'BF16OptimWrapper', 'CheckInputHook', 'CompileHook', 'CriticWatchHook', 'EpochSeedHook',
-           'FiniteHook', 'GraphedTrainLoop', 'IntervalInfoHook', 'PairedSeedHook', 'PlainCheckpointHook', 'ReplayHook', 'seed_all',
-           'seed_worker']
+           'FiniteHook', 'GraphedTrainLoop', 'IntervalInfoHook', 'PairedSeedHook', 'PlainCheckpointHook', 'ReplayHook',
+           'seed_all', 'seed_worker']

@@ -112,8 +112,7 @@ class Source:
         self.replayed = ReplayedViews(dataset, 1 if views == 'all' else views, seed)
         self.in_memory = self.replayed.images is not None
         if views == 'all' and not self.in_memory:
-            raise InputError("views='all' is for the crops and flips of the in-memory pipeline; for a pipeline of mmpretrain say "
-                             'how many')
+            raise InputError("views='all' is for the crops and flips of the in-memory pipeline; for one of mmpretrain say how many")
         padding, flip = self.preprocessor.padding or 0, self.preprocessor.flip
         self.number = number_of_views(views, padding, flip)
         self.workers = 0 if self.in_memory else cfg.train_dataloader.get('num_workers', 0)
@@ -132,7 +131,8 @@ class Source:
             self.preprocessor.replay(views, len(self.replayed), seed)
             checkpoint = cfg.model.get('teacher_checkpoint')
             weights = read_network(checkpoint) if checkpoint else self.model.teacher.state_dict()
-            self.about['teacher'] = dict(config=named(cfg.model.teacher), weights=digest_of_weights(weights, self.model.teacher))
+            weights = digest_of_weights(weights, self.model.teacher)
+            self.about['teacher'] = dict(config=named(cfg.model.teacher), weights=weights)
 
     def outputs(self, batches: list[list[int]]) -> Iterator[NetworkOutput]:
         """The teacher's answers to each batch of images, counted as in :class:`EveryView`."""
@@ -253,8 +253,8 @@ def check_sample(source: Source, cache: TeacherCache) -> None:
     for name in cache.arrays:
         here, there = getattr(again, name).cpu(), getattr(stored, name)
         if not (here - there).abs().max() <= TOLERANCE[source.about['precision']] * there.abs().max():
-            raise InputError(f"the teacher's {name}, computed again for {len(numbers)} images, are not those in {cache.folder}: "
-                             'delete the folder, and they are computed anew')
+            raise InputError(f"the teacher's {name}, computed again for {len(numbers)} images, are not those in "
+                             f'{cache.folder}: delete the folder, and they are computed anew')
 
 
 def teacher_is_there(model: dict) -> bool:
@@ -300,12 +300,13 @@ def find_or_build(cfg: Config) -> TeacherCache:
     if there:
         check_sample(source, cache)
     else:
-        print_log(f"{cache.folder}: the network is not here, so none of its answers was computed again", 'current', logging.WARNING)
+        print_log(f'{cache.folder}: the network is not here, so none of its answers was computed again', 'current',
+                  logging.WARNING)
     return cache
 
 
 def use_teacher_cache(cfg: Config) -> None:
-    """Makes a training of ``cfg`` read its teacher's answers, where its model has a ``teacher_cache``; builds what is missing."""
+    """Makes a training of ``cfg`` read its teacher's answers where its model has a ``teacher_cache``; builds what is missing."""
     if not cfg.model.get('teacher_cache'):
         return
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
@@ -313,6 +314,6 @@ def use_teacher_cache(cfg: Config) -> None:
     print_log(f"the teacher's answers are read from {cache.folder}: {cache.num_images} images, views: {cache.views}", 'current')
     cfg.model.teacher_cache = dict(folder=str(cache.folder))
     if cache.views != 'all':
-        cfg.train_dataloader.dataset = dict(type='mmcrrcd.ReplayedViews', dataset=cfg.train_dataloader.dataset, views=cache.views,
-                                            seed=cache.about['seed'])
+        cfg.train_dataloader.dataset = dict(type='mmcrrcd.ReplayedViews', dataset=cfg.train_dataloader.dataset,
+                                            views=cache.views, seed=cache.about['seed'])
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='mmcrrcd.ReplayHook')]

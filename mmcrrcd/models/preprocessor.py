@@ -14,8 +14,8 @@ from mmcrrcd.models.teachers.cache import TeacherCache
 from mmcrrcd.registry import MODELS
 from mmcrrcd.structures import Batch, Pair
 
-NO_VIEW = ("the teacher's answers are those of views that repeat, and the batch does not say its view: wrap the training data in "
-           "dict(type='mmcrrcd.ReplayedViews', dataset=..., views=..., seed=...), as tools/train.py does")
+NO_VIEW = ("the teacher's answers are those of views that repeat, and the batch does not say its view: wrap the training data "
+           "in dict(type='mmcrrcd.ReplayedViews', dataset=..., views=..., seed=...), as tools/train.py does")
 
 
 def crop_and_flip(images: Tensor, crops: Crops, padding: int) -> Tensor:

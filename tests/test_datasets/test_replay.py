@@ -10,6 +10,7 @@ from tiny import IMAGES, SIZE, TinyImages, pipeline_loader, write_folder
 from torch.utils.data import DataLoader
 
 from mmcrrcd.datasets.replay import CropTable, Crops, EveryView, ReplayedViews, number_of_views
+from mmcrrcd.engine import seed_all
 from mmcrrcd.errors import InputError
 from mmcrrcd.registry import DATASETS
 
@@ -79,7 +80,7 @@ def test_each_epoch_shows_the_next_view_and_images_begin_at_different_ones():
 def test_a_pipeline_replays_a_view_whatever_happened_before(folder):
     data = ReplayedViews(pipeline_data(folder), views=4, seed=1)
     first = [data[i] for i in range(IMAGES)]
-    random.seed(99), np.random.seed(99), torch.manual_seed(99)
+    seed_all(99)
     again = [data[i] for i in reversed(range(IMAGES))][::-1]
     assert torch.equal(images_of(first), images_of(again))
     data.set_epoch(4)
@@ -93,7 +94,7 @@ def test_generators_go_on_as_if_nothing_had_been_replayed(folder):
     data = ReplayedViews(pipeline_data(folder), views=4)
 
     def drawn(between):
-        random.seed(1), np.random.seed(1), torch.manual_seed(1)
+        seed_all(1)
         between()
         return random.random(), np.random.rand(), torch.rand(1).item()
 
@@ -128,8 +129,9 @@ def test_every_view_counts_images_view_by_view(folder, in_memory):
         assert torch.equal(found[1]['inputs'], data[7]['inputs'])
 
 
-@pytest.mark.parametrize('settings, expected', [(dict(views=0), 'views'), (dict(views=2.5), 'views'), (dict(views='some'), 'views'),
-                                                (dict(views=2, seed=-1), 'seed'), (dict(views=2, seed='a'), 'seed')])
+@pytest.mark.parametrize('settings, expected', [
+    (dict(views=0), 'views'), (dict(views=2.5), 'views'), (dict(views='some'), 'views'), (dict(views=2, seed=-1), 'seed'),
+    (dict(views=2, seed='a'), 'seed')])
 def test_wrong_settings_are_one_line(settings, expected):
     with pytest.raises(InputError, match=expected) as error:
         ReplayedViews(TinyImages(0), **settings)

@@ -6,6 +6,7 @@ import shutil
 import signal
 import time
 from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -160,7 +161,8 @@ def test_amp_has_answers_of_its_own(tmp_path, teacher):
     trained(half)
     use_teacher_cache(plain)
     assert half.model.teacher_cache.folder != plain.model.teacher_cache.folder
-    one_line(lambda: find_or_build(cached(tmp_path, teacher, changes=amp, folder=plain.model.teacher_cache.folder)), 'precision')
+    there = plain.model.teacher_cache.folder
+    one_line(lambda: find_or_build(cached(tmp_path, teacher, changes=amp, folder=there)), 'precision')
 
 
 def test_several_resolutions_in_training(tmp_path, teacher):
@@ -208,12 +210,14 @@ def test_a_teacher_that_ends_in_its_embedding(tmp_path):
     cfg.model.teacher_checkpoint = None
     assert trained(cfg).model.cache.shape['logits'] is None
     cfg = cached(tmp_path, None)
-    cfg.model.teacher, cfg.model.teacher_checkpoint = dict(type='mmcrrcd.EmbeddingNetwork', network=dict(type='mmcrrcd.TinyEmbedder')), None
+    cfg.model.teacher = dict(type='mmcrrcd.EmbeddingNetwork', network=dict(type='mmcrrcd.TinyEmbedder'))
+    cfg.model.teacher_checkpoint = None
     one_line(lambda: trained(cfg), 'kd', 'logits')
 
 
 def test_losses_that_need_more_are_named(tmp_path, teacher):
-    one_line(lambda: trained(cached(tmp_path, teacher, objective=dict(hint=dict(type='mmcrrcd.FitNetLoss')))), 'hint', 'feature maps')
+    hint = dict(hint=dict(type='mmcrrcd.FitNetLoss'))
+    one_line(lambda: trained(cached(tmp_path, teacher, objective=hint)), 'hint', 'feature maps')
 
 
 # A folder of answers is a teacher
@@ -272,7 +276,8 @@ def test_a_pipeline_that_was_changed_is_refused(tmp_path, teacher, images):
     cfg = cached(tmp_path, teacher, folder=tmp_path / 'answers', changes=pipeline(images))
     find_or_build(cfg)
     other = cached(tmp_path, teacher, folder=tmp_path / 'answers', changes=pipeline(images))
-    other.train_dataloader.dataset.pipeline[3].resolution = other.model.data_preprocessor.resolution = 12       # the student's image is none of the teacher's business
+    # The student's image is none of the teacher's business.
+    other.train_dataloader.dataset.pipeline[3].resolution = other.model.data_preprocessor.resolution = 12
     find_or_build(other)
     other.train_dataloader.dataset.pipeline.insert(1, dict(type='RandomFlip', prob=0.3))
     one_line(lambda: find_or_build(other), 'augmentation')
@@ -323,7 +328,12 @@ def test_answers_that_a_network_does_not_give_are_found(tmp_path, teacher, monke
 
 def test_answers_too_large_for_float16_are_refused(tmp_path, teacher, monkeypatch):
     ask = Source.ask
-    monkeypatch.setattr(Source, 'ask', lambda self, images: (lambda out: out._replace(logits=out.logits * 1e6))(ask(self, images)))
+
+    def large(self, images):
+        output = ask(self, images)
+        return output._replace(logits=output.logits * 1e6)
+
+    monkeypatch.setattr(Source, 'ask', large)
     one_line(lambda: find_or_build(cached(tmp_path, teacher)), 'logits', 'float16')
 
 
@@ -366,7 +376,7 @@ def test_a_loader_that_does_not_replay_is_refused(tmp_path, teacher, images, in_
 
 # Building: killed, twice at once, without room
 
-def child(function) -> 'Process':
+def child(function) -> BaseProcess:
     process = get_context('fork').Process(target=function)
     process.start()
     return process

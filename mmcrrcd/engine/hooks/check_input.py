@@ -83,7 +83,8 @@ def check_replay(model: Distiller, dataset) -> None:
             raise InputError('the training data are ReplayedViews, and the model has no teacher_cache that knows these')
         return
     if cache.num_images != len(dataset):
-        raise InputError(f'{cache.folder} holds answers to {cache.num_images} images, and there are {len(dataset)} training images')
+        raise InputError(f'{cache.folder} holds answers to {cache.num_images} images, and there are {len(dataset)} training '
+                         'images')
     wanted = dict(views=cache.views, seed=cache.about['seed'])
     if cache.views != 'all' and not (replayed and wanted == dict(views=dataset.views, seed=dataset.seed)):
         raise InputError(f'{cache.folder} holds answers to views that repeat: wrap train_dataloader.dataset in '
