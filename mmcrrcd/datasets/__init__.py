@@ -7,9 +7,9 @@ from .stl10 import STL10Arrays
 from .stock import StockArrays
 from .svhn import SVHNArrays
 from .tiny_imagenet import TinyImageNetArrays
-from .transforms import ResolutionPair, reduce_resolution
+from .transforms import ResolutionPair, StudentView, reduce_resolution
 from .verification_sets import VerificationPairs, bin_pairs, lfw_pairs
 
 __all__ = ['CIFAR10Arrays', 'CIFAR100Arrays', 'FaceFiles', 'FaceFolder', 'GlyphArrays', 'ImageArrays', 'RecordFaces',
-           'ResolutionPair', 'STL10Arrays', 'SVHNArrays', 'StockArrays', 'TinyFace', 'TinyImageNetArrays', 'UCCSFaces',
-           'VerificationPairs', 'bin_pairs', 'lfw_pairs', 'read_orl', 'read_tinyface', 'reduce_resolution', 'whole_batch']
+           'ResolutionPair', 'STL10Arrays', 'SVHNArrays', 'StockArrays', 'StudentView', 'TinyFace', 'TinyImageNetArrays',
+           'UCCSFaces', 'VerificationPairs', 'bin_pairs', 'lfw_pairs', 'read_orl', 'read_tinyface', 'reduce_resolution', 'whole_batch']

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mmcrrcd.checkpoint import load_network
 from mmcrrcd.datasets import ImageArrays, reduce_resolution
 from mmcrrcd.datasets.transforms.resolution_pair import check_resolution
+from mmcrrcd.datasets.transforms.student_view import Size, sides
 from mmcrrcd.errors import InputError
 from mmcrrcd.models import PairPreprocessor
 from mmcrrcd.models.networks import EmbeddingNetwork, look
@@ -27,15 +28,12 @@ SIDES = dict(STL10Arrays=96, TinyImageNetArrays=64, FaceFolder=112, RecordFaces=
 REDUCTION = ('resolution', 'interpolation', 'antialias', 'restore')
 
 
-Size = int | tuple[int, int]
-
-
 @dataclass(frozen=True)
 class Classifier:
     """A network in eval mode, batch norms included, and what its config does to an image before the network sees it.
 
-    Images of another size are first brought to ``side`` x ``side`` pixels, the size of the training's images (bilinear,
-    antialiased, rounded to uint8), then reduced as in training.
+    Images of another size are first brought to ``side``, that of the training's images (bilinear, antialiased, rounded to
+    uint8), then reduced as in training.
 
     Args:
         network: for :func:`look`.
@@ -47,7 +45,7 @@ class Classifier:
     """
     network: nn.Module
     normalisation: dict
-    side: int
+    side: Size
     reduction: dict
     scale_to: Size | None = None
     scaling: dict = field(default_factory=dict)
@@ -72,12 +70,17 @@ class Classifier:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Stream:
         """Of RGB images (N, 3, H, W) uint8."""
-        if images.shape[2:] != (self.side, self.side):
+        if tuple(images.shape[2:]) != sides(self.side):
             images = reduce_resolution(images, self.side)
         if self.reduction.get('resolution'):
             images = reduce_resolution(images, **self.reduction)
         if self.scale_to:
             images = reduce_resolution(images, self.scale_to, **self.scaling)
+        return self.ask(images)
+
+    @torch.no_grad()
+    def ask(self, images: Tensor) -> Stream:
+        """Of RGB images (N, 3, h, w) uint8 that are already what the network sees."""
         seen = PairPreprocessor(**self.normalisation).to(images.device)(dict(inputs=images))['inputs'].low
         try:
             return look(self.network, seen)

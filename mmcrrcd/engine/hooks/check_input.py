@@ -84,6 +84,8 @@ class CheckInputHook(Hook):
     and a checkpoint with the model: to resume from it all must fit, to start from it (``load_from``) the student. Where the
     learning rate's schedule is another than the checkpoint's, whose state mmengine takes, it warns.
 
+    It keeps the size of the training's images in the log, hence in checkpoints, where whoever loads the student finds it.
+
     A loss that trains only parts of its own at first says in ``student_from`` which epoch is the first for the student.
 
     Raises:
@@ -113,3 +115,8 @@ class CheckInputHook(Hook):
         if scheduled and not by_epoch:
             raise InputError(f'{scheduled[0]} a schedule over epochs, but training is by iterations')
         check_training(model, runner.train_dataloader, runner.train_loop.max_epochs if by_epoch else math.inf)
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        if batch_idx == 0 and data_batch is not None:
+            size = [int(side) for side in data_batch['inputs'][0].shape[-2:]]
+            runner.message_hub.update_info('image_size', size)
