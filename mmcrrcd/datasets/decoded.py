@@ -24,7 +24,7 @@ WORTH_PROCESSES = 5_000                                  # images
 
 
 def read_image(source, side: int, name: str) -> np.ndarray:
-    """(side, side, 3) uint8 RGB of a file or of an open one; grey images get three equal channels.
+    """(side, side, 3) uint8 RGB of a file or of an open one; gray images get three equal channels.
 
     An image of another size is resized as a whole, bilinear with antialiasing (Pillow's): one that is not square is squeezed.
 

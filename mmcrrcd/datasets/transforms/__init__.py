@@ -1,4 +1,4 @@
-from .resolution_pair import ResolutionPair, reduce_resolution
+from .resolution_pair import ResolutionPair, downsample
 from .student_view import StudentView
 
-__all__ = ['ResolutionPair', 'StudentView', 'reduce_resolution']
+__all__ = ['ResolutionPair', 'StudentView', 'downsample']

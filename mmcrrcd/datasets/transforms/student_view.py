@@ -9,7 +9,7 @@ from mmcv.transforms import BaseTransform, Compose
 from mmcrrcd.errors import InputError
 from mmcrrcd.registry import TRANSFORMS
 
-from .resolution_pair import check_resolution, reduce_resolution
+from .resolution_pair import check_resolution, downsample
 
 Size = int | tuple[int, int]
 
@@ -42,9 +42,9 @@ class StudentView(BaseTransform):
     Args:
         resolution: side in pixels, or height and width, of what the student sees.
         image_size: the same of the training's images.
-        interpolation, antialias: see :func:`reduce_resolution`.
+        interpolation, antialias: see :func:`downsample`.
         upsample: scale the small image up to ``image_size``, as in training.
-        grey: the student has learned from grey images: make one of the BGR image first.
+        gray: the student has learned from gray images: make one of the BGR image first.
         large: transforms for images that are not natively small.
 
     Example:
@@ -54,12 +54,12 @@ class StudentView(BaseTransform):
     """
 
     def __init__(self, resolution: Size, image_size: Size, interpolation: str = 'bilinear', antialias: bool = True,
-                 upsample: bool = False, grey: bool = False, large: Sequence[dict] = ()):
+                 upsample: bool = False, gray: bool = False, large: Sequence[dict] = ()):
         for each in (resolution, image_size):
             check_resolution(each, interpolation)
         self.resolution, self.image_size = sides(resolution), sides(image_size)
         self.how = dict(interpolation=interpolation, antialias=antialias)
-        self.upsample, self.grey = upsample, grey
+        self.upsample, self.gray = upsample, gray
         self.large = Compose(list(large)) if large else None
 
     def transform(self, results: dict) -> dict:
@@ -67,15 +67,15 @@ class StudentView(BaseTransform):
         if img.dtype != np.uint8:
             raise InputError(f'StudentView takes uint8 images, before any normalization; got {img.dtype}')
         size = img.shape[:2]
-        if self.grey and img.ndim == 3 and img.shape[2] == 3:
+        if self.gray and img.ndim == 3 and img.shape[2] == 3:
             img = np.rint(img @ np.array([0.114, 0.587, 0.299])).astype(np.uint8)
         if self.large and distance(size, self.resolution) >= distance(size, self.image_size):
             img = self.large(results | dict(img=img, img_shape=size))['img']
         img = img if img.ndim == 3 else img[..., None]
         seen = torch.from_numpy(np.ascontiguousarray(img)).permute(2, 0, 1)[None]
-        seen = reduce_resolution(seen, self.resolution, **self.how)
+        seen = downsample(seen, self.resolution, **self.how)
         if self.upsample:
-            seen = reduce_resolution(seen, self.image_size, **self.how)
+            seen = downsample(seen, self.image_size, **self.how)
         results['img'] = np.ascontiguousarray(seen[0].permute(1, 2, 0).numpy())
         results['img_shape'] = results['img'].shape[:2]
         return results
