@@ -19,7 +19,7 @@ from mmcrrcd.registry import MODELS
 LIBRARIES = {'mmcrrcd': MODELS, 'mmpretrain': MMPRETRAIN_MODELS, 'mmengine': MMENGINE_MODELS, 'mmcv': MMENGINE_MODELS,
              'torch': None, 'torchvision': None}
 FETCHING = {'HuggingFaceClassifier', 'TimmClassifier'}     # may ask the network for more than weights
-STEPS = {'Resize', 'ResizeEdge', 'CenterCrop'}             # transforms that are taken from a config that nobody named
+STEPS = {'CenterCrop', 'EfficientNetCenterCrop', 'Pad', 'Resize', 'ResizeEdge'}      # taken from a config that nobody named
 
 
 def evaluate(node: ast.expr):
@@ -83,11 +83,11 @@ def is_module_of_a_library(name) -> bool:
     return isinstance(found, type) and issubclass(found, nn.Module)
 
 
-def without_initialization(settings):
-    """The settings of a network without ``init_cfg``, which can name files: the weights come from a checkpoint."""
+def without_training(settings):
+    """The settings of a network without what only its training needs: augmentations, and where its first weights came from."""
     if isinstance(settings, dict):
-        return {key: without_initialization(value) for key, value in settings.items() if key != 'init_cfg'}
-    return [without_initialization(each) for each in settings] if isinstance(settings, (list, tuple)) else settings
+        return {key: without_training(value) for key, value in settings.items() if key not in ('init_cfg', 'train_cfg')}
+    return [without_training(each) for each in settings] if isinstance(settings, (list, tuple)) else settings
 
 
 def check_network(settings: dict, path: str | Path) -> None:
@@ -102,8 +102,22 @@ def check_network(settings: dict, path: str | Path) -> None:
 
 def check_steps(steps: list[dict], path: str | Path) -> None:
     """Raises InputError where a pipeline of the config ``path`` has other transforms than :data:`STEPS`."""
-    for step in steps:
-        library, _, _ = step['type'].rpartition('.')
-        if step['type'].split('.')[-1] not in STEPS or library.split('.')[0] not in ('', 'mmcv', 'mmpretrain'):
-            raise InputError(f'{path}: the transform {step["type"]!r} is none of {", ".join(sorted(STEPS))}, and from a folder '
+    for name in types_in(steps):
+        *library, last = str(name).split('.')
+        if last not in STEPS or library and library[0] not in ('mmcv', 'mmpretrain'):
+            raise InputError(f'{path}: the transform {name!r} is none of {", ".join(sorted(STEPS))}, and from a folder '
                              'no other is run: name the config if you trust it')
+
+
+def short_types(value):
+    """A part of a config with its types by their short names, ``ImageClassifier`` or ``mmcrrcd.ResNetCIFAR``."""
+    if isinstance(value, dict):
+        value = {key: short_types(each) for key, each in value.items()}
+        kind = value.get('type')
+        kind = get_object_from_string(kind) if isinstance(kind, str) else kind
+        if isinstance(kind, type):                       # else it is a short name already
+            package = kind.__module__.split('.')[0]
+            path = dict(mmengine='', mmcv='', mmpretrain='', mmcrrcd='mmcrrcd.').get(package, f'{kind.__module__}.')
+            value['type'] = path + kind.__name__
+        return value
+    return [short_types(each) for each in value] if isinstance(value, (list, tuple)) else value

@@ -10,7 +10,7 @@ from torch import nn
 from mmcrrcd.datasets import ImageArrays, downsample
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.embeddings import (NAMED, Classifier, accuracy, embed, embed_blocks, embed_images, load_classifier,
-                                           load_runs, named_images, own_images, training_side)
+                                           named_images, own_images, training_side)
 from mmcrrcd.models.networks import extract
 from mmcrrcd.registry import DATASETS, MODELS
 

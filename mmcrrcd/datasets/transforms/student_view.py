@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from mmcv.transforms import BaseTransform, Compose
+from mmcv.transforms import BaseTransform
+from mmengine.registry import DefaultScope
 
 from mmcrrcd.errors import InputError
 from mmcrrcd.registry import TRANSFORMS
@@ -59,8 +60,9 @@ class StudentView(BaseTransform):
             check_resolution(each, interpolation)
         self.resolution, self.image_size = sides(resolution), sides(image_size)
         self.how = dict(interpolation=interpolation, antialias=antialias)
-        self.upsample, self.gray = upsample, gray
-        self.large = Compose(list(large)) if large else None
+        self.upsample, self.gray, self.steps = upsample, gray, list(large)
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
+            self.large = [TRANSFORMS.build(dict(step)) for step in large]
 
     def transform(self, results: dict) -> dict:
         img = results['img']
@@ -69,8 +71,10 @@ class StudentView(BaseTransform):
         size = img.shape[:2]
         if self.gray and img.ndim == 3 and img.shape[2] == 3:
             img = np.rint(img @ np.array([0.114, 0.587, 0.299])).astype(np.uint8)
-        if self.large and distance(size, self.resolution) >= distance(size, self.image_size):
-            img = self.large(results | dict(img=img, img_shape=size))['img']
+        if distance(size, self.resolution) >= distance(size, self.image_size):
+            for step in self.large:
+                results = step(results | dict(img=img, img_shape=img.shape[:2]))
+                img = results['img']
         img = img if img.ndim == 3 else img[..., None]
         seen = torch.from_numpy(np.ascontiguousarray(img)).permute(2, 0, 1)[None]
         seen = downsample(seen, self.resolution, **self.how)
