@@ -74,7 +74,7 @@ def read_image(image: ImageLike) -> np.ndarray:
         if image.dtype != np.uint8 or not (image.ndim == 2 or image.ndim == 3 and image.shape[2] in (1, 3)) or not image.size:
             raise InputError('an array is an image (H, W), (H, W, 1) or RGB (H, W, 3) in uint8, got '
                              f'{image.shape} {image.dtype}')
-        return np.broadcast_to(image if image.ndim == 3 else image[..., None], (*image.shape[:2], 3))
+        return np.array(np.broadcast_to(image if image.ndim == 3 else image[..., None], (*image.shape[:2], 3)))
     if isinstance(image, Image.Image):
         return to_rgb(image)
     with Image.open(image) as opened:

@@ -1,4 +1,4 @@
-"""Write the student of a training for mmpretrain: ``python tools/export_student.py WORK_DIR``, and as a file that runs anywhere.
+"""Write the student of a training for mmpretrain, and as ONNX: ``python tools/export_student.py WORK_DIR``.
 
 ``--onnx student.onnx`` writes an ONNX file, ``--int8 IMAGES`` an int8 version beside it. See docs/deployment.md.
 """

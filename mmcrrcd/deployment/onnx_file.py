@@ -27,8 +27,8 @@ OPSET = 18
 def resampling(before: int, after: int, interpolation: str, antialias: bool) -> Tensor:
     """The matrix (after, before) by which an interpolation makes ``after`` values of ``before``: it is linear."""
     options = dict(antialias=antialias, align_corners=False) if interpolation in ('bilinear', 'bicubic') else {}
-    unit = torch.eye(before).view(1, before, before, 1)
-    return nn.functional.interpolate(unit, (after, 1), mode=MODES[interpolation], **options)[0, :, :, 0].T.contiguous()
+    unit = torch.eye(before)[None, None]
+    return nn.functional.interpolate(unit, (after, before), mode=MODES[interpolation], **options)[0, 0]
 
 
 class DeployedStudent(nn.Module):
