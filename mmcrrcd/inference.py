@@ -109,7 +109,8 @@ class Student:
 
     def __str__(self) -> str:
         """To what images are resized, in words."""
-        return f'{"the nearest of " if len(self.views) > 1 else ""}{", ".join(map(str, self.views))}'
+        *others, last = self.views
+        return f'{"the nearest of " if others else ""}{"".join("{}×{}, ".format(*view.resolution) for view in others)}{last}'
 
     def see(self, image: ImageLike) -> np.ndarray:
         """(h, w, 3) uint8 RGB, what the student sees of an image."""

@@ -44,7 +44,7 @@ def folder_config(cfg: Config, view: dict) -> Config:
         steps = [step for step in steps if step['type'] == 'LoadImageFromFile'] + [dict(type='mmcrrcd.StudentView', **view)]
     dataset['pipeline'] = [*(step for step in steps if step['type'] != 'PackInputs'), dict(type='PackInputs')]
     return Config(dict(
-        default_scope='mmpretrain', model=student_settings(cfg), data_preprocessor=preprocessor,
+        default_scope='mmpretrain', model=student_settings(cfg), data_preprocessor=preprocessor, image_size=view['image_size'],
         test_dataloader=dict(batch_size=loader.batch_size, num_workers=0, dataset=dataset,
                              sampler=dict(type='DefaultSampler', shuffle=False)),
         test_evaluator=dict(type='Accuracy', topk=(1, )), test_cfg=dict()))

@@ -183,8 +183,7 @@ def training_side(cfg: Config, recorded: Size | None = None) -> Size:
     An exported config states it, a checkpoint may have it ``recorded``. Otherwise it is the model's ``input_size``, or the size
     to which the pipeline crops or scales, or that of the arrays, or 32.
     """
-    stated = [step.image_size for step in steps_of(cfg) if kind(step) == 'StudentView']
-    for size in (*stated, recorded, cfg.model.get('input_size')):
+    for size in (cfg.get('image_size'), recorded, cfg.model.get('input_size')):
         if size:
             return plain_size(size)
     sizes = [step.get('crop_size') or step.get('scale') for step in steps_of(cfg)]

@@ -111,6 +111,7 @@ def test_upsampling_is_two_products(interpolation, antialias):
     assert torch.equal(found, downsample(images, (32, 24), interpolation, antialias).float())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('settings, loader', [
     (dict(upsample=True, interpolation='bicubic'), {}), (dict(resolution=None), {}), (dict(), dict(color_type='grayscale')),
     (dict(), dict(color_type='color'))])
