@@ -42,7 +42,8 @@ def exported(run, resolution: int | None) -> str:
     """A config as tools/export_student.py writes it for arrays: files are BGR, so it swaps."""
     steps = [dict(type='LoadImageFromFile'), dict(type='mmcrrcd.StudentView', resolution=resolution, image_size=SIZE),
              dict(type='PackInputs')]
-    cfg = Config(dict(model=STUDENT, image_size=SIZE, data_preprocessor=dict(type='ClsDataPreprocessor', mean=MEAN, std=STD, to_rgb=True),
+    preprocessor = dict(type='ClsDataPreprocessor', mean=MEAN, std=STD, to_rgb=True)
+    cfg = Config(dict(model=STUDENT, image_size=SIZE, data_preprocessor=preprocessor,
                       test_dataloader=dict(dataset=dict(type='CustomDataset', data_root='x', pipeline=steps))))
     return write(cfg, run['folder'] / f'exported_{resolution}.py')
 
