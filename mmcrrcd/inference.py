@@ -225,10 +225,12 @@ def build_student(cfg: Config, path: str | Path, resolution: Size | None = None)
     view = student_view(cfg, classifier)
     sizes = [resolution] if resolution is not None else list(classifier.resolutions) or [view['resolution']]
     views = [StudentView(**view | dict(resolution=size)) for size in sizes]
-    zeros = torch.zeros(1, 3, *views[0].seen, dtype=torch.uint8, device=get_device())
+    classes = getattr(getattr(classifier.network, 'head', None), 'num_classes', None)
+    if classes is None:                                  # a head of somebody's own: try it
+        zeros = torch.zeros(1, 3, *views[0].seen, dtype=torch.uint8, device=get_device())
+        classes = classifier.ask(zeros).logits.shape[1]
     file = find_checkpoint(path)
-    names = class_names(read_checkpoint(file).get('meta') or {}, classifier.ask(zeros).logits.shape[1])
-    return Student(classifier, views, names, str(file))
+    return Student(classifier, views, class_names(read_checkpoint(file).get('meta') or {}, classes), str(file))
 
 
 def load_student(path: str | Path, config: str | Path | None = None, resolution: Size | None = None) -> Student:
