@@ -13,7 +13,8 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 MIM = Path('mmcrrcd', '.mim')
 MIM_CONTENT = ('configs', 'tools', 'benchmarks', 'model-index.yml')         # tools/reproduce.py imports from benchmarks
-TEST = ['onnx', 'onnxruntime', 'pytest', 'pytest-xdist', 'setuptools>=77']
+ONNX = ['onnx', 'onnxruntime', 'onnxscript']
+TEST = [*ONNX, 'pytest', 'pytest-xdist', 'setuptools>=77']
 VERSION = runpy.run_path(str(ROOT / 'mmcrrcd' / 'version.py'))  # run as a file: importing the package would need torch
 
 
@@ -85,7 +86,7 @@ if __name__ == '__main__':  # the tests read the functions above without buildin
         packages=find_packages(include=['mmcrrcd', 'mmcrrcd.*']),
         python_requires='>=3.10',
         install_requires=requirements(),
-        extras_require={'onnx': ['onnxruntime'], 'test': TEST, 'dev': [*TEST, 'ruff']},
+        extras_require={'onnx': ONNX, 'test': TEST, 'dev': [*TEST, 'ruff']},
         cmdclass={'build_py': BuildWithMim},
         zip_safe=False,
     )

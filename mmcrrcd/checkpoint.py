@@ -93,6 +93,13 @@ def read_network(path: str | Path) -> dict[str, torch.Tensor]:
     return students or {key: value for key, value in weights.items() if not key.startswith('data_preprocessor.')}
 
 
+def image_size_in(path: str | Path) -> tuple[int, int] | None:
+    """Height and width of a training's images, as :class:`CheckInputHook` leaves them in its checkpoint; None elsewhere."""
+    hub = read_checkpoint(find_checkpoint(path)).get('message_hub')
+    size = hub.get('runtime_info', {}).get('image_size') if isinstance(hub, dict) else None
+    return tuple(size) if isinstance(size, list) and len(size) == 2 else None
+
+
 def check_weights(weights: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor], path: str | Path, name: str) -> None:
     """Raises InputError where ``weights``, of the file ``path``, are not those ``wanted``; the line names the first keys."""
     wrong = [f'no {key}' for key in wanted if key not in weights]

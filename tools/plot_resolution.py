@@ -13,8 +13,9 @@ from mmcrrcd.environment import about_this_run
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.batch_norm import fit_batch_norms, training_images
 from mmcrrcd.evaluation.embeddings import (
-    NAMED, accuracy, kind, load_runs, named_images, own_images, read_config, test_data,
+    NAMED, accuracy, kind, named_images, own_images, read_config, test_data,
 )
+from mmcrrcd.inference import load_runs
 from mmcrrcd.visualization.resolution import draw_resolution
 
 

@@ -12,7 +12,8 @@ from mmcrrcd.datasets import ImageArrays
 from mmcrrcd.engine.launch import one_line_errors, picture_and_numbers
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.errors import InputError
-from mmcrrcd.evaluation.embeddings import NAMED, embed, load_runs, named_images, own_images
+from mmcrrcd.evaluation.embeddings import NAMED, embed, named_images, own_images
+from mmcrrcd.inference import load_runs
 from mmcrrcd.visualization.tsne import draw_points
 
 NEIGHBOURS = 5

@@ -9,11 +9,12 @@ from .stl10 import STL10Arrays
 from .subset import SubsetArrays
 from .svhn import SVHNArrays
 from .tiny_imagenet import TinyImageNetArrays
-from .transforms import ResolutionPair, downsample
+from .transforms import ResolutionPair, StudentView, downsample
 from .verification_sets import VerificationPairs, bin_pairs, lfw_pairs
 
 __all__ = [
     'CIFAR100Arrays', 'CIFAR10Arrays', 'FaceFiles', 'FaceFolder', 'GlyphArrays', 'ImageArrays', 'PipelineArrays',
-    'RecordFaces', 'ReplayedViews', 'ResolutionPair', 'STL10Arrays', 'SVHNArrays', 'SubsetArrays', 'TinyFace',
-    'TinyImageNetArrays', 'UCCSFaces', 'VerificationPairs', 'bin_pairs', 'downsample', 'lfw_pairs', 'read_orl', 'read_tinyface', 'whole_batch',
+    'RecordFaces', 'ReplayedViews', 'ResolutionPair', 'STL10Arrays', 'SVHNArrays', 'StudentView', 'SubsetArrays', 'TinyFace',
+    'TinyImageNetArrays', 'UCCSFaces', 'VerificationPairs', 'bin_pairs', 'downsample', 'lfw_pairs', 'read_orl',
+    'read_tinyface', 'whole_batch',
 ]

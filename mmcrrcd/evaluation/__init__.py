@@ -1,3 +1,4 @@
 from .accuracy import BatchAccuracy
+from .predictions import KeepPredictions
 
-__all__ = ['BatchAccuracy']
+__all__ = ['BatchAccuracy', 'KeepPredictions']

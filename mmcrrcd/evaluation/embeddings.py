@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
-from mmcrrcd.checkpoint import load_network
+from mmcrrcd.checkpoint import image_size_in, load_network
 from mmcrrcd.datasets import ImageArrays, downsample
 from mmcrrcd.datasets.transforms.resolution_pair import check_resolution
+from mmcrrcd.datasets.transforms.student_view import Size, sides
 from mmcrrcd.errors import InputError
 from mmcrrcd.models import PairPreprocessor
 from mmcrrcd.models.networks import EmbeddingNetwork, extract
@@ -27,15 +28,12 @@ SIDES = dict(STL10Arrays=96, TinyImageNetArrays=64, FaceFolder=112, RecordFaces=
 DOWNSAMPLING = ('resolution', 'interpolation', 'antialias', 'upsample')
 
 
-Size = int | tuple[int, int]
-
-
 @dataclass(frozen=True)
 class Classifier:
     """A network in eval mode, batch norms included, and what its config does to an image before the network sees it.
 
-    Images of another size are first brought to ``side`` x ``side`` pixels, the size of the training's images (bilinear,
-    antialiased, rounded to uint8), then downsampled as in training.
+    Images of another size are first brought to ``side``, that of the training's images (bilinear, antialiased, rounded to
+    uint8), then downsampled as in training.
 
     Args:
         network: for :func:`extract`.
@@ -47,7 +45,7 @@ class Classifier:
     """
     network: nn.Module
     normalization: dict
-    side: int
+    side: Size
     downsampling: dict
     scale_to: Size | None = None
     scaling: dict = field(default_factory=dict)
@@ -74,12 +72,17 @@ class Classifier:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> NetworkOutput:
         """Of RGB images (N, 3, H, W) uint8."""
-        if images.shape[2:] != (self.side, self.side):
+        if tuple(images.shape[2:]) != sides(self.side):
             images = downsample(images, self.side)
         if self.downsampling.get('resolution'):
             images = downsample(images, **self.downsampling)
         if self.scale_to:
             images = downsample(images, self.scale_to, **self.scaling)
+        return self.ask(images)
+
+    @torch.no_grad()
+    def ask(self, images: Tensor) -> NetworkOutput:
+        """Of RGB images (N, 3, h, w) uint8 that are already what the network sees."""
         seen = PairPreprocessor(**self.normalization).to(images.device)(dict(inputs=images))['inputs'].low
         try:
             return extract(self.network, seen)
@@ -95,28 +98,29 @@ class Classifier:
         return ' -> '.join(text for text, before in zip(texts, ['', *texts]) if text != before)
 
 
-def load_classifier(config: str, checkpoint: str, teacher: bool = False, side: int | None = None) -> Classifier:
+def load_classifier(config: str | Config, checkpoint: str, teacher: bool = False, side: Size | None = None) -> Classifier:
     """The student of ``config``, its teacher, or its only network, with the weights of ``checkpoint``.
 
     Args:
-        config: of a training of this package, or of an exported student.
+        config: of a training of this package, or of an exported student; a file, which is run as a program, or the settings.
         checkpoint: file or work directory. A training's checkpoint holds its student; the teacher's is a file of its own,
             with an empty ``checkpoint`` the one that ``config`` names.
         teacher: the teacher of ``config``, which sees the images as they are.
-        side: see :class:`Classifier`; by default ``input_size`` of the config's model, the size to which its pipeline crops
-            or scales, that of its data set where they are arrays, or 32.
+        side: see :class:`Classifier`; by default see :func:`training_side`.
 
     Raises:
         InputError, FileNotFoundError: no such config, checkpoint or teacher, or they do not fit.
     """
-    cfg = read_config(config)
+    cfg = read_config(config) if isinstance(config, str) else config
     name = 'teacher' if teacher else 'student'
     if teacher and cfg.model.get('teacher') is None:
-        raise InputError(f'the model of {config} has no teacher')
+        raise InputError(f'the model of {cfg.filename} has no teacher')
+    recorded = None
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         network = MODELS.build(cfg.model.teacher if teacher else cfg.model.get('student', cfg.model))
     if checkpoint or next(network.parameters(), None) is not None:
         load_network(getattr(network, 'network', network), checkpoint or cfg.model.teacher_checkpoint, name)
+        recorded = None if teacher else image_size_in(checkpoint)
     network.requires_grad_(False).eval().to(get_device(), memory_format=torch.channels_last)
 
     settings = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
@@ -124,22 +128,12 @@ def load_classifier(config: str, checkpoint: str, teacher: bool = False, side: i
                          to_rgb=settings.get('to_rgb', False) != reads_bgr(cfg))
     if isinstance(network, EmbeddingNetwork):
         network.convert_from(PairPreprocessor(**normalization))
-    pair = next((step for step in steps_of(cfg) if kind(step) == 'ResolutionPair'), settings)
+    pair = next((step for step in steps_of(cfg) if kind(step) in ('ResolutionPair', 'StudentView')), settings)
     downsampling = {} if teacher else {key: pair[key] for key in DOWNSAMPLING if pair.get(key) is not None}
     scaling = {key: downsampling[key] for key in ('interpolation', 'antialias')
                if downsampling.get('upsample') and key in downsampling}
-    return Classifier(network, normalization, side or training_side(cfg), downsampling, scaling=scaling,
+    return Classifier(network, normalization, side or training_side(cfg, recorded), downsampling, scaling=scaling,
                       resolutions=() if teacher else tuple(settings.get('train_resolutions') or ()))
-
-
-def load_runs(runs: list[tuple[str, str, str]], teacher: str | None) -> dict[str, Classifier]:
-    """From (config, checkpoint, label) to the networks by label; then 'teacher', that of the first config, unless None."""
-    labels = [label for _, _, label in runs] + ['teacher'] * (teacher is not None)
-    double = [label for label in labels if labels.count(label) > 1]
-    if double:
-        raise InputError(f'two networks are called {double[0]!r}')
-    networks = {label: load_classifier(config, checkpoint) for config, checkpoint, label in runs}
-    return networks if teacher is None else networks | dict(teacher=load_classifier(runs[0][0], teacher, teacher=True))
 
 
 def read_config(path: str) -> Config:
@@ -155,7 +149,10 @@ def read_config(path: str) -> Config:
 
 def test_data(cfg: Config) -> dict:
     """The data set of the config's test, of its validation where it has no test, of its training where it has neither."""
-    return (cfg.get('test_dataloader') or cfg.get('val_dataloader') or cfg.train_dataloader).dataset
+    loader = cfg.get('test_dataloader') or cfg.get('val_dataloader') or cfg.get('train_dataloader')
+    if not loader:
+        raise InputError(f'{cfg.filename} has neither test_dataloader nor train_dataloader: the test data are unknown')
+    return loader.dataset
 
 
 def steps_of(cfg: Config) -> list[dict]:
@@ -174,15 +171,26 @@ def reads_bgr(cfg: Config) -> bool:
     return any(kind(step) == 'LoadImageFromFile' for step in steps_of(cfg))
 
 
-def training_side(cfg: Config) -> int:
-    """Side in pixels of the images that a config's data give to the teacher."""
-    if cfg.model.get('input_size'):
-        return cfg.model.input_size
+def plain_size(size: Size | list[int]) -> Size:
+    """One number for a square, else height and width."""
+    height, width = sides(size)
+    return height if height == width else (height, width)
+
+
+def training_side(cfg: Config, recorded: Size | None = None) -> Size:
+    """The size in pixels of the images that a config's data give to the teacher.
+
+    An exported config states it, a checkpoint may have it ``recorded``. Otherwise it is the model's ``input_size``, or the size
+    to which the pipeline crops or scales, or that of the arrays, or 32.
+    """
+    for size in (cfg.get('image_size'), recorded, cfg.model.get('input_size')):
+        if size:
+            return plain_size(size)
     sizes = [step.get('crop_size') or step.get('scale') for step in steps_of(cfg)]
-    sizes = [size if isinstance(size, int) else size[0] for size in sizes if size]
+    sizes = [size if isinstance(size, int) else size[::-1] for size in sizes if size]        # those are width and height
     settings = test_data(cfg)
     arrays = settings.get('arrays', settings)
-    return sizes[-1] if sizes else arrays.get('image_size') or SIDES.get(kind(arrays), 32)
+    return plain_size(sizes[-1] if sizes else arrays.get('image_size') or SIDES.get(kind(arrays), 32))
 
 
 def named_images(name: str, split: str, data_root: str | None = None) -> ImageArrays:
@@ -190,21 +198,28 @@ def named_images(name: str, split: str, data_root: str | None = None) -> ImageAr
     return DATASETS.build(dict(type=f'mmcrrcd.{NAMED[name]}', data_root=data_root or f'data/{name}', split=split))
 
 
-def own_images(config: str) -> ImageArrays:
-    """The test images of a config at full resolution, as RGB arrays."""
-    cfg = read_config(config)
+def own_images(config: str | Config, most: int | None = None) -> ImageArrays:
+    """The test images of a config at full resolution, as RGB arrays; ``most`` of a pipeline's, evenly spaced, or all."""
+    cfg = read_config(config) if isinstance(config, str) else config
     if not cfg.get('test_dataloader') and not cfg.get('val_dataloader'):
-        raise InputError(f'{config} has no test images')
+        raise InputError(f'{cfg.filename} has no test images')
     settings = test_data(cfg)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         if 'pipeline' not in settings:
             return DATASETS.build(settings)
         steps = [step for step in steps_of(cfg) if kind(step) not in ('ResolutionPair', 'PackInputs')]
         dataset = DATASETS.build({**settings, 'pipeline': [*steps, dict(type='mmpretrain.PackInputs')]})
-        samples = [dataset[i] for i in range(len(dataset))]
-    images = torch.stack([sample['inputs'] for sample in samples]).permute(0, 2, 3, 1).numpy()
+        samples = [dataset[i] for i in evenly(len(dataset), most)]
+    images = torch.stack([sample['inputs'] for sample in samples])
+    images = images.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()        # gray images are trained on with three channels
     labels = np.array([int(sample['data_samples'].gt_label) for sample in samples])
-    return ImageArrays(images[..., ::-1] if reads_bgr(cfg) else images, labels, list(dataset.metainfo['classes']), config)
+    name = str(cfg.filename)
+    return ImageArrays(images[..., ::-1] if reads_bgr(cfg) else images, labels, list(dataset.metainfo['classes']), name)
+
+
+def evenly(n: int, most: int | None) -> list[int]:
+    """Indices of ``most`` of ``n`` items, evenly spaced; of all where there are no more, or ``most`` is None."""
+    return list(range(n)) if most is None or n <= most else [i * n // most for i in range(most)]
 
 
 def embed(classifier: Classifier, data: ImageArrays, name: str, batch: int = 500) -> tuple[Tensor, Tensor | None]:

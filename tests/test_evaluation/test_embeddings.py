@@ -10,7 +10,7 @@ from torch import nn
 from mmcrrcd.datasets import ImageArrays, downsample
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.embeddings import (NAMED, Classifier, accuracy, embed, embed_blocks, embed_images, load_classifier,
-                                           load_runs, named_images, own_images, training_side)
+                                           named_images, own_images, training_side)
 from mmcrrcd.models.networks import extract
 from mmcrrcd.registry import DATASETS, MODELS
 
@@ -40,9 +40,10 @@ def run(tmp_path_factory):
 
 def exported(run, resolution: int | None) -> str:
     """A config as tools/export_student.py writes it for arrays: files are BGR, so it swaps."""
-    steps = [dict(type='LoadImageFromFile'), dict(type='mmcrrcd.ResolutionPair', resolution=resolution),
-             dict(type='PackInputs', input_key='img_low')]
-    cfg = Config(dict(model=STUDENT, data_preprocessor=dict(type='ClsDataPreprocessor', mean=MEAN, std=STD, to_rgb=True),
+    steps = [dict(type='LoadImageFromFile'), dict(type='mmcrrcd.StudentView', resolution=resolution, image_size=SIZE),
+             dict(type='PackInputs')]
+    preprocessor = dict(type='ClsDataPreprocessor', mean=MEAN, std=STD, to_rgb=True)
+    cfg = Config(dict(model=STUDENT, image_size=SIZE, data_preprocessor=preprocessor,
                       test_dataloader=dict(dataset=dict(type='CustomDataset', data_root='x', pipeline=steps))))
     return write(cfg, run['folder'] / f'exported_{resolution}.py')
 
@@ -206,16 +207,6 @@ def test_named_images_are_looked_for_where_they_should_be(tmp_path, monkeypatch)
 @pytest.mark.parametrize('name', NAMED)
 def test_named_data_sets_exist(name):
     assert issubclass(DATASETS.get(f'mmcrrcd.{NAMED[name]}'), ImageArrays)
-
-
-def test_networks_by_label(run):
-    runs = [(run['config'], run['checkpoint'], label) for label in 'ab']
-    assert list(load_runs(runs, None)) == ['a', 'b']
-    networks = load_runs(runs, '')
-    assert list(networks) == ['a', 'b', 'teacher'] and networks['teacher'].input_size == 16 and networks['a'].input_size == 8
-    for wrong, name, teacher in (('aa', 'a', None), (['a', 'teacher'], 'teacher', '')):
-        with pytest.raises(InputError, match=f"two networks are called '{name}'"):
-            load_runs([(run['config'], run['checkpoint'], label) for label in wrong], teacher)
 
 
 def test_bad_input(run):

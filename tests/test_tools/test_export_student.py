@@ -15,14 +15,14 @@ from tiny import CLASSES, MEAN, STD, STUDENT, TinyImages, config, crrcd, pipelin
 
 from mmcrrcd.checkpoint import read_network
 from mmcrrcd.datasets import downsample
+from mmcrrcd.plain_config import short_types
 from mmcrrcd.registry import MODELS
 
 ROOT = Path(__file__).parents[2]
 
 
-def tool(monkeypatch, name: str, *args) -> None:
-    monkeypatch.setattr(sys, 'argv', [name, *map(str, args)])
-    runpy.run_path(str(ROOT / 'tools' / name), run_name='__main__')
+def tool(name: str, *args) -> None:
+    runpy.run_path(str(ROOT / 'tools' / name))['main'](list(map(str, args)))
 
 
 STOCK_NETWORK = dict(type='ImageClassifier', neck=dict(type='GlobalAveragePooling'),
@@ -30,21 +30,28 @@ STOCK_NETWORK = dict(type='ImageClassifier', neck=dict(type='GlobalAveragePoolin
                      head=dict(type='LinearClsHead', num_classes=CLASSES, in_channels=64))
 
 IN_MMPRETRAIN = """
-import json, sys
-import numpy as np, torch
-from mmengine.runner import Runner
-from mmengine.config import Config
+import json, runpy, sys
+from pathlib import Path
+import mmpretrain
 from mmpretrain.apis import ImageClassificationInferencer, get_model
 
-image, data_root, out, *folders = sys.argv[1:]
+image, small, data_root, out, *folders = sys.argv[1:]
+tools = Path(mmpretrain.__file__).parent / '.mim' / 'tools'
+
+def run(tool, *args):
+    sys.argv = [tool, *args]
+    runpy.run_path(str(tools / tool), run_name='__main__')
+
 for folder in folders:
-    config, weights = folder + '/student.py', folder + '/student.pth'
-    answer = ImageClassificationInferencer(get_model(config, pretrained=weights))(image)[0]
-    cfg = Config.fromfile(config)
-    cfg.load_from, cfg.work_dir, cfg.test_dataloader.dataset.data_root = weights, folder + '/run', data_root
-    accuracy = Runner.from_cfg(cfg).test()['accuracy/top1']
+    config, weights, metrics = folder + '/student.py', folder + '/student.pth', folder + '/metrics.json'
+    inferencer = ImageClassificationInferencer(get_model(config, pretrained=weights))
+    answer, native = inferencer(image)[0], inferencer(small)[0]
+    run('analysis_tools/get_flops.py', config, '--shape', '8')
+    run('test.py', config, weights, '--work-dir', folder + '/run', '--out', metrics, '--out-item', 'metrics',
+        '--cfg-options', 'test_dataloader.dataset.data_root=' + data_root)
     with open(out, 'a') as file:
-        print(json.dumps(dict(scores=answer['pred_scores'].tolist(), name=answer['pred_class'], accuracy=accuracy,
+        print(json.dumps(dict(scores=answer['pred_scores'].tolist(), native=native['pred_scores'].tolist(),
+                              name=answer['pred_class'], accuracy=json.load(open(metrics))['accuracy/top1'],
                               own='mmcrrcd' in sys.modules)), file=file)
 """
 
@@ -68,9 +75,8 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def exported(runs):
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ('arrays', 'files'):
-            tool(patch, 'export_student.py', runs['folder'] / name)
+    for name in ('arrays', 'files'):
+        tool('export_student.py', runs['folder'] / name)
     return runs
 
 
@@ -79,10 +85,14 @@ def answers(exported):
     """What mmpretrain says in a fresh interpreter; first of the network that needs nothing of this package."""
     folder = exported['folder']
     names = ('files', 'arrays')
-    result = subprocess.run([sys.executable, '-c', IN_MMPRETRAIN, exported['images'] / 'class2' / '006.png', exported['images'],
-                             folder / 'answers', *(folder / name / 'student' for name in names)], cwd=folder,
+    small = np.random.default_rng(9).integers(256, size=(8, 8, 3), dtype=np.uint8)
+    Image.fromarray(small).save(folder / 'small.png')
+    result = subprocess.run([sys.executable, '-c', IN_MMPRETRAIN, exported['images'] / 'class2' / '006.png',
+                             folder / 'small.png', exported['images'], folder / 'answers',
+                             *(folder / name / 'student' for name in names)], cwd=folder,
                             capture_output=True, text=True, env=os.environ | dict(OMP_NUM_THREADS='1'))
     assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout.count('Flops:') == len(names)
     return dict(zip(names, map(json.loads, (folder / 'answers').read_text().splitlines())))
 
 
@@ -94,10 +104,12 @@ def test_mmpretrain_gives_the_same_logits_and_accuracy(exported, answers, name):
     if name == 'arrays':
         assert torch.equal(pixels, TinyImages(seed=1)[6]['inputs'])
         pixels = downsample(pixels, 8)
-    inputs = (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    native = torch.from_numpy(np.array(Image.open(exported['folder'] / 'small.png'))).permute(2, 0, 1)[None]
     student = runner.model.student.eval()
     with torch.no_grad():
-        logits = student.head(student.extract_feat(inputs))
+        logits, of_native = (student.head(student.extract_feat((seen - torch.tensor(MEAN).view(3, 1, 1))
+                                                               / torch.tensor(STD).view(3, 1, 1))) for seen in (pixels, native))
+    torch.testing.assert_close(torch.tensor(theirs['native']), of_native.softmax(1)[0], rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(torch.tensor(theirs['scores']), logits.softmax(1)[0], rtol=1e-4, atol=1e-6)
     assert theirs['name'] == f'class{int(logits.argmax())}'
     assert theirs['accuracy'] == pytest.approx(runner.message_hub.get_scalar('val/accuracy/top1').current())
@@ -109,15 +121,14 @@ def test_exported_config_says_what_it_needs(exported):
     assert arrays.model.backbone == dict(STUDENT['backbone'], widths=list(STUDENT['backbone']['widths']))
     assert arrays.data_preprocessor == dict(type='ClsDataPreprocessor', mean=MEAN, std=STD, to_rgb=True)
     assert arrays.test_dataloader.dataset.pipeline == [
-        dict(type='LoadImageFromFile'), dict(type='mmcrrcd.ResolutionPair', resolution=8),
-        dict(type='PackInputs', input_key='img_low')]
+        dict(type='LoadImageFromFile'), dict(type='mmcrrcd.StudentView', resolution=8, image_size=16), dict(type='PackInputs')]
     assert 'mmcrrcd' not in files.pretty_text
     weights = torch.load(exported['folder'] / 'files' / 'student' / 'student.pth', weights_only=True)
     assert {key.split('.')[0] for key in weights['state_dict']} == {'backbone', 'head'}
     assert weights['meta']['dataset_meta']['classes']
 
 
-def test_a_student_for_several_resolutions_is_exported_for_one(runs, tmp_path, monkeypatch):
+def test_a_student_for_several_resolutions_is_exported_for_one(runs, tmp_path):
     """With its weights, and the batch norm statistics of training images at that resolution."""
     cfg = Config.fromfile(next((runs['folder'] / 'arrays').glob('*.py')))
     cfg.model.data_preprocessor.update(train_resolutions=[8, 12], padding=None, flip=0)
@@ -127,7 +138,7 @@ def test_a_student_for_several_resolutions_is_exported_for_one(runs, tmp_path, m
     for side in (8, 12):
         out = tmp_path / str(side)
         options = ['--config', tmp_path / 'config.py', '--resolution', side, '--out', out]
-        tool(monkeypatch, 'export_student.py', checkpoint, *options)
+        tool('export_student.py', checkpoint, *options)
         weights = torch.load(out / 'student.pth', weights_only=True)['state_dict']
         assert all(torch.equal(weights[key], trained[f'student.{key}']) for key in weights
                    if not key.endswith(('running_mean', 'running_var', 'num_batches_tracked')))
@@ -143,23 +154,22 @@ def test_a_student_for_several_resolutions_is_exported_for_one(runs, tmp_path, m
         assert ((norm.running_mean - mean).abs() < 0.05 * var.sqrt()).all()              # 10,000 draws of these images
         torch.testing.assert_close(norm.running_var, var, rtol=0.05, atol=0)
         pipeline = Config.fromfile(out / 'student.py').test_dataloader.dataset.pipeline
-        assert pipeline[1] == dict(type='mmcrrcd.ResolutionPair', resolution=side)
+        assert pipeline[1] == dict(type='mmcrrcd.StudentView', resolution=side, image_size=16)
     with pytest.raises(SystemExit, match='trains at one resolution: batch norm has the statistics of that already'):
-        tool(monkeypatch, 'export_student.py', runs['folder'] / 'arrays', '--resolution', 8, '--out', tmp_path / 'no')
+        tool('export_student.py', runs['folder'] / 'arrays', '--resolution', 8, '--out', tmp_path / 'no')
 
 
 def test_types_of_a_python_config_become_names():
-    plain = runpy.run_path(str(ROOT / 'tools' / 'export_student.py'))['plain']
     student = Config.fromfile(ROOT / 'configs' / 'crrcd' / 'resnet56_resnet20_cifar100.py').model.student
-    assert plain(student.to_dict()) == dict(
+    assert short_types(student.to_dict()) == dict(
         type='ImageClassifier', backbone=dict(type='mmcrrcd.ResNetCIFAR', depth=20), neck=dict(type='GlobalAveragePooling'),
         head=dict(type='LinearClsHead', num_classes=100, in_channels=64, init_cfg=None))
-    assert plain(dict(type='torch.optim.SGD', lr=1)) == dict(type='torch.optim.sgd.SGD', lr=1)
-    assert plain(dict(type='Normal', layer='Linear')) == dict(type='Normal', layer='Linear')
+    assert short_types(dict(type='torch.optim.SGD', lr=1)) == dict(type='torch.optim.sgd.SGD', lr=1)
+    assert short_types(dict(type='Normal', layer='Linear')) == dict(type='Normal', layer='Linear')
 
 
 @pytest.mark.parametrize('what', ['work directory', 'file', 'exported', 'mmpretrain'])
-def test_test_tool_takes_checkpoints_of_every_kind(exported, tmp_path, monkeypatch, capsys, what):
+def test_test_tool_takes_checkpoints_of_every_kind(exported, tmp_path, capsys, what):
     work_dir = exported['folder'] / 'arrays'
     checkpoint = {'work directory': work_dir, 'file': work_dir / 'epoch_2.pth',
                   'exported': work_dir / 'student' / 'student.pth', 'mmpretrain': tmp_path / 'bare.pth'}[what]
@@ -172,7 +182,7 @@ def test_test_tool_takes_checkpoints_of_every_kind(exported, tmp_path, monkeypat
     cfg.experiment_name = what
     cfg.dump(tmp_path / 'config.py')
     out = tmp_path / 'a' / 'new' / 'results.json'
-    tool(monkeypatch, 'test.py', tmp_path / 'config.py', checkpoint, '--out', out, '--work-dir', tmp_path / 'test')
+    tool('test.py', tmp_path / 'config.py', checkpoint, '--out', out, '--work-dir', tmp_path / 'test')
     expected = exported['arrays'].message_hub.get_scalar('val/accuracy/top1').current()
     assert json.loads(out.read_text()) == {'accuracy/top1': expected}
     assert capsys.readouterr().out.splitlines()[-1] == f'accuracy/top1 {expected:.2f}'
@@ -191,14 +201,14 @@ def test_bad_input_is_one_line(runs, tmp_path, monkeypatch, name, args, message)
     torch.save(MODELS.build(STOCK_NETWORK | dict(type='mmpretrain.ImageClassifier', neck=None, head=None,
                                                  backbone=dict(type='mmpretrain.LeNet5'))).state_dict(), tmp_path / 'bare.pth')
     with pytest.raises(SystemExit) as error:
-        tool(monkeypatch, name, *args)
+        tool(name, *args)
     assert str(error.value).startswith(f'error: {message}') and '\n' not in str(error.value)
 
 
 @pytest.mark.parametrize('name, keys', [
     ('test.py', ['test_dataloader']), ('test.py', ['test_evaluator']), ('test.py', ['test_cfg']),
-    ('export_student.py', ['test_dataloader', 'train_dataloader'])])
-def test_a_config_without_a_test_is_one_line(runs, tmp_path, monkeypatch, name, keys):
+    ('export_student.py', ['test_dataloader', 'train_dataloader', 'val_dataloader'])])
+def test_a_config_without_a_test_is_one_line(runs, tmp_path, name, keys):
     cfg = Config.fromfile(next((runs['folder'] / 'arrays').glob('*.py')))
     for key in keys:
         cfg[key] = None
@@ -206,5 +216,5 @@ def test_a_config_without_a_test_is_one_line(runs, tmp_path, monkeypatch, name, 
     checkpoint = runs['folder'] / 'arrays' / 'epoch_2.pth'
     args = [tmp_path / 'config.py', checkpoint] if name == 'test.py' else [checkpoint, '--config', tmp_path / 'config.py']
     with pytest.raises(SystemExit) as error:
-        tool(monkeypatch, name, *args)
+        tool(name, *args)
     assert f'{keys[0]}' in str(error.value) and str(error.value).startswith('error: ') and '\n' not in str(error.value)

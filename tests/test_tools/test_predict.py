@@ -1,7 +1,6 @@
 """tools/predict.py on generated images: native small ones, odd ones and damaged ones, by students of every origin."""
 import json
 import runpy
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +18,8 @@ ROOT = Path(__file__).parents[2]
 NAMES = [f'class{i}' for i in range(CLASSES)]
 
 
-def tool(monkeypatch, name: str, *args) -> None:
-    monkeypatch.setattr(sys, 'argv', [name, *map(str, args)])
-    runpy.run_path(str(ROOT / 'tools' / name), run_name='__main__')
+def tool(name: str, *args) -> None:
+    runpy.run_path(str(ROOT / 'tools' / name))['main'](list(map(str, args)))
 
 
 @pytest.fixture(scope='module')
@@ -29,17 +27,16 @@ def work_dir(tmp_path_factory):
     """Of a student that saw 8 pixels, with its export."""
     folder = tmp_path_factory.mktemp('run')
     train(config(folder / 'student', crrcd(write_teacher(folder / 'teacher.pth')), epochs=1))
-    with pytest.MonkeyPatch.context() as patch:
-        tool(patch, 'export_student.py', folder / 'student')
+    tool('export_student.py', folder / 'student')
     return folder / 'student'
 
 
 @pytest.fixture
-def predict(work_dir, tmp_path, monkeypatch):
+def predict(work_dir, tmp_path):
     """The tool's JSON for an image or a folder."""
     def call(images, *options, config=None, checkpoint=work_dir) -> dict:
         out = tmp_path / 'made' / 'answers.json'
-        tool(monkeypatch, 'predict.py', images, config or next(work_dir.glob('*.py')), checkpoint, '--json', out, *options)
+        tool('predict.py', images, config or next(work_dir.glob('*.py')), checkpoint, '--json', out, *options)
         return json.loads(out.read_text())
 
     return call
@@ -75,7 +72,7 @@ def test_native_small_images_are_seen_as_they_are(work_dir, predict, tmp_path, w
     settings = work_dir / 'student' / 'student.py' if which == 'exported alone' else None
     result = predict(tmp_path, '--batch-size', 2, config=settings, checkpoint=checkpoint)
     assert [answer['file'] for answer in result['images']] == [str(tmp_path / f'{i}.png') for i in range(5)]
-    assert result['unreadable'] == [] and result['resized_to'] == '8 x 8 pixels (bilinear, antialiased)'
+    assert result['unreadable'] == [] and result['resized_to'] == '8×8 px (bilinear, antialiased)'
     got = torch.stack([of_all_classes(answer) for answer in result['images']])
     torch.testing.assert_close(got, probabilities(work_dir, images), rtol=1e-4, atol=1e-6)
 
@@ -122,7 +119,7 @@ def test_any_mode_and_size_and_what_cannot_be_read(work_dir, predict, tmp_path, 
     assert [Path(each['file']).name for each in result['unreadable']] == ['cut.png', 'empty.gif', 'float.tif', 'no_image.jpg']
     assert all(each['reason'] and '\n' not in each['reason'] for each in result['unreadable'])
     output = capsys.readouterr()
-    assert '7 images classified, 4 unreadable; each resized to 8 x 8 pixels (bilinear, antialiased)' in output.out
+    assert '7 images classified, 4 unreadable; each resized to 8×8 px (bilinear, antialiased)' in output.out
     assert f'skipped {tmp_path / "float.tif"}: pixels of more than 16 bits' in output.err
 
 
@@ -140,13 +137,13 @@ def test_table_of_the_best_classes(work_dir, tmp_path, monkeypatch, capsys):
     Image.fromarray(small(1)).save(tmp_path / 'a [b].png')
     monkeypatch.setenv('COLUMNS', '200')
     own = next(work_dir.glob('*.py'))
-    tool(monkeypatch, 'predict.py', tmp_path / 'a [b].png', own, work_dir, '--topk', 2)
+    tool('predict.py', tmp_path / 'a [b].png', own, work_dir, '--topk', 2)
     output = capsys.readouterr().out
     best, next_best = probabilities(work_dir, small(1)[None])[0].topk(2).indices.tolist()
     row = next(line for line in output.splitlines() if 'a [b].png' in line)
     assert f'class{best}' in row.split('│')[2] and f'class{next_best} ' in row.split('│')[4]
     assert '1 images classified, 0 unreadable' in output
-    tool(monkeypatch, 'predict.py', tmp_path / 'a [b].png', own, work_dir, '--topk', 1)
+    tool('predict.py', tmp_path / 'a [b].png', own, work_dir, '--topk', 1)
     assert 'next' not in capsys.readouterr().out
 
 
@@ -157,7 +154,7 @@ def test_restoring_and_other_settings_of_the_training(work_dir, predict, tmp_pat
     images = np.stack([small(1, 16, 16)])
     Image.fromarray(images[0]).save(tmp_path / 'image.png')
     result = predict(tmp_path / 'image.png', config=tmp_path / 'config.py')
-    assert result['resized_to'] == '8 x 8 pixels, then to 16 x 16 pixels (nearest)'
+    assert result['resized_to'] == '8×8 px, then to 16×16 px (nearest)'
     seen = downsample(torch.from_numpy(images).permute(0, 3, 1, 2), 8, 'nearest', upsample=True).permute(0, 2, 3, 1)
     torch.testing.assert_close(of_all_classes(result['images'][0]), probabilities(work_dir, seen.numpy())[0],
                                rtol=1e-4, atol=1e-6)
@@ -179,7 +176,7 @@ def test_of_several_resolutions_an_image_is_seen_at_the_nearest(work_dir, predic
     for name, image in images.items():
         Image.fromarray(image).save(tmp_path / 'images' / f'{name}.png')
     result = predict(tmp_path / 'images', config=tmp_path / 'config.py')
-    assert result['resized_to'] == 'the nearest of 8 x 8, 12 x 12, 16 x 16 pixels (bilinear, antialiased)'
+    assert result['resized_to'] == 'the nearest of 8×8, 12×12, 16×16 px (bilinear, antialiased)'
     assert [Path(answer['file']).stem for answer in result['images']] == list(images)
     assert [answer['pixels'] for answer in result['images']] == [[side, side] for side in (8, 12, 16, 8, 16)]
     for answer, image, (side, _) in zip(result['images'], images.values(), [answer['pixels'] for answer in result['images']]):
@@ -195,7 +192,7 @@ def test_of_several_resolutions_an_image_is_seen_at_the_nearest(work_dir, predic
     assert {tuple(answer['pixels']) for answer in one['images']} == {(12, 12)}
 
 
-def test_an_unfinished_training_is_refused(work_dir, tmp_path, monkeypatch):
+def test_an_unfinished_training_is_refused(work_dir, tmp_path):
     Image.fromarray(small(1)).save(tmp_path / 'image.png')
     weights = torch.load(work_dir / 'epoch_1.pth', weights_only=False)
     weights['message_hub']['runtime_info'] |= dict(max_epochs=3, max_iters=3 * weights['meta']['iter'])
@@ -203,14 +200,14 @@ def test_an_unfinished_training_is_refused(work_dir, tmp_path, monkeypatch):
     torch.save(weights, tmp_path / 'run' / 'epoch_1.pth')
     (tmp_path / 'run' / 'last_checkpoint').write_text(str(tmp_path / 'run' / 'epoch_1.pth'))
     with pytest.raises(SystemExit, match='training stopped after epoch 1 of 3'):
-        tool(monkeypatch, 'predict.py', tmp_path / 'image.png', next(work_dir.glob('*.py')), tmp_path / 'run')
+        tool('predict.py', tmp_path / 'image.png', next(work_dir.glob('*.py')), tmp_path / 'run')
 
 
-def test_classes_without_names_have_numbers(work_dir, tmp_path, monkeypatch):
+def test_classes_without_names_have_numbers(work_dir, tmp_path):
     torch.save(read_network(work_dir), tmp_path / 'bare.pth')
     Image.fromarray(small(1)).save(tmp_path / 'image.png')
     out = tmp_path / 'answers.json'
-    tool(monkeypatch, 'predict.py', tmp_path / 'image.png', next(work_dir.glob('*.py')), tmp_path / 'bare.pth', '--json', out)
+    tool('predict.py', tmp_path / 'image.png', next(work_dir.glob('*.py')), tmp_path / 'bare.pth', '--json', out)
     classes = json.loads(out.read_text())['images'][0]['classes']
     assert all(each['name'] == str(each['label']) for each in classes) and len(classes) == CLASSES
 
@@ -230,5 +227,5 @@ def test_bad_input_is_one_line(work_dir, tmp_path, monkeypatch, args, message):
     Image.fromarray(small(1)).save(tmp_path / 'good.png')
     image, *options = args
     with pytest.raises(SystemExit) as error:
-        tool(monkeypatch, 'predict.py', image, next(work_dir.glob('*.py')), work_dir, *options)
+        tool('predict.py', image, next(work_dir.glob('*.py')), work_dir, *options)
     assert str(error.value).startswith(f'error: {message}') and '\n' not in str(error.value)

@@ -1,3 +1,4 @@
 from .resolution_pair import ResolutionPair, downsample
+from .student_view import StudentView
 
-__all__ = ['ResolutionPair', 'downsample']
+__all__ = ['ResolutionPair', 'StudentView', 'downsample']

@@ -51,7 +51,7 @@ class ResolutionPair(BaseTransform):
 
     Pack both with ``PackInputs(algorithm_keys=('img_low', ))``. The arguments are those of :func:`downsample`.
 
-    Required key: ``img`` (H, W, C) uint8. Added key: ``img_low`` (C, h, w) uint8 tensor.
+    Required key: ``img`` (H, W, C), or (H, W) if gray, uint8. Added key: ``img_low`` (C, h, w) uint8 tensor.
     """
 
     def __init__(self, resolution: int | tuple[int, int], interpolation: str = 'bilinear', antialias: bool = True,
@@ -63,6 +63,7 @@ class ResolutionPair(BaseTransform):
         img = np.ascontiguousarray(results['img'])
         if img.dtype != np.uint8:
             raise InputError(f'ResolutionPair takes uint8 images, before any normalization; got {img.dtype}')
+        img = img if img.ndim == 3 else img[..., None]
         results['img_low'] = downsample(torch.from_numpy(img).permute(2, 0, 1)[None], **self.settings)[0]
         return results
 

@@ -129,6 +129,8 @@ class CheckInputHook(Hook):
 
     A model that is no :class:`Distiller`, such as a plain classifier of mmpretrain, has nothing of this but the pipeline.
 
+    It keeps the size of the training's images in the log, hence in checkpoints, where whoever loads the student finds it.
+
     Raises:
         InputError: they do not fit.
     """
@@ -167,3 +169,8 @@ class CheckInputHook(Hook):
 
     def before_test(self, runner) -> None:
         check_pipeline(runner.test_dataloader.dataset, 'test_dataloader')
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        if batch_idx == 0 and data_batch is not None:
+            size = [int(side) for side in data_batch['inputs'][0].shape[-2:]]
+            runner.message_hub.update_info('image_size', size)

@@ -1,0 +1,96 @@
+"""What a student sees of an image of any size."""
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+from mmengine.registry import DefaultScope
+
+from mmcrrcd.errors import InputError
+from mmcrrcd.registry import TRANSFORMS
+
+from .resolution_pair import check_resolution, downsample
+
+Size = int | tuple[int, int]
+
+
+def sides(size: Size) -> tuple[int, int]:
+    """Height and width of a size; one number is both."""
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def told(size: Size) -> str:
+    """A size in words, height first: 8×8 px."""
+    return '{}×{} px'.format(*sides(size))
+
+
+def distance(image: tuple[int, int], size: Size) -> float:
+    """How far the areas of two sizes are apart: the logarithm of their ratio."""
+    return abs(math.log(math.prod(sides(size)) / math.prod(image)))
+
+
+@TRANSFORMS.register_module()
+class StudentView(BaseTransform):
+    """Makes of ``img`` what a student of low resolution sees of it, for images from files and from small cameras.
+
+    A natively small image, one whose area is nearer to ``resolution`` than to ``image_size``, is resized straight to
+    ``resolution``; if it has that size, it is seen as it is. Any other goes through the transforms of the training's tests
+    first. A crop that is right for photographs would cut the border off a small image, and blur the rest.
+
+    Required key: ``img`` (H, W, 3) or (H, W) uint8. Modified keys: ``img`` (h, w, C) uint8, ``img_shape``.
+
+    Args:
+        resolution: side in pixels, or height and width, of what the student sees.
+        image_size: the same of the training's images.
+        interpolation, antialias: see :func:`downsample`.
+        upsample: scale the small image up to ``image_size``, as in training.
+        gray: the student has learned from gray images: make one of the BGR image first.
+        large: transforms for images that are not natively small.
+
+    Example:
+        >>> view = StudentView(resolution=8, image_size=32)
+        >>> view(dict(img=np.zeros((8, 8, 3), np.uint8)))['img'].shape
+        (8, 8, 3)
+    """
+
+    def __init__(self, resolution: Size, image_size: Size, interpolation: str = 'bilinear', antialias: bool = True,
+                 upsample: bool = False, gray: bool = False, large: Sequence[dict] = ()):
+        for each in (resolution, image_size):
+            check_resolution(each, interpolation)
+        self.resolution, self.image_size = sides(resolution), sides(image_size)
+        self.how = dict(interpolation=interpolation, antialias=antialias)
+        self.upsample, self.gray, self.steps = upsample, gray, list(large)
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
+            self.large = [TRANSFORMS.build(dict(step)) for step in large]
+
+    def transform(self, results: dict) -> dict:
+        img = results['img']
+        if img.dtype != np.uint8:
+            raise InputError(f'StudentView takes uint8 images, before any normalization; got {img.dtype}')
+        size = img.shape[:2]
+        if self.gray and img.ndim == 3 and img.shape[2] == 3:
+            img = np.rint(img @ np.array([0.114, 0.587, 0.299])).astype(np.uint8)
+        if distance(size, self.resolution) >= distance(size, self.image_size):
+            for step in self.large:
+                results = step(results | dict(img=img, img_shape=img.shape[:2]))
+                img = results['img']
+        img = img if img.ndim == 3 else img[..., None]
+        seen = torch.from_numpy(np.ascontiguousarray(img)).permute(2, 0, 1)[None]
+        seen = downsample(seen, self.resolution, **self.how)
+        if self.upsample:
+            seen = downsample(seen, self.image_size, **self.how)
+        results['img'] = np.ascontiguousarray(seen[0].permute(1, 2, 0).numpy())
+        results['img_shape'] = results['img'].shape[:2]
+        return results
+
+    @property
+    def seen(self) -> tuple[int, int]:
+        """Height and width of what the student sees."""
+        return self.image_size if self.upsample else self.resolution
+
+    def __repr__(self) -> str:
+        interpolation = self.how['interpolation']
+        antialias = ', antialiased' if self.how['antialias'] and interpolation in ('bilinear', 'bicubic') else ''
+        upsampled = f', then to {told(self.image_size)}' if self.upsample else ''
+        return f'{told(self.resolution)}{upsampled} ({interpolation}{antialias})'

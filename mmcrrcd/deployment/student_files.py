@@ -1,0 +1,155 @@
+"""All files of a student, checked and measured."""
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmpretrain.models import ImageClassifier
+
+from mmcrrcd.checkpoint import find_checkpoint
+from mmcrrcd.datasets import ImageArrays, StudentView, downsample
+from mmcrrcd.datasets.transforms.student_view import sides
+from mmcrrcd.errors import InputError
+from mmcrrcd.evaluation.batch_norm import fit_batch_norms, training_images
+from mmcrrcd.evaluation.embeddings import Classifier, evenly, own_images
+from mmcrrcd.inference import Student, build_student, find_images, student_view
+from mmcrrcd.models.onnx_network import open_session
+from mmcrrcd.registry import DATASETS
+
+from .measures import Measured, measure
+from .mmpretrain_folder import export_folder, student_settings
+from .onnx_file import DeployedStudent, export_onnx, need, probabilities_of, quantize
+
+CALIBRATION, CHECKED, TESTED = 500, 256, 10_000
+
+
+def test_images(cfg: Config) -> ImageArrays:
+    """The config's test images where they are; they are not downloaded. Raises InputError or FileNotFoundError elsewhere."""
+    cfg = Config(cfg.to_dict(), filename=cfg.filename)
+    for key in ('test_dataloader', 'val_dataloader'):
+        settings = (cfg.get(key) or {}).get('dataset', {})
+        arrays = settings.get('arrays', settings)
+        kind = DATASETS.get(arrays['type']) if isinstance(arrays.get('type'), str) else arrays.get('type')
+        if kind is not None and 'download' in inspect.signature(kind).parameters:
+            arrays['download'] = False
+    return own_images(cfg, TESTED)
+
+
+def low_images(classifier: Classifier, data: ImageArrays) -> np.ndarray:
+    """(N, h, w, 3) uint8, the images of ``data`` at the student's resolution."""
+    settings = {key: value for key, value in classifier.downsampling.items() if key != 'upsample'}
+    parts = []
+    for index in torch.arange(len(data)).split(500):
+        images = data.__getitems__(index)['inputs'].cpu()
+        if tuple(images.shape[2:]) != sides(classifier.side):
+            images = downsample(images, classifier.side)
+        parts.append(downsample(images, **settings) if settings.get('resolution') else images)
+    return torch.cat(parts).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def as_in_training(student: Student, images: np.ndarray) -> np.ndarray:
+    """Probabilities (N, classes) of images (N, h, w, 3) by the path of the training, not that of the exported network."""
+    view, found = student.views[0], []
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        for part in torch.from_numpy(images).permute(0, 3, 1, 2).split(256):
+            if view.gray:
+                part = (part * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True).round().byte()
+            if view.upsample:
+                part = downsample(part, view.image_size, **view.how)
+            found.append(student.ask(part.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()))
+    return np.concatenate(found)
+
+
+def onnx_asker(file: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """From images to probabilities, on one thread."""
+    session = open_session(str(file), threads=1)
+    return lambda images: probabilities_of(session, images)
+
+
+def torch_asker(network: DeployedStudent) -> Callable[[np.ndarray], np.ndarray]:
+    """The same by PyTorch."""
+    def ask(images: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return network(torch.from_numpy(images)).numpy()
+
+    return ask
+
+
+def export_student(cfg: Config, path: str | Path, out: Path, resolution: int | None = None, onnx: Path | None = None,
+                   calibration: Path | None = None, log: Callable[[str], None] = print) -> list[Measured]:
+    """Writes the student of a training for mmpretrain, and as ONNX; says by ``log`` what it wrote, and measures each file.
+
+    Args:
+        cfg: of the training. **It is trusted**: its test data are built, with whatever code it names.
+        path: work directory or checkpoint of the training.
+        out: folder for the config and the checkpoint of mmpretrain.
+        resolution: of a student trained at several resolutions: the one it will be used at. It gets the batch norm statistics
+            of training images at that one; without it it keeps the mixed ones.
+        onnx: file to write, or None.
+        calibration: folder of images for an int8 version of it, or None.
+
+    Raises:
+        InputError, FileNotFoundError: something is missing, does not fit, or the ONNX file differs from PyTorch.
+    """
+    if calibration is not None and onnx is None:
+        raise InputError('an int8 version needs an ONNX file: name it by --onnx')
+    if onnx is not None:
+        need('onnx', 'onnxscript', 'onnxruntime')
+    chosen = evenly_chosen(calibration)
+    student_settings(cfg)                                # is there a student?
+    data = training_images(cfg) if resolution is not None else None
+    if resolution is not None:
+        cfg.model.data_preprocessor.resolution = resolution
+    student = build_student(cfg, path)
+    classifier = student.classifier
+    if not isinstance(classifier.network, ImageClassifier):
+        kind = type(classifier.network).__name__
+        raise InputError(f'the student is a {kind}, no ImageClassifier: mmpretrain cannot build it')
+    if resolution is not None:
+        fit_batch_norms(classifier.network, cfg, data, resolution)
+    settings = student_view(cfg, classifier)
+    view = StudentView(**settings)
+    student.views = [view]
+    files = export_folder(classifier.network, cfg, settings, find_checkpoint(path), out)
+    log(f'wrote {files[0]} and {files[1]}')
+    if onnx is None:
+        return []
+
+    low = StudentView(**settings | dict(upsample=False, gray=False))
+    camera = Student(classifier, [low], student.classes, student.source)
+    images = np.stack([camera.see(file) for file in chosen]) if chosen else None
+    labels = None
+    try:
+        data = test_images(cfg)
+        tested, labels = low_images(classifier, data), data.labels.cpu().numpy()
+        all_of = f'{len(tested):,} of the' if len(tested) == TESTED else f'the {len(tested):,}'
+        log(f'accuracy on {all_of} test images of {cfg.filename}')
+    except (InputError, FileNotFoundError) as error:
+        log(f'no accuracy: {error}')
+        noise = np.random.default_rng(0).integers(256, size=(CHECKED, *view.resolution, 3), dtype=np.uint8)
+        tested = noise if images is None else images
+        if images is None:
+            log('no test images: the ONNX file is compared with PyTorch on random pixels')
+    checked = tested[evenly(len(tested), CHECKED)]
+    network = DeployedStudent(classifier, view)
+    wanted = as_in_training(student, checked)
+    notes = dict(classes=student.classes, view=dict(resolution=view.resolution, image_size=view.image_size, large=view.steps,
+                                                    **view.how))
+    difference = export_onnx(network, onnx, checked, wanted, notes)
+    log(f'wrote {onnx}: probabilities differ from PyTorch by at most {difference:.1e} on {len(checked)} images')
+    written = {files[1]: torch_asker(network), onnx: onnx_asker(onnx)}
+    if images is not None:
+        int8 = onnx.with_name(f'{onnx.stem}_int8{onnx.suffix}')
+        quantize(onnx, images, int8)
+        written[int8] = onnx_asker(int8)
+        difference = np.abs(written[int8](checked) - wanted).max()
+        log(f'wrote {int8}: ranges from {len(images)} images, probabilities differ by at most {difference:.1e}')
+    return [measure(file, classifier.network, view.seen, ask, tested, labels) for file, ask in written.items()]
+
+
+def evenly_chosen(folder: Path | None) -> list[Path]:
+    """Up to 500 of the images in a folder, evenly spaced in their order."""
+    files = [] if folder is None else find_images(folder)
+    return [files[i] for i in evenly(len(files), CALIBRATION)]

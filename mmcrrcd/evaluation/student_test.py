@@ -1,0 +1,73 @@
+"""The test of a student by the data, the pipeline and the metrics of its config."""
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.model import is_model_wrapper
+
+from mmcrrcd.checkpoint import find_checkpoint, load_network
+from mmcrrcd.engine.launch import build_runner, prepare_processes
+from mmcrrcd.errors import InputError
+from mmcrrcd.evaluation.embeddings import kind, reads_bgr
+
+TRAINING_ONLY = ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'val_dataloader', 'val_cfg',
+                 'val_evaluator', 'custom_hooks', 'load_from')
+
+
+def onnx_model(cfg: Config, file: Path) -> dict:
+    """The settings of a model that shows the images of a config's test to an ONNX file.
+
+    The file does what comes after the downsampling, so nothing here does: no upsampling, no normalization.
+    """
+    settings = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+    for step in cfg.test_dataloader.dataset.get('pipeline', ()):
+        if kind(step) in ('ResolutionPair', 'StudentView'):
+            step['upsample'] = False
+    low = {key: settings[key] for key in ('resolution', 'interpolation', 'antialias') if settings.get(key) is not None}
+    return dict(type='mmcrrcd.OnnxClassifier', file=str(file), data_preprocessor=dict(
+        type='mmcrrcd.PairPreprocessor', mean=[0.] * 3, std=[1.] * 3, to_rgb=reads_bgr(cfg), **low))
+
+
+def test_student(cfg: Config, checkpoint: str | Path, launcher: str = 'none', amp: bool = False,
+                 predictions: str | None = None) -> dict[str, float]:
+    """The metrics of a student.
+
+    Args:
+        cfg: of its training, or of an exported student; what only training needs is taken out of it.
+        checkpoint: file or work directory, of a training, of an exported student, of mmpretrain; or an ONNX file.
+        launcher: see :func:`prepare_processes`.
+        amp: bfloat16 autocast.
+        predictions: file for all predictions, see :class:`KeepPredictions`.
+
+    Raises:
+        InputError, FileNotFoundError: no such checkpoint, or it is another network's, or the config has no test.
+    """
+    checkpoint = find_checkpoint(checkpoint)
+    onnx = checkpoint.suffix.lower() == '.onnx'
+    missing = [key for key in ('test_dataloader', 'test_evaluator', 'test_cfg') if cfg.get(key) is None]
+    if missing:
+        raise InputError(f'{cfg.filename} has no {missing[0]}; for face networks see tools/verify_faces.py')
+    if onnx and (amp or launcher != 'none'):
+        raise InputError(f'{checkpoint} is tested in one process and as it is: leave --amp and --launcher out')
+    if onnx:
+        cfg.model = onnx_model(cfg, checkpoint)
+    elif 'student' in cfg.model:
+        model = dict(type='mmcrrcd.Distiller', student=cfg.model.student)
+        if 'data_preprocessor' in cfg.model:
+            model['data_preprocessor'] = cfg.model.data_preprocessor
+        cfg.model = model
+    for key in TRAINING_ONLY:
+        cfg[key] = None
+    cfg.resume = False
+    if predictions:
+        evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+        cfg.test_evaluator = [*evaluators, dict(type='mmcrrcd.KeepPredictions', file=predictions)]
+    prepare_processes(cfg, launcher)
+    runner = build_runner(cfg)
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    if not onnx:
+        load_network(getattr(model, 'student', model), checkpoint, 'student')
+    if amp:
+        model.forward = torch.autocast(get_device(), torch.bfloat16)(model.forward)
+    return runner.test()

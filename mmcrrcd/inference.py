@@ -1,0 +1,286 @@
+"""A trained student, to be asked: from a work directory, an exported folder or an ONNX file.
+
+>>> student = mmcrrcd.load_student('work_dirs/resnet56_resnet20_cifar100_8px')
+>>> student.predict('camera/')[0].name
+'apple'
+"""
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from PIL import Image, ImageOps
+
+from mmcrrcd.checkpoint import find_checkpoint, read_checkpoint
+from mmcrrcd.datasets import StudentView
+from mmcrrcd.datasets.transforms.student_view import Size, distance
+from mmcrrcd.errors import InputError, check_positive
+from mmcrrcd.evaluation.embeddings import Classifier, kind, load_classifier, plain_size, read_config, steps_of
+from mmcrrcd.models import OnnxClassifier
+from mmcrrcd.plain_config import check_network, check_steps, read_plain, short_types, without_training
+
+SUFFIXES = {'.bmp', '.gif', '.jpeg', '.jpg', '.pbm', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp'}
+ImageLike = str | Path | Image.Image | np.ndarray
+
+
+class Prediction(NamedTuple):
+    """What a student says of one image.
+
+    ``label`` is the number of the class, ``name`` its name, or the number as text where the training's data had no names,
+    ``probability`` its probability. ``probabilities`` (classes,) are those of all. ``pixels`` are height and width of what the
+    student saw. ``file`` is None for images that were given as such.
+    """
+    label: int
+    name: str
+    probability: float
+    probabilities: np.ndarray
+    pixels: tuple[int, int]
+    file: str | None
+
+
+def find_images(path: str | Path) -> list[Path]:
+    """``path`` itself, or the images in the folder and below it, sorted.
+
+    Raises:
+        FileNotFoundError, InputError: there is no such path, or no image in it.
+    """
+    path = Path(path)
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise FileNotFoundError(f'there is no image or folder {path}')
+    files = sorted(file for file in path.rglob('*') if file.suffix.lower() in SUFFIXES and file.is_file())
+    if not files:
+        raise InputError(f'no image in {path} (looked for {", ".join(sorted(SUFFIXES))})')
+    return files
+
+
+def to_rgb(image: Image.Image) -> np.ndarray:
+    """(H, W, 3) uint8, turned upright; gray becomes three equal channels, transparency is dropped."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith('I;16'):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ('I', 'F'):
+        raise InputError('pixels of more than 16 bits')
+    return np.array(image.convert('RGB'))
+
+
+def read_image(image: ImageLike) -> np.ndarray:
+    """Any image as (H, W, 3) uint8 RGB. Raises many kinds of errors for damaged files, InputError for other arrays."""
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or not (image.ndim == 2 or image.ndim == 3 and image.shape[2] in (1, 3)) or not image.size:
+            raise InputError('an array is an image (H, W), (H, W, 1) or RGB (H, W, 3) in uint8, got '
+                             f'{image.shape} {image.dtype}')
+        return np.array(np.broadcast_to(image if image.ndim == 3 else image[..., None], (*image.shape[:2], 3)))
+    if isinstance(image, Image.Image):
+        return to_rgb(image)
+    with Image.open(image) as opened:
+        return to_rgb(opened)
+
+
+def listed(images: ImageLike | Iterable[ImageLike]) -> list[ImageLike]:
+    """Single images, from one, a folder, an array (N, H, W, 3), or a list of any of these."""
+    if isinstance(images, (str, Path)):
+        return find_images(images)
+    if isinstance(images, np.ndarray) and images.ndim == 4:
+        return list(images)
+    if isinstance(images, (np.ndarray, Image.Image)):
+        return [images]
+    if not isinstance(images, Iterable):
+        raise InputError(f'an image is a path, a PIL image or an array, got a {type(images).__name__}')
+    return [single for each in images for single in listed(each)]
+
+
+class Student:
+    """A classifier of images of any size. :func:`load_student` makes it.
+
+    Args:
+        classifier: the network with its normalization.
+        views: what it sees, one for each resolution that it has learned from. Of several, an image is seen in the nearest.
+        classes: their names, in the order of the labels.
+        source: where it comes from.
+    """
+
+    def __init__(self, classifier: Classifier, views: Sequence[StudentView], classes: Sequence[str], source: str):
+        self.classifier, self.views, self.classes, self.source = classifier, list(views), tuple(classes), source
+
+    def __str__(self) -> str:
+        """To what images are resized, in words."""
+        *others, last = self.views
+        return f'{"the nearest of " if others else ""}{"".join("{}×{}, ".format(*view.resolution) for view in others)}{last}'
+
+    def see(self, image: ImageLike) -> np.ndarray:
+        """(h, w, 3) uint8 RGB, what the student sees of an image."""
+        pixels = read_image(image)
+        view = min(self.views, key=lambda view: distance(pixels.shape[:2], view.resolution))
+        seen = view(dict(img=pixels[..., ::-1] if view.gray else pixels))['img']
+        return np.broadcast_to(seen, (*seen.shape[:2], 3))
+
+    def ask(self, seen: np.ndarray) -> np.ndarray:
+        """Probabilities (N, classes) float32 of images (N, h, w, 3) as :meth:`see` gives them."""
+        images = torch.from_numpy(np.ascontiguousarray(seen)).permute(0, 3, 1, 2).to(get_device())
+        return self.classifier.ask(images).logits.softmax(1).cpu().numpy()
+
+    def predict(self, images: ImageLike | Iterable[ImageLike], batch_size: int = 64,
+                unreadable: list[dict] | None = None) -> list[Prediction]:
+        """The class of each image.
+
+        Args:
+            images: a file, a folder, a PIL image, an array (H, W, 3) or (N, H, W, 3) of RGB in uint8, or a list of these.
+            batch_size: images that the network sees at once.
+            unreadable: where it is a list, images that cannot be read are put there, as ``dict(file, reason)``.
+
+        Raises:
+            InputError, FileNotFoundError: there is no image, or, without ``unreadable``, one cannot be read.
+
+        Example:
+            >>> for answer in student.predict('camera/'):
+            ...     print(answer.file, answer.name, answer.probability)
+        """
+        check_positive(whole=True, batch_size=batch_size)
+        found, images = {}, listed(images)
+        seen = {}
+        for i, image in enumerate(images):
+            try:
+                seen[i] = self.see(image)
+            except Exception as error:                   # Pillow raises many kinds for damaged files
+                name = str(image) if isinstance(image, (str, Path)) else f'image {i}'
+                reason = (str(error) or type(error).__name__).splitlines()[0]
+                if unreadable is None:
+                    raise InputError(f'{name} cannot be read as an image: {reason}') from error
+                unreadable.append(dict(file=name, reason=reason))
+        for shape in dict.fromkeys(each.shape for each in seen.values()):        # several resolutions, several shapes
+            same = [i for i, each in seen.items() if each.shape == shape]
+            for part in (same[start:start + batch_size] for start in range(0, len(same), batch_size)):
+                found |= zip(part, self.ask(np.stack([seen[i] for i in part])))
+        return [self._prediction(found[i], seen[i].shape[:2], images[i]) for i in sorted(found)]
+
+    def _prediction(self, probabilities: np.ndarray, pixels: tuple[int, int], image: ImageLike) -> Prediction:
+        label = int(probabilities.argmax())
+        file = str(image) if isinstance(image, (str, Path)) else None
+        return Prediction(label, self.classes[label], float(probabilities[label]), probabilities, pixels, file)
+
+
+def find_config(folder: Path) -> Path:
+    """The config that a training leaves in its work directory."""
+    found = sorted(folder.glob('*.py'))
+    if len(found) != 1:
+        raise InputError(f'{folder} holds {len(found)} configs, expected one: name the config of the training')
+    return found[0]
+
+
+def transforms_of(cfg: Config) -> list[dict]:
+    """Those of the test pipeline between the file and what the student sees, for images that are not natively small."""
+    steps = list(steps_of(cfg))
+    exported = [step for step in steps if kind(step) == 'StudentView']
+    if exported:
+        return list(exported[0].get('large', ()))
+    stop = next((i for i, step in enumerate(steps) if kind(step) in ('ResolutionPair', 'PackInputs')), len(steps))
+    return [short_types(dict(step)) for step in steps[:stop] if kind(step) != 'LoadImageFromFile']
+
+
+def student_view(cfg: Config, classifier: Classifier) -> dict:
+    """Settings of the :class:`StudentView` by which a student sees images of any size as in the tests of its training."""
+    steps = list(steps_of(cfg))
+    exported = [step for step in steps if kind(step) == 'StudentView']
+    if exported:
+        return {key: value for key, value in exported[0].items() if key != 'type'}
+    large = transforms_of(cfg)
+    view = dict(resolution=classifier.downsampling.get('resolution') or classifier.side, image_size=classifier.side)
+    view |= {key: classifier.downsampling[key] for key in ('interpolation', 'antialias') if key in classifier.downsampling}
+    if classifier.downsampling.get('upsample'):
+        view['upsample'] = True
+    if any(step.get('color_type') == 'grayscale' for step in steps):
+        view['gray'] = True
+    return view | (dict(large=large) if large else {})
+
+
+def class_names(meta: dict, number: int) -> list[str]:
+    """Those of the training's data, where a checkpoint tells them, otherwise the numbers of the classes."""
+    names = (meta.get('dataset_meta') or {}).get('classes') or ()
+    return list(map(str, names if len(names) == number else range(number)))
+
+
+def load_onnx(file: Path) -> Student:
+    """The student in an ONNX file, see :class:`OnnxClassifier`."""
+    network = OnnxClassifier(file)
+    view = dict(resolution=network.resolution, image_size=network.resolution) | network.view
+    check_steps(view.get('large', ()), file)
+    identity = dict(mean=(0., 0., 0.), std=(1., 1., 1.))
+    downsampling = {key: view[key] for key in ('resolution', 'interpolation', 'antialias') if key in view}
+    classifier = Classifier(network, identity, plain_size(view['image_size']), downsampling)
+    try:
+        views = [StudentView(**view | dict(resolution=network.resolution, upsample=False, gray=False))]      # the network does
+    except (TypeError, AttributeError) as error:
+        raise InputError(f'{file}: its metadata are not those that tools/export_student.py writes') from error
+    return Student(classifier, views, network.classes, str(file))
+
+
+def build_student(cfg: Config, path: str | Path, resolution: Size | None = None) -> Student:
+    """The student of the settings ``cfg`` with the weights of a checkpoint, or of a work directory's last one."""
+    classifier = load_classifier(cfg, str(path))
+    view = student_view(cfg, classifier)
+    sizes = [resolution] if resolution is not None else list(classifier.resolutions) or [view['resolution']]
+    views = [StudentView(**view | dict(resolution=size)) for size in sizes]
+    classes = getattr(getattr(classifier.network, 'head', None), 'num_classes', None)
+    if classes is None:                                  # a head of somebody's own: try it
+        zeros = torch.zeros(1, 3, *views[0].seen, dtype=torch.uint8, device=get_device())
+        classes = classifier.ask(zeros).logits.shape[1]
+    file = find_checkpoint(path)
+    return Student(classifier, views, class_names(read_checkpoint(file).get('meta') or {}, classes), str(file))
+
+
+def load_student(path: str | Path, config: str | Path | None = None, resolution: Size | None = None) -> Student:
+    """A trained student that predicts.
+
+    Args:
+        path: work directory of a training, folder of an exported student, checkpoint with its config beside it, or ONNX file.
+        config: file to take in place of the config in the folder. A config is a Python program: **one that is named here is
+            run**. In a folder only a config of plain values, as a training and an export leave it, is read, and only networks
+            of mmpretrain and this package are built. So nothing in a folder from elsewhere is run.
+        resolution: what the student shall see, a side in pixels or height and width; by default as in its training's tests,
+            of several in its training the nearest to the image's own.
+
+    Raises:
+        InputError, FileNotFoundError: there is no student, the training is not finished, or it is none that can be read so.
+
+    Example:
+        >>> student = mmcrrcd.load_student('student.onnx')
+        >>> answer, = student.predict('image.png')
+        >>> answer.name, answer.probability
+        ('apple', 0.93)
+    """
+    path = Path(path)
+    if path.suffix.lower() == '.onnx':
+        if config is not None or resolution is not None:
+            raise InputError(f'{path} has its resolution and its settings in it: leave config and resolution out')
+        return load_onnx(path)
+    exported = path / 'student.pth'
+    file = exported if exported.is_file() else find_checkpoint(path)
+    if config is None:
+        folder = path if path.is_dir() else path.parent
+        beside = file.with_suffix('.py')
+        found = beside if beside.is_file() else find_config(folder)
+        cfg = read_plain(found)
+        if 'model' not in cfg:
+            raise InputError(f'{found} has no model')
+        network = without_training(cfg.model.get('student', cfg.model).to_dict())
+        check_network(network, found)
+        check_steps(transforms_of(cfg), found)
+        cfg.model = cfg.model | dict(student=network) if 'student' in cfg.model else network
+    else:
+        cfg = read_config(str(config))
+    return build_student(cfg, file if exported.is_file() else path, resolution)       # a folder is asked whether it is finished
+
+
+def load_runs(runs: list[tuple[str, str, str]], teacher: str | None) -> dict[str, Classifier]:
+    """From (config, checkpoint, label) to the networks by label; then 'teacher', that of the first config, unless None."""
+    labels = [label for _, _, label in runs] + ['teacher'] * (teacher is not None)
+    double = [label for label in labels if labels.count(label) > 1]
+    if double:
+        raise InputError(f'two networks are called {double[0]!r}')
+    networks = {label: load_student(checkpoint, config).classifier for config, checkpoint, label in runs}
+    return networks if teacher is None else networks | dict(teacher=load_classifier(runs[0][0], teacher, teacher=True))
