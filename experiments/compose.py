@@ -3,14 +3,18 @@
 For small images of SVHN, CIFAR-100 and TinyImageNet it is one of configs/low_resolution/, for faces one of configs/face/.
 """
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from mmengine.config import Config
 
+from mmcrrcd.datasets.faces import list_folders, list_images
 from mmcrrcd.errors import InputError
 from mmcrrcd.registry import MODELS
+
+from .figure3 import ABLATIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / 'configs'
@@ -84,6 +88,8 @@ def compose(method: str, pair: tuple[str, str], recipe: Recipe, data: str = 'cif
     """The pair's config with the method's model settings and, in proportion, its schedule. 'student' is the student-only
     baseline.
     """
+    if method == 'teacher':
+        return load(f'teachers/{pair[0]}_{data}')
     cfg = of_pair(*pair, data)
     model, plain = cfg.model, (cfg.train_cfg.max_epochs, cfg.param_scheduler.milestones)
     if method == 'student':
@@ -117,9 +123,12 @@ def of_the_networks(cfg: Config, method: str, pair: tuple[str, str], recipe: Rec
 
 def low(method: str, pair: tuple[str, str], recipe: Recipe, data: str) -> Config:
     """A config of configs/low_resolution/ at the recipe's resolution: 'crrcd' as it stands, 'kd' without its relational loss,
-    'student' the student-only baseline. The student of a pair that ends in '_upsampled' sees the small images upsampled.
+    'student' the student-only baseline, 'teacher' the teacher's own. The student of a pair that ends in '_upsampled' sees the
+    small images upsampled.
     """
     student, *upsampled = pair[1].split('_')
+    if method == 'teacher':
+        return shortened(load(f'teachers/{pair[0]}_{data}'), recipe)
     cfg = load(f'low_resolution/{pair[0]}_{student}_{data}_8px')
     if method == 'kd':
         cfg.model.beta = 0
@@ -127,6 +136,64 @@ def low(method: str, pair: tuple[str, str], recipe: Recipe, data: str) -> Config
         without_teacher(cfg)
     cfg.model.data_preprocessor.update(resolution=recipe.resolution, upsample=bool(upsampled))
     return shortened(cfg, recipe)
+
+
+def ablated(name: str, pair: tuple[str, str], recipe: Recipe) -> Config:
+    """CRRCD's config of the pair with the settings of that name in experiments/figure3.py."""
+    cfg = compose('crrcd', pair, recipe)
+    cfg.model.update(ABLATIONS[name])
+    return cfg
+
+
+def face(method: str, pair: tuple[str, str], recipe: Recipe, data: str) -> Config:
+    """A config of configs/face/ for these training data, as it stands but for the recipe and what :func:`counted` counts;
+    'teacher' is the teacher itself, 'naive' the same on 16×16 px upsampled.
+    """
+    teacher, (student, *upsampled) = pair[0], pair[1].split('_')
+    end = '_'.join(['16px', *([method] if method not in ('student', 'crrcd') else []), *upsampled])
+    if method in ('teacher', 'naive'):
+        cfg = load(f'face/{teacher}_{data}')
+        if method == 'naive':
+            cfg.model.data_preprocessor.update(resolution=16, upsample=True)
+    else:
+        cfg = load(f'face/{student}_{data}_{end}' if method == 'student' else f'face/{teacher}_{student}_{data}_{end}')
+    return shortened(counted(cfg), recipe)
+
+
+def further(config: str, cfg: Config, checkpoint: Path) -> Config:
+    """The training of another face config, from where that of ``cfg`` ended: its network, and how it sees the images. It is
+    shortened as that was.
+    """
+    new = counted(load(config))
+    new.train_cfg.max_epochs, new.param_scheduler = cfg.train_cfg.max_epochs, cfg.param_scheduler
+    head = cfg.model.student.head | dict(num_classes=new.model.student.head.num_classes)
+    start = dict(type='Pretrained', checkpoint=str(checkpoint), prefix='student')
+    new.model.student = cfg.model.student | dict(head=head, init_cfg=start)
+    if cfg.model.data_preprocessor.get('upsample'):      # small images are brought to the size that they are upsampled to
+        new.model.data_preprocessor, new.model.input_size = cfg.model.data_preprocessor, cfg.model.input_size
+        new.train_dataloader.dataset.image_size = cfg.model.input_size
+    new.optim_wrapper.type = cfg.optim_wrapper.type
+    return paired(new, cfg.randomness.seed)
+
+
+@cache
+def people_and_images(folder: Path) -> tuple[int, int]:
+    """How many there are in a folder of a folder for each person."""
+    images = [number for name in list_folders(folder) if (number := len(list_images(folder / name)))]
+    return len(images), sum(images)
+
+
+def counted(cfg: Config) -> Config:
+    """``cfg`` for as many people and images as its data have: copies of CASIA-WebFace differ. Of LFW it has a part."""
+    data = cfg.train_dataloader.dataset
+    if data.type.endswith('FaceFolder') and 'exclude' not in data and Path(data.data_root).is_dir():      # else told later
+        people, images = people_and_images(Path(data.data_root))
+        for network in ('student', 'teacher'):
+            if network in cfg.model:
+                cfg.model[network].head.num_classes = people
+        if 'crd' in cfg.model.get('objective', {}):
+            cfg.model.objective.crd.num_samples = images
+    return cfg
 
 
 def shortened(cfg: Config, recipe: Recipe) -> Config:

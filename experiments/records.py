@@ -69,8 +69,3 @@ def paired_difference(values: dict[int, float], reference: dict[int, float]) -> 
         return '–'
     error = f' ± {stdev(points) / sqrt(len(points)):.2f}' if len(points) > 1 else ''
     return f'{mean(points):+.2f}{error} (n = {len(points)})'
-
-
-def markdown_table(head: list[str], rows: list[list[str]]) -> str:
-    """A table in Markdown."""
-    return '\n'.join(f'| {" | ".join(map(str, row))} |' for row in [head, ['---'] * len(head), *rows])

@@ -1,6 +1,6 @@
 from .faces import FaceFolder
 from .glyphs import GlyphArrays
-from .identification_sets import FaceFiles, TinyFace, UCCSFaces, read_orl, read_tinyface
+from .identification_sets import FaceFiles, TinyFace, UCCSFaces, read_orl, read_tinyface, split_gallery
 from .images import CIFAR10Arrays, CIFAR100Arrays, ImageArrays, whole_batch
 from .recordio import RecordFaces
 from .pipeline_arrays import PipelineArrays
@@ -14,5 +14,6 @@ from .verification_sets import VerificationPairs, bin_pairs, lfw_pairs
 __all__ = [
     'CIFAR100Arrays', 'CIFAR10Arrays', 'FaceFiles', 'FaceFolder', 'GlyphArrays', 'ImageArrays', 'PipelineArrays',
     'RecordFaces', 'ResolutionPair', 'STL10Arrays', 'SVHNArrays', 'SubsetArrays', 'TinyFace', 'TinyImageNetArrays',
-    'UCCSFaces', 'VerificationPairs', 'bin_pairs', 'downsample', 'lfw_pairs', 'read_orl', 'read_tinyface', 'whole_batch',
+    'UCCSFaces', 'VerificationPairs', 'bin_pairs', 'downsample', 'lfw_pairs', 'read_orl', 'read_tinyface', 'split_gallery',
+    'whole_batch',
 ]
