@@ -90,7 +90,7 @@ def run_of(cfg: Config, work: str, label: str, stem: str, about: dict, args: arg
         cfg.model.teacher_checkpoint = teacher[0]
     training = dict(epochs=cfg.train_cfg.max_epochs, batch=cfg.train_dataloader.batch_size, lr=cfg.optim_wrapper.optimizer.lr,
                     precision='bfloat16' if args.amp else 'float32')
-    name = f'{re.sub(r"[^A-Za-z0-9.+-]+", "_", stem)}__s{seed}'
+    name = re.sub(r'[^\w.+-]+', '_', stem) + f'__s{seed}'
     file = records.RECORDS / about['experiment'] / f'{name}.json'
     about = about | dict(seed=seed, training=training)
     return Run(f'{label} seed {seed}', WORK / work / name, cfg, file, about, *teacher, **kwargs)

@@ -12,7 +12,7 @@ from mmengine.config import Config
 
 from mmcrrcd.datasets.faces import list_folders, list_images
 from mmcrrcd.errors import InputError
-from mmcrrcd.registry import MODELS
+from mmcrrcd.registry import DATASETS, MODELS
 
 from .figure3 import ABLATIONS
 
@@ -267,6 +267,15 @@ def paired(cfg: Config, seed: int) -> Config:
     return cfg
 
 
+def count_samples(cfg: Config) -> None:
+    """Gives the losses with a place for each training image their number, in place."""
+    banks = [loss for loss in cfg.model.get('objective', {}).values() if 'num_samples' in loss]
+    if banks:
+        images = len(DATASETS.build(cfg.train_dataloader.dataset))
+        for loss in banks:
+            loss.num_samples = images
+
+
 def of_study(setting: NamedTuple, recipe: Recipe, options: dict) -> Config:
     """The config of a training of a study; ``options`` are settings of it by their dotted names."""
     recipe = recipe._replace(schedule='paper_35e', epochs=setting.epochs, resolution=setting.resolution)
@@ -275,6 +284,7 @@ def of_study(setting: NamedTuple, recipe: Recipe, options: dict) -> Config:
     if setting.images_per_class or setting.holdout:
         part = dict(type='mmcrrcd.SubsetArrays', dataset=cfg.train_dataloader.dataset, holdout=setting.holdout or 0)
         cfg.train_dataloader.dataset = part | dict(images_per_class=setting.images_per_class)
+        count_samples(cfg)
         if setting.holdout:
             cfg.val_dataloader.dataset = part | dict(part='holdout')
             cfg.test_dataloader = cfg.val_dataloader

@@ -4,11 +4,11 @@ import json
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 import time
 from functools import cache
 from pathlib import Path
+from subprocess import PIPE, STDOUT, Popen
 
 import torch
 from filelock import FileLock, Timeout
@@ -104,14 +104,14 @@ class Run:
             record=self.record and str(self.record), about=self.about, further=self.further,
             teacher=about_the_teacher(self.teacher) if self.teacher else None,
             checkpoint=self.teacher if self.untrained else None,
-            command=shlex.join(['python', '-m', 'experiments', *sys.argv[1:]])), file)
+            commit=records.commit(), command=shlex.join(['python', '-m', 'experiments', *sys.argv[1:]])), file)
         return file
 
     def start(self, slot: int, launch: list[str], env: dict[str, str]) -> None:
         file = self.prepare()
         with open(self.folder / 'output.txt', 'a') as output:
-            self.process = subprocess.Popen([*launch, sys.executable, '-u', '-m', 'experiments.worker', str(file)], env=env,
-                                            stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT)
+            self.process = Popen([*launch, sys.executable, '-u', '-m', 'experiments.worker', str(file)], env=env,
+                                 stdin=PIPE, stdout=output, stderr=STDOUT)
         self.slot = slot
 
     def end(self) -> str | None:

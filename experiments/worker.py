@@ -112,7 +112,7 @@ def work(file: Path) -> None:
     found = evaluate.results(about, config, checkpoint, rows)
     record = about | dict(results=found, teacher=spec['teacher'], seconds=times)
     record |= dict(further=more) if more else {}
-    record |= dict(provenance=provenance(processes, spec['command']), epochs=rows, config=cfg.pretty_text)
+    record |= dict(provenance=provenance(processes, spec['command'], spec['commit']), epochs=rows, config=cfg.pretty_text)
     write_json(record, Path(spec['record']))
     print(evaluate.in_words(found) + (f', {times["wall"] / 60:.1f} min' if times else ''))
 

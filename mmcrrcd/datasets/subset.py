@@ -1,10 +1,11 @@
 """A part of an in-memory data set: a few images of each class, or without some that are held out."""
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from mmcrrcd.errors import InputError, check_positive
 from mmcrrcd.registry import DATASETS
+
+from .images import ImageArrays
 
 
 def held_out(labels: Tensor, number: int, seed: int = 0) -> Tensor:
@@ -26,16 +27,15 @@ def held_out(labels: Tensor, number: int, seed: int = 0) -> Tensor:
 
 
 @DATASETS.register_module()
-class SubsetArrays(Dataset):
-    """Some images of an :class:`ImageArrays`, for it to be used in place of it. ``index`` stays the position in the whole.
-
-    So memory banks and a teacher cache made for the whole data set fit.
+class SubsetArrays(ImageArrays):
+    """Some images of an :class:`ImageArrays`, a data set of its own: ``index`` counts these images.
 
     Args:
         dataset: config of the whole data set.
-        images_per_class: the first so many of each class; None for all.
+        images_per_class: the first so many of each class that are not held out; None for all.
         holdout: so many images are held out, evenly over the classes, drawn by ``seed``.
         part: 'train', the rest; or 'holdout', those held out, whatever ``images_per_class`` is.
+        device: see :class:`ImageArrays`.
 
     Raises:
         InputError: a class has fewer images; see also :func:`held_out`.
@@ -46,9 +46,9 @@ class SubsetArrays(Dataset):
     """
 
     def __init__(self, dataset: dict, images_per_class: int | None = None, holdout: int = 0, part: str = 'train',
-                 seed: int = 0):
-        self.dataset = DATASETS.build(dataset)
-        self.metainfo, labels = self.dataset.metainfo, self.dataset.labels.cpu()
+                 seed: int = 0, device: str = 'cpu'):
+        whole = DATASETS.build(dataset)
+        labels = whole.labels.cpu()
         if part not in ('train', 'holdout') or part == 'holdout' and not holdout:
             raise InputError(f"part is 'train', or 'holdout' where holdout says how many, got {part!r} with {holdout=}")
         out = held_out(labels, holdout, seed) if holdout else torch.zeros(len(labels), dtype=torch.bool)
@@ -60,13 +60,5 @@ class SubsetArrays(Dataset):
                 if len(own) < images_per_class:
                     raise InputError(f'images_per_class={images_per_class}: class {int(label)} has {len(own)} images')
                 used[own[images_per_class:]] = False
-        self.kept = used.nonzero()[:, 0]
-
-    def __len__(self) -> int:
-        return len(self.kept)
-
-    def __getitem__(self, i: int) -> dict:
-        return self.__getitems__([i])
-
-    def __getitems__(self, indices: list[int]) -> dict:
-        return self.dataset.__getitems__(self.kept[torch.as_tensor(indices)])
+        super().__init__(whole.images.cpu()[used].numpy(), labels[used].numpy(), list(whole.metainfo['classes']),
+                         f'{type(whole).__name__} ({part})', device)
