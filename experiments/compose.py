@@ -37,7 +37,7 @@ class Recipe(NamedTuple):
     epochs: int | None = None
     resolution: int | None = None
     amp: bool = False
-    views: int = 0
+    views: int | str = 0
 
     def label(self) -> str:
         """The end of the names of records and folders."""
@@ -201,14 +201,17 @@ def shortened(cfg: Config, recipe: Recipe) -> Config:
     return timed(cfg, (cfg.train_cfg.max_epochs, cfg.param_scheduler.milestones), recipe._replace(schedule=SCHEDULES[0]))
 
 
-def use_cache(cfg: Config, views: int) -> None:
-    """Reads the teacher's answers from a cache of so many views, in place, where the method needs no more of the teacher."""
-    model = cfg.model
-    if not views or 'teacher' not in model or model.type.split('.')[-1] not in ('Distiller', 'CRRCD'):
-        return
-    needs = [getattr(MODELS.get(loss.type), 'needs', {'feature_maps'}) for loss in model.get('objective', {}).values()]
-    if set().union(*needs) <= {'embedding', 'logits'}:
-        model.teacher_cache = dict(views=views)
+def teacher_cache_fits(model: dict) -> bool:
+    """Does a method need no more of the teacher than its embedding and logits, of the images as they are?"""
+    if 'teacher' not in model or model.type.split('.')[-1] not in ('Distiller', 'CRRCD'):
+        return False
+    return set().union(*(MODELS.get(loss.type).needs for loss in model.get('objective', {}).values())) <= {'embedding', 'logits'}
+
+
+def use_cache(cfg: Config, views: int | str) -> None:
+    """Reads the teacher's answers from a cache of so many views, 'all' or 0 for none, in place, where the method allows it."""
+    if views and teacher_cache_fits(cfg.model):
+        cfg.model.teacher_cache = dict(views=views)
 
 
 def timed(cfg: Config, plain: tuple[int, list[int]], recipe: Recipe) -> Config:
