@@ -3,8 +3,8 @@
     python -m benchmarks.step_parts
 
 A step of CRRCD on the in-memory pipeline as the Runner makes it, taken apart. Each part is timed by itself and waits for the
-device, so on a GPU the parts add up to more than a step. Losses are those of embeddings and logits. Networks have random weights; times do
-not depend on them.
+device, so on a GPU the parts add up to more than a step. Losses are those of embeddings and logits. Networks have
+random weights; times do not depend on them.
 """
 import argparse
 from collections import defaultdict

@@ -205,7 +205,8 @@ def teacher_cache_fits(model: dict) -> bool:
     """Does a method need no more of the teacher than its embedding and logits, of the images as they are?"""
     if 'teacher' not in model or model.type.split('.')[-1] not in ('Distiller', 'CRRCD'):
         return False
-    return set().union(*(MODELS.get(loss.type).needs for loss in model.get('objective', {}).values())) <= {'embedding', 'logits'}
+    needs = [MODELS.get(loss.type).needs for loss in model.get('objective', {}).values()]
+    return set().union(*needs) <= {'embedding', 'logits'}
 
 
 def use_cache(cfg: Config, views: int | str) -> None:

@@ -31,8 +31,9 @@ def composed(method: str, pair: tuple[str, str], recipe: compose.Recipe) -> Conf
     """CRRCD, KD (which is it without its relational loss), the student-only baseline, the teacher, and one that fails."""
     model = tiny.crrcd('teacher.pth', beta=0.5 if method == 'crrcd' else 0)
     if method in ('student', 'teacher'):
-        model = dict(type='mmcrrcd.Distiller', student=tiny.STUDENT if method == 'student' else tiny.TEACHER, input_size=tiny.SIZE,
-                     data_preprocessor=model['data_preprocessor'] | dict(resolution=8 if method == 'student' else None))
+        network, seen = (tiny.STUDENT, 8) if method == 'student' else (tiny.TEACHER, None)
+        model = dict(type='mmcrrcd.Distiller', student=network, input_size=tiny.SIZE,
+                     data_preprocessor=model['data_preprocessor'] | dict(resolution=seen))
     if method == 'fails':
         model['sampling'] = 'none'
         model['beta'] = 0.5
@@ -54,7 +55,7 @@ def work(tmp_path, monkeypatch):
     runs.about_the_teacher.cache_clear()
     monkeypatch.setitem(TABLES, 'tiny', Table(
         'A tiny table', [('big', 'small')], ['teacher', 'student', 'kd', 'crrcd'], composed, work='tiny',
-        paper={method: {'big_small': number} for method, number in dict(teacher=90, student=50, kd=60, crrcd=70, fails=1).items()}))
+        paper={method: {'big_small': x} for method, x in dict(teacher=90, student=50, kd=60, crrcd=70, fails=1).items()}))
     monkeypatch.setitem(STUDIES, 'little', Study('A little study', Setting(), {
         'kd': {'method': 'kd'}, 'kd, low rate': {'method': 'kd', 'optim_wrapper.optimizer.lr': 0.01}}, reference='kd'))
     return tmp_path

@@ -100,13 +100,14 @@ def test_all_cells_can_be_composed(name):
 
 
 def test_small_images_and_faces():
-    as_they_are, upsampled = (low('kd', ('vgg8', student), Recipe(resolution=16), 'cifar100') for student in ('vgg8', 'vgg8_upsampled'))
+    as_they_are, upsampled = (low('kd', ('vgg8', student), Recipe(resolution=16), 'cifar100')
+                              for student in ('vgg8', 'vgg8_upsampled'))
     assert as_they_are.model.beta == 0 and not as_they_are.model.data_preprocessor.upsample
     assert upsampled.model.data_preprocessor.upsample and upsampled.model.data_preprocessor.resolution == 16
     naive = face('naive', ('iresnet18', 'resnet18'), Recipe(epochs=24), 'lfw')
     assert naive.model.data_preprocessor.resolution == 16 and naive.train_cfg.max_epochs == 24
-    then = compose.further('face/resnet18_tinyface_16px', face('kd', ('iresnet50', 'resnet18_upsampled'), Recipe(epochs=7), 'webface'),
-                           'epoch_7.pth')
+    first = face('kd', ('iresnet50', 'resnet18_upsampled'), Recipe(epochs=7), 'webface')
+    then = compose.further('face/resnet18_tinyface_16px', first, 'epoch_7.pth')
     assert then.train_cfg.max_epochs == 7 and then.model.student.head.num_classes == 2570
     assert then.model.student.init_cfg.checkpoint == 'epoch_7.pth' and then.train_dataloader.dataset.image_size == 112
 

@@ -157,6 +157,21 @@ def test_images_are_scaled_up_as_in_the_training_however_they_were_reduced(tool,
     torch.testing.assert_close(torch.cat(shown), seen)
 
 
+def test_statistics_of_each_resolution(run, monkeypatch):
+    """The averages are those of its batches."""
+    from mmcrrcd.evaluation import batch_norm as statistics
+    monkeypatch.chdir(run)
+    Path('all.py').write_text(Path('student.py').read_text().replace('resolution=8', 'resolution=8, train_resolutions=[8, 16]'))
+    monkeypatch.setattr(statistics, 'BATCHES', 3)
+    cfg = Config.fromfile('all.py')
+    for side in (8, 16):
+        seen, network = [], load_classifier('all.py', 'student').network
+        norm = next(module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d))
+        norm.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(inputs[0].mean((0, 2, 3))))
+        fit_batch_norms(network, cfg, training_images(cfg), side)
+        assert len(seen) == 3
+        torch.testing.assert_close(norm.running_mean, torch.stack(seen).mean(0), rtol=1e-4, atol=1e-5)
+
 
 RUN, SVHN = ('--run', 'student.py', 'student', 'a'), ('--dataset', 'svhn')
 
