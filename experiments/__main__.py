@@ -50,7 +50,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--resolution', type=positive, help="pixels the student sees (default: the table's)")
     parser.add_argument('--teacher-checkpoint', metavar='PATH', help='a trained teacher, in place of the one that the config '
                         'names')
-    parser.add_argument('--views', type=views, default=0, metavar='N', help='read the teacher from a cache of so many views, or all, where '
+    parser.add_argument('--views', type=views, default=0, metavar='N', help='read the teacher from a cache of so many views, '
                         'or all, where the method allows (default: 0, the teacher itself)')
     parser.add_argument('--amp', action='store_true', help='bfloat16 autocast, on CPU and GPU')
     parser.add_argument('--jobs', type=positive, default=1, help='runs side by side, on different GPUs where there are several')
