@@ -312,7 +312,8 @@ def main_results() -> dict[str, Records]:
             accuracy = next(record['teacher']['accuracy'] for record in own if record['teacher'])
             pixels, epochs = own[0]['resolution'], own[0]['training']['epochs']
             precision = ', bfloat16' if recipe.endswith('amp') else ''
-            titled[f'{pair} at {pixels}×{pixels} px, {epochs} epochs{precision}, a teacher of {accuracy:.1f} %'] = own
+            taught = '' if accuracy is None else f', a teacher of {accuracy:.1f} %'
+            titled[f'{pair} at {pixels}×{pixels} px, {epochs} epochs{precision}{taught}'] = own
     return titled
 
 

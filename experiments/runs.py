@@ -79,7 +79,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        return self.record.exists() if self.record else is_trained(self.folder)
+        return self.record.exists() if self.record else self.reached() >= self.epochs and is_trained(self.folder)
 
     def check(self) -> None:
         """Raises InputError where what there is of it has other settings than those of now, or another teacher."""

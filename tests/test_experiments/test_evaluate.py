@@ -15,8 +15,9 @@ from mmcrrcd.evaluation.embeddings import accuracy, load_classifier
 
 def test_small_images_are_tested_after_every_downsampling(work, monkeypatch):
     columns = {name: name for name in DOWNSAMPLINGS} | {'16 px': 'full', 'M MACs': 'macs', 'minutes': 'minutes'}
-    monkeypatch.setitem(TABLES, 'tiny', Table('Small', [('big', 'small')], ['teacher', 'student', 'kd', 'crrcd'], composed,
-                                              columns=columns, evaluation='downsampling', arguments=dict(side=16), resolution=8))
+    monkeypatch.setitem(TABLES, 'tiny', Table(
+        'Small', [('big', 'small')], ['teacher', 'student', 'kd', 'crrcd'], composed, columns=columns,
+        evaluation='downsampling', arguments=dict(side=16), resolution=8))
     main(['tiny', '--seeds', '1', '--cell', 'teacher/big_small', 'kd/big_small'])
     student, teacher = (json.loads(Path(f'records/tiny/{name}__8px__cifar_240e__s5.json').read_text())
                         for name in ('kd__big_small', 'teacher__big'))

@@ -10,9 +10,10 @@ import pytest
 import torch
 from filelock import FileLock
 from mmengine.config import Config
+from tiny_table import composed
 
 import tiny
-from experiments import compose, worker
+from experiments import compose, runs, worker
 from experiments.__main__ import main, parse_args
 from experiments.runs import BUSY
 from experiments.tables import TABLES
@@ -111,6 +112,25 @@ def test_a_failure_ends_no_other_run(work):
         main(['tiny', '--cell', 'fails/big_small', 'kd/big_small', '--seeds', '2'])
     TABLES['tiny'].methods.remove('fails')
     assert '\n' in str(error.value) and record('kd__big_small__cifar_240e__s6')['results']
+
+
+def test_a_missing_teacher_is_trained_first_and_once(work, monkeypatch, capsys):
+    own = tiny.config('unused', dict(type='mmcrrcd.Distiller', student=tiny.TEACHER, input_size=tiny.SIZE,
+                                     data_preprocessor=tiny.crrcd('x')['data_preprocessor'] | dict(resolution=None)), epochs=2)
+    monkeypatch.setattr(runs, 'load', lambda path: Config(own.to_dict()))
+
+    def of_missing(*args):
+        cfg = composed(*args)
+        if 'teacher' in cfg.model:
+            cfg.model.teacher_checkpoint, cfg.teacher_config = 'work_dirs/big', 'configs/teachers/big.py'
+        return cfg
+
+    monkeypatch.setitem(TABLES, 'tiny', TABLES['tiny']._replace(compose=of_missing))
+    main(['tiny', '--cell', 'kd/big_small', 'crrcd/big_small', '--seeds', '1'])
+    out = capsys.readouterr().out
+    assert 'to go: 3' in out and out.index('teacher big: trained') < out.index('kd/big_small seed 5: ')
+    found = record('kd__big_small__cifar_240e__s5')['teacher']
+    assert found['epochs'] == 2 and found['checkpoint'] == 'big' and 0 <= found['accuracy'] <= 100
 
 
 @pytest.mark.parametrize('change, message', [
