@@ -7,28 +7,14 @@ ABLATIONS = {
     'student_alone': dict(alpha=0, beta=0),
     'kd': dict(beta=0),
     'kd_field': dict(cls_weight=0.1, alpha=0.9, beta=0),  # that of configs/baselines/kd.py
-    'negatives_64': dict(num_negatives=64),              # not fewer than the batch
-    'negatives_128': dict(num_negatives=128),
-    'negatives_256': dict(num_negatives=256),
-    'negatives_1024': dict(num_negatives=1024),
+    **{f'negatives_{n}': dict(num_negatives=n) for n in (64, 128, 256, 1024)},   # not fewer than the batch
     'in_batch': dict(num_negatives=None),                # no queue: the batch itself
-    'tau_0.02': dict(tau=0.02),
-    'tau_0.05': dict(tau=0.05),
-    'tau_0.07': dict(tau=0.07),
-    'tau_0.08': dict(tau=0.08),
-    'tau_0.2': dict(tau=0.2),
-    'tau_0.3': dict(tau=0.3),
-    'beta_0.05': dict(beta=0.05),
-    'beta_0.5': dict(beta=0.5),
-    'beta_1': dict(beta=1),
-    'beta_2': dict(beta=2),
+    **{f'tau_{tau}': dict(tau=tau) for tau in (0.02, 0.05, 0.07, 0.08, 0.2, 0.3)},
+    **{f'beta_{beta}': dict(beta=beta) for beta in (0.05, 0.5, 1, 2)},
     'alpha_0': dict(alpha=0),                            # without KD
-    'dim_64': dict(dim=64),
-    'dim_256': dict(dim=256),
+    **{f'dim_{dim}': dict(dim=dim) for dim in (64, 256)},
     'unsupervised': dict(sampling='unsupervised'),
-    'anchors_1': dict(num_anchors=1),
-    'anchors_32': dict(num_anchors=32),
-    'anchors_all': dict(num_anchors=None),
+    **{f'anchors_{number or "all"}': dict(num_anchors=number) for number in (1, 32, None)},
     'softmax_not_centered': dict(center=None),
     'batch': dict(normalizer='batch'),                   # Z of the first batch, as in CRD
     'batch_not_centered': dict(normalizer='batch', center=None),

@@ -2,12 +2,14 @@
 import pytest
 from mmengine.config import Config
 
+import tiny
 from experiments import compose
 from experiments.compose import Recipe, face, load, low, of_study, paired, teacher_cache_fits, use_cache
 from experiments.figure3 import ABLATIONS, SWEEPS
 from experiments.studies import STUDIES, Setting
 from experiments.tables import TABLES
 from mmcrrcd.errors import InputError
+from mmcrrcd.registry import MODELS
 
 R56_R20, MOBILE = ('resnet56', 'resnet20'), ('wrn50', 'shufflenetv1')
 
@@ -138,3 +140,15 @@ def test_sweeps_are_of_the_ablations_and_each_is_another():
     assert named == set(ABLATIONS) and ABLATIONS['default'] == {}
     settings = [tuple(sorted((key, str(value)) for key, value in changes.items())) for changes in ABLATIONS.values()]
     assert len(set(settings)) == len(settings)
+
+
+@pytest.mark.parametrize('name', ABLATIONS)
+def test_every_ablation_trains(name, tmp_path):
+    changes = ABLATIONS[name] | (dict(num_negatives=12) if ABLATIONS[name].get('num_negatives', 512) else {})
+    model = MODELS.build(tiny.crrcd(tiny.write_teacher(tmp_path / 'teacher.pth')) | changes)
+    model.init_weights()
+    data = model.data_preprocessor(tiny.TinyImages(seed=0).__getitems__(list(range(tiny.BATCH))), training=True)
+    for _ in range(3):                                   # the queue is full then
+        loss, _ = model.parse_losses(model(**data, mode='loss'))
+        loss.backward()
+    assert loss.isfinite() and all(p.grad is not None and p.grad.isfinite().all() for p in model.student.parameters())
