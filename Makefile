@@ -22,13 +22,13 @@ lint: $(INSTALLED)  ## check the code with ruff
 	@$(PY) -m ruff check .
 
 bench: $(INSTALLED)  ## the short benchmarks: a training beside its bare networks, the data paths, the loss (needs CIFAR-100)
-	@$(PY) benchmarks/step_time.py --rounds 3 --iterations 10 --json work_dirs/bench/step_time.json
-	@$(PY) benchmarks/data_time.py --quick --json work_dirs/bench/data_time.json
-	@$(PY) benchmarks/loss_cost.py --quick --json work_dirs/bench/loss_cost.json
-	@$(PY) benchmarks/sync_audit.py configs/crrcd/resnet56_resnet20_cifar100.py --cfg-options model.teacher_checkpoint=None
+	@$(PY) -m benchmarks.step_time --rounds 3 --iterations 10 --json work_dirs/bench/step_time.json
+	@$(PY) -m benchmarks.data_time --quick --json work_dirs/bench/data_time.json
+	@$(PY) -m benchmarks.loss_cost --quick --json work_dirs/bench/loss_cost.json
+	@$(PY) -m benchmarks.sync_audit configs/crrcd/resnet56_resnet20_cifar100.py --cfg-options model.teacher_checkpoint=None
 
 docs: $(INSTALLED)  ## write the results into README and docs, and check their links
-	@$(PY) benchmarks/render.py && $(PY) -m pytest -q tests/test_docs.py
+	@$(PY) -m experiments render && $(PY) -m pytest -q tests/test_docs.py
 
 # The stamp is written last, so an interrupted install is repeated.
 $(INSTALLED): setup.py pyproject.toml mmcrrcd/version.py

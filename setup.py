@@ -12,7 +12,7 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 MIM = Path('mmcrrcd', '.mim')
-MIM_CONTENT = ('configs', 'tools', 'benchmarks', 'model-index.yml')         # tools/reproduce.py imports from benchmarks
+MIM_CONTENT = ('configs', 'tools', 'model-index.yml')
 ONNX = ['onnx', 'onnxruntime', 'onnxscript']
 TEST = [*ONNX, 'pytest', 'pytest-xdist', 'setuptools>=77']
 VERSION = runpy.run_path(str(ROOT / 'mmcrrcd' / 'version.py'))  # run as a file: importing the package would need torch

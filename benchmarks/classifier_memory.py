@@ -1,6 +1,6 @@
 """Memory of a classifier over many identities: do its classes have to be shared out over several GPUs, or sampled?
 
-    python benchmarks/classifier_memory.py
+    python -m benchmarks.classifier_memory
 
 A training step of the classifier alone, float32, SGD with momentum, on random embeddings of 512 numbers; each setting in a
 process of its own. Told of each: its weights, their gradients and momentum, the logits of a batch, and the peak of three steps,
@@ -8,20 +8,22 @@ memory over that before the classifier was made: of the whole process on a CPU (
 ``benchmarks/results/classifier_memory.json`` and prints its table.
 """
 import argparse
-import json
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
-from environment import KEPT, about_this_run, conditions
-from loss_cost import PeakMemory, mega
 from mmengine.device import get_device
 from mmpretrain.models import LinearClsHead
 from torch import nn
 
+from mmcrrcd.environment import about_this_run
 from mmcrrcd.models import ArcFaceMargin, CosineHead
 from mmcrrcd.registry import MODELS
+from mmcrrcd.visualization.markdown import conditions
+
+from .common import KEPT, keep
+from .loss_cost import PeakMemory, mega
 
 RESULT = KEPT / 'classifier_memory.json'
 WIDTH, BATCH, STEPS = 512, 128, 3
@@ -78,9 +80,7 @@ def main() -> None:
     parser.add_argument('--json', type=Path, default=RESULT)
     args = parser.parse_args()
     result = measure(tuple(args.classes), args.batch, args.threads)
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(json.dumps(result, indent=1) + '\n')
-    print(table(result))
+    keep(result, args.json, table(result))
 
 
 if __name__ == '__main__':

@@ -1,12 +1,12 @@
 """Images per second of each way from CIFAR-100's files to batches that a network can take, and nothing else.
 
-    python benchmarks/data_time.py --peer ../RepDistiller
+    PYTHONPATH=../RepDistiller python -m benchmarks.data_time --reference
 
 Batches of 96 as in training, shuffled, cropped, flipped and normalised:
 
-- ``fast``: ``configs/_base_/datasets/cifar100.py``, everything in the preprocessor; and with the student's images at 8 pixels;
-- ``stock``: ``configs/_base_/datasets/cifar100_stock.py``, mmpretrain's pipeline and then the preprocessor;
-- ``peer``: RepDistiller's loader (``--peer``, a checkout of HobbitLong/RepDistiller) as for KD, and as for CRD with its 16,384
+- ``memory``: ``configs/_base_/datasets/cifar100.py``, all in the preprocessor; and with the student's images at 8×8 px;
+- ``mmpretrain``: ``configs/_base_/datasets/cifar100_mmpretrain.py``, mmpretrain's pipeline and then the preprocessor;
+- ``reference``: RepDistiller's loader (``--reference``, HobbitLong/RepDistiller) as for KD, and as for CRD with its 16,384
   negatives an image. Patched from outside: torchvision's check of the files and the names of its arrays.
 
 All take turns, several rounds of some batches each. The clock starts after the worker processes have filled their queues, and
@@ -19,15 +19,18 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from environment import KEPT, about_this_run, conditions, keep
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from rich.progress import track
-from step_time import BATCH, AnyCIFAR100, Peer, now, ratio
 
+from mmcrrcd.environment import about_this_run
 from mmcrrcd.registry import MODELS
+from mmcrrcd.visualization.markdown import conditions
+
+from .common import KEPT, keep
+from .step_time import BATCH, AnyCIFAR100, Reference, now, ratio
 
 RESULT = KEPT / 'data_time.json'
 SPLIT = 'train'
@@ -41,7 +44,7 @@ def ours(path: str, data_root: str, workers: int, resolution: int | None = None)
     loader_cfg = cfg.train_dataloader
     loader_cfg.update(batch_size=BATCH, num_workers=workers)
     loader_cfg.dataset.update(data_root=data_root, split=SPLIT)
-    if path == 'cifar100_stock':
+    if path == 'cifar100_mmpretrain':
         loader_cfg.dataset.type = AnyCIFAR100
     loader = Runner.build_dataloader(loader_cfg)
     return lambda: (preprocessor(batch, training=True) for batch in loader)
@@ -60,16 +63,16 @@ def seconds(batches: Callable, warmup: int, number: int) -> float:
 
 def measure(args: argparse.Namespace) -> dict:
     DefaultScope.get_instance('data_time', scope_name='mmpretrain')
-    paths = {'fast, 32 pixels': ours('cifar100', args.data_root, 0),
-             'fast, 8 pixels': ours('cifar100', args.data_root, 0, resolution=8)}
+    paths = {'memory, 32 px': ours('cifar100', args.data_root, 0),
+             'memory, 8 px': ours('cifar100', args.data_root, 0, resolution=8)}
     for workers in args.workers:
-        paths[f'stock, {workers} workers'] = ours('cifar100_stock', args.data_root, workers)
-    if args.peer:
-        peer = Peer(args.peer, args.data_root)
+        paths[f'mmpretrain, {workers} workers'] = ours('cifar100_mmpretrain', args.data_root, workers)
+    if args.reference:
+        reference = Reference(args.data_root)
         for method in ('kd', 'crd'):
             for workers in args.workers:
-                _, loader, *_ = peer.build(method, workers)
-                paths[f'peer {method}, {workers} workers'] = lambda loader=loader: loader
+                _, loader, *_ = reference.build(method, workers)
+                paths[f'reference {method}, {workers} workers'] = lambda loader=loader: loader
     rates = defaultdict(list)
     for _ in track(range(args.rounds), 'rounds'):
         for name, batches in paths.items():
@@ -78,10 +81,10 @@ def measure(args: argparse.Namespace) -> dict:
 
 
 def table(result: dict) -> str:
-    """Markdown: images per second, and how often those of the best of the peer's loaders for KD."""
-    peers = {name: median(rates) for name, rates in result['rates'].items() if name.startswith('peer kd')}
-    best = max(peers, key=peers.get, default='')
-    lines = [f'| | images/s, median | range | over {best or "the peer"} |', '|---|---|---|---|']
+    """Markdown: images per second, and how often those of the best of the reference's loaders for KD."""
+    references = {name: median(rates) for name, rates in result['rates'].items() if name.startswith('reference kd')}
+    best = max(references, key=references.get, default='')
+    lines = [f'| | images/s, median | range | over {best or "the reference"} |', '|---|---|---|---|']
     for name, rates in result['rates'].items():
         lines.append(f'| {name} | {median(rates):,.0f} | {min(rates):,.0f} – {max(rates):,.0f} | {ratio(result, name, best)} |')
     return '\n'.join([*lines, '', f'Batch {result["batch"]}; n = {len(rates)} rounds of {result["batches"]} batches. '
@@ -90,7 +93,7 @@ def table(result: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--peer', type=Path, help='a checkout of HobbitLong/RepDistiller')
+    parser.add_argument('--reference', action='store_true', help='HobbitLong/RepDistiller, whose checkout is on PYTHONPATH')
     parser.add_argument('--data-root', default='data/cifar100')
     parser.add_argument('--workers', type=int, nargs='+', default=[0, 2], help='worker processes of the paths that have any')
     parser.add_argument('--rounds', type=int, default=7)

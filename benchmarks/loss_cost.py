@@ -1,6 +1,6 @@
 """Time and memory of the relational contrastive loss: along each of its sizes, and beside CRD and CRCD.
 
-    python benchmarks/loss_cost.py --peer-crd ../RepDistiller --peer-crcd ../CRCD
+    PYTHONPATH=../RepDistiller:../CRCD python -m benchmarks.loss_cost --reference crd crcd
 
 Forward and backward pass of the loss alone, on random embeddings of 64 numbers (those of resnet56 and resnet20), each setting
 in a process of its own. From batch 96, 512 negatives and 8 anchors one size changes at a time, and from the same with all
@@ -12,10 +12,10 @@ anchors batch and negatives. Told of each:
 - saved: tensors that the forward pass leaves for the backward pass, each memory once, without parameters and inputs;
 - state: what is there all the time: the queue, or the banks.
 
-``--peer-crd`` is a checkout of HobbitLong/RepDistiller and ``--peer-crcd`` one of Lechatelia/CRCD: ``CRDLoss`` and ``CRCDLoss``
-as published. Patched from outside: where there is no GPU, the call of ``AliasMethod.cuda``; nothing else. Their data loaders
+``--reference``: ``CRDLoss`` of HobbitLong/RepDistiller and ``CRCDLoss`` of Lechatelia/CRCD as published.
+Patched from outside: where there is no GPU, the call of ``AliasMethod.cuda``; nothing else. Their data loaders
 draw the negatives, this package's losses do it themselves, so that only here it is part of the time. ``CRCDLoss`` is that of
-feature relations, in both. Writes ``benchmarks/results/loss_cost.json`` and prints its tables; ``plot`` draws the lines.
+feature relations, in both. Writes ``benchmarks/results/loss_cost.json`` and prints its tables; the lines as a picture.
 """
 import argparse
 import contextlib
@@ -27,7 +27,6 @@ import json
 import multiprocessing
 import os
 import re
-import sys
 import types
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -37,17 +36,20 @@ from statistics import median
 from typing import NamedTuple
 
 import torch
-from environment import KEPT, about_this_run, conditions, keep
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from mmengine.device import get_device
 from rich.progress import track
-from step_time import now
 from torch import Tensor, nn
 from torch._subclasses import FakeTensor
 
+from mmcrrcd.environment import about_this_run
 from mmcrrcd.models import CRCDLoss, CRDLoss, RelationContrastLoss
-from mmcrrcd.structures import Batch, Stream
+from mmcrrcd.structures import Batch, NetworkOutput
+from mmcrrcd.visualization.markdown import conditions
+
+from .common import KEPT, keep
+from .step_time import now
 
 RESULT = KEPT / 'loss_cost.json'
 WIDTH, DIM = 64, 128
@@ -92,10 +94,10 @@ def lines() -> dict[str, list[dict]]:
     return found
 
 
-def comparison(peers: dict[str, Path | None]) -> list[dict]:
-    """The losses side by side; as published where ``peers`` says where that is."""
+def comparison(references: list[str]) -> list[dict]:
+    """The losses side by side; the ``references`` also as published."""
     ours = [DEFAULT, point(anchors=None), CRD, CRCD]
-    return ours + [case | dict(loss=f'{case["loss"]} published') for case in (CRD, CRCD) if peers[case['loss']]]
+    return ours + [case | dict(loss=f'{case["loss"]} published') for case in (CRD, CRCD) if case['loss'] in references]
 
 
 def quick() -> dict[str, list[dict]]:
@@ -104,32 +106,31 @@ def quick() -> dict[str, list[dict]]:
             for name, anchors in (('8 anchors', 8), ('all anchors', None))}
 
 
-def build(case: dict, folder: Path | None) -> Subject:
+def build(case: dict) -> Subject:
     """The loss of a case with random inputs on the device; its queue is full."""
     device = get_device()
     batch, n, images = case['batch'], case['negatives'], case['images']
-    student, teacher = (Stream((), torch.randn(batch, WIDTH, device=device), torch.randn(batch, case['classes'], device=device))
+    student, teacher = (NetworkOutput((), *(torch.randn(batch, width, device=device) for width in (WIDTH, case['classes'])))
                         for _ in range(2))
     student.embedding.requires_grad_()
     samples = Batch(torch.randint(case['classes'], (batch,), device=device), torch.randperm(images, device=device)[:batch])
     if case['loss'].endswith('published'):
-        loss = published(case, folder).to(device)
+        loss = published(case).to(device)
         index = torch.randint(images, (batch, 1 + n), device=device)
         index[:, 0] = samples.index
         return Subject(loss, lambda: loss(student.embedding, teacher.embedding, samples.index, index), [student.embedding])
     loss = {'rcd': lambda: RelationContrastLoss('learned', n, num_anchors=case['anchors'], dim=DIM),
             'crd': lambda: CRDLoss(images, DIM, n),
             'crcd': lambda: CRCDLoss(images, DIM, n, gradient=False)}[case['loss']]()
-    loss.prepare(student, teacher)
+    loss.build(student, teacher)
     loss.to(device)
     if case['loss'] == 'rcd':
         loss.queue.push(torch.randn(n, WIDTH, device=device), torch.randint(case['classes'], (n,), device=device))
     return Subject(loss, lambda: loss(student, teacher, samples), [student.embedding])
 
 
-def published(case: dict, folder: Path) -> nn.Module:
+def published(case: dict) -> nn.Module:
     """``CRDLoss`` of RepDistiller or ``CRCDLoss`` of CRCD, with the constants of their command lines."""
-    sys.path.insert(0, str(folder))
     name = case['loss'].split()[0]
     criterion, memory = (importlib.import_module(f'{name}.{module}') for module in ('criterion', 'memory'))
     if not torch.cuda.is_available():
@@ -191,13 +192,13 @@ def saved_bytes(forward: Callable[[], Tensor]) -> int:
     return sum(size for address, size in saved.items() if address not in before)
 
 
-def cost(case: dict, folder: Path | None, repetitions: int, threads: int) -> dict:
+def cost(case: dict, repetitions: int, threads: int) -> dict:
     """Measures one case, in this process."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     forward, backward = [], []
     with contextlib.redirect_stdout(io.StringIO()):       # the published losses print their constants
-        subject = build(case, folder)
+        subject = build(case)
         nn.Linear(DIM, DIM, device=get_device())(torch.ones(DIM, DIM, device=get_device())).sum().backward()
         peak = PeakMemory()                               # what the libraries take for themselves is there by now
         for _ in range(1 + repetitions):
@@ -217,7 +218,7 @@ def cost(case: dict, folder: Path | None, repetitions: int, threads: int) -> dic
                     state=sum(x.nbytes for x in subject.module.buffers()))
 
 
-def measure(cases: dict[str, list[dict]], peers: dict[str, Path | None], repetitions: int, threads: int) -> dict:
+def measure(cases: dict[str, list[dict]], repetitions: int, threads: int) -> dict:
     """Every case once, each in a process of its own, forked from one that has imported everything and computed nothing."""
     os.environ.setdefault('PYTORCH_NVML_BASED_CUDA_CHECK', '1')          # or imports that look for a GPU make forks useless
     context = multiprocessing.get_context('forkserver')
@@ -227,7 +228,7 @@ def measure(cases: dict[str, list[dict]], peers: dict[str, Path | None], repetit
     for key, case in track(different.items(), 'losses', total=len(different)):
         with ProcessPoolExecutor(1, mp_context=context) as pool:
             try:
-                done[key] = pool.submit(cost, case, peers[case['loss'].split()[0]], repetitions, threads).result()
+                done[key] = pool.submit(cost, case, repetitions, threads).result()
             except (BrokenProcessPool, torch.cuda.OutOfMemoryError):
                 done[key] = dict(case, error='out of memory')
     return dict(**about_this_run(), repetitions=repetitions,
@@ -283,15 +284,15 @@ def plot(result: dict) -> Figure:
                 continue
             rows = [row for row in rows if 'error' not in row]
             label = 'CRD' if 'CRD' in name else f'CRRCD{name.removeprefix(axis)}'
-            colour = 'tab:blue' if label == 'CRD' else 'tab:orange' if 'all' in label else 'tab:red'
+            color = 'tab:blue' if label == 'CRD' else 'tab:orange' if 'all' in label else 'tab:red'
             x = [row[axis] or row['batch'] for row in rows]
             times = [both(row) for row in rows]
-            above.plot(x, [median(time) for time in times], 'o-', color=colour, label=label)
-            above.fill_between(x, [min(time) for time in times], [max(time) for time in times], color=colour, alpha=0.2, lw=0)
+            above.plot(x, [median(time) for time in times], 'o-', color=color, label=label)
+            above.fill_between(x, [min(time) for time in times], [max(time) for time in times], color=color, alpha=0.2, lw=0)
             if all(row['peak'] is not None for row in rows):
-                below.plot(x, [row['peak'] / 1e6 for row in rows], 'o-', color=colour, label=f'{label}, at work')
+                below.plot(x, [row['peak'] / 1e6 for row in rows], 'o-', color=color, label=f'{label}, at work')
             if 'all' not in label:                        # the queue is the same there
-                below.plot(x, [row['state'] / 1e6 for row in rows], 's:', color=colour, label=f'{label}, queue or banks')
+                below.plot(x, [row['state'] / 1e6 for row in rows], 's:', color=color, label=f'{label}, queue or banks')
         above.set(title=axis + (f', of {FACES["classes"]:,} classes' if axis == 'images' else ''))
         below.set(xlabel=axis)
         ticks = [x or DEFAULT['batch'] for x in AXES[axis]]
@@ -308,17 +309,18 @@ def plot(result: dict) -> Figure:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--peer-crd', type=Path, help='a checkout of HobbitLong/RepDistiller')
-    parser.add_argument('--peer-crcd', type=Path, help='a checkout of Lechatelia/CRCD')
+    parser.add_argument('--reference', nargs='+', choices=['crd', 'crcd'], default=[], help='as published; their checkouts, '
+                        'HobbitLong/RepDistiller and Lechatelia/CRCD, are on PYTHONPATH')
     parser.add_argument('--repetitions', type=int, default=10)
     parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='threads of PyTorch')
     parser.add_argument('--quick', action='store_true', help='a few points only')
     parser.add_argument('--json', type=Path, default=RESULT)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    peers = dict(rcd=None, crd=args.peer_crd, crcd=args.peer_crcd)
-    cases = {'comparison': comparison(peers), **(quick() if args.quick else lines())}
-    result = measure(cases, peers, args.repetitions, args.threads)
+    cases = {'comparison': comparison(args.reference), **(quick() if args.quick else lines())}
+    result = measure(cases, args.repetitions, args.threads)
+    if not args.quick:
+        plot(result).savefig(args.json.with_suffix('.png'), dpi=120)
     keep(result, args.json, table(result))
 
 

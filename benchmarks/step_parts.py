@@ -1,10 +1,10 @@
 """Where the time of a training step goes, part by part.
 
-    python benchmarks/step_parts.py
+    python -m benchmarks.step_parts
 
-A step of CRRCD on the fast path as the Runner makes it, taken apart. Each part is timed by itself and waits for the device, so
-on a GPU the parts add up to more than a step. Losses are those of embeddings and logits. Networks have random weights; times do
-not depend on them.
+A step of CRRCD on the in-memory pipeline as the Runner makes it, taken apart. Each part is timed by itself and waits for the
+device, so on a GPU the parts add up to more than a step. Losses are those of embeddings and logits. Networks have
+random weights; times do not depend on them.
 """
 import argparse
 from collections import defaultdict
@@ -13,15 +13,18 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from environment import KEPT, about_this_run, conditions, keep
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.optim import build_optim_wrapper
 from rich.progress import track
-from step_time import BATCH, now
 
-from mmcrrcd.models.networks import classification_loss, look
+from mmcrrcd.environment import about_this_run
+from mmcrrcd.models.networks import classification_loss, extract
 from mmcrrcd.registry import DATASETS, MODELS
+from mmcrrcd.visualization.markdown import conditions
+
+from .common import KEPT, keep
+from .step_time import BATCH, now
 
 RESULT = KEPT / 'step_parts.json'
 
@@ -54,9 +57,9 @@ class Steps:
         pair, batch = seen['inputs'], seen['data_samples']
         with torch.autocast(get_device(), torch.bfloat16, enabled=self.amp):
             with self.part('teacher'):
-                teacher = model.teach(pair.high)
+                teacher = model.forward_teacher(pair.high)
             with self.part('student, forward'):
-                student = look(model.student, pair.low)
+                student = extract(model.student, pair.low)
         leaves = [x.detach().float().requires_grad_() for x in (student.embedding, student.logits)]
         seen = student._replace(embedding=leaves[0], logits=leaves[1])
         total = 0
@@ -70,7 +73,7 @@ class Steps:
             total.backward()
         with self.part('student, backward'):
             torch.autograd.backward([student.embedding, student.logits], [leaf.grad for leaf in leaves])
-        with self.part('optimiser'):
+        with self.part('optimizer'):
             self.wrapper.step()
 
 

@@ -1,12 +1,12 @@
 """Images per second of a whole training, beside the bare networks and beside RepDistiller.
 
-    python benchmarks/step_time.py --peer ../RepDistiller
+    PYTHONPATH=../RepDistiller python -m benchmarks.step_time --reference
 
 Everything takes turns in one run, several rounds of some iterations each, so that a machine's moods fall on all alike:
 
-- ``fast`` and ``stock``: the Runner of a config with its data path, hooks and log, for each of ``--methods``;
+- ``memory`` and ``mmpretrain``: the Runner of a config with its data path, hooks and log, for each of ``--methods``;
 - ``bare``: on one fixed batch the teacher's forward pass and the student's step with cross-entropy, nothing else: the floor;
-- ``peer``: RepDistiller's own data loader and loop (``--peer``, a checkout of HobbitLong/RepDistiller), in float32 as it is, KD
+- ``reference``: RepDistiller's own data loader and loop (``--reference``, HobbitLong/RepDistiller), in float32 as it is, KD
   and CRD. Patched from outside, for today's packages: torchvision's check of the files, the names of its arrays, calls of
   ``.cuda()`` where there is none, ``.view`` of a strided tensor.
 
@@ -26,7 +26,6 @@ from statistics import median
 from unittest import mock
 
 import torch
-from environment import KEPT, about_this_run, conditions, keep
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.hooks import Hook
@@ -35,11 +34,15 @@ from mmpretrain.datasets import CIFAR100
 from rich.progress import track
 from torch.nn import functional as F
 
-from mmcrrcd.models.networks import look
+from mmcrrcd.environment import about_this_run
+from mmcrrcd.models.networks import extract
 from mmcrrcd.registry import DATASETS, MODELS
+from mmcrrcd.visualization.markdown import conditions
+
+from .common import KEPT, keep
 
 RESULT = KEPT / 'step_time.json'
-OF_PEER = 'resnet56_resnet20_cifar100'                  # the pair that the peer's loop trains here
+OF_REFERENCE = 'resnet56_resnet20_cifar100'             # the pair that the reference's loop trains here
 BATCH, LR = 96, 0.05
 METHODS = {
     'kd': dict(beta=0),
@@ -88,9 +91,9 @@ def config_of(args: argparse.Namespace, path: str, method: str) -> Config:
     cfg.model.update(METHODS[method])
     cfg.model.teacher_checkpoint = None
     cfg.model.data_preprocessor.update(resolution=args.resolution)
-    if path == 'stock':
-        stock = Config.fromfile('configs/_base_/datasets/cifar100_stock.py')
-        cfg.train_dataloader = stock.train_dataloader
+    if path == 'mmpretrain':
+        pipeline = Config.fromfile('configs/_base_/datasets/cifar100_mmpretrain.py')
+        cfg.train_dataloader = pipeline.train_dataloader
         cfg.train_dataloader.dataset.type = 'mmcrrcd.AnyCIFAR100'
     cfg.train_dataloader.batch_size = BATCH
     cfg.train_dataloader.dataset.data_root = args.data_root
@@ -114,7 +117,7 @@ def of_runner(args: argparse.Namespace, path: str, method: str) -> float:
 
 def of_bare_networks(args: argparse.Namespace) -> float:
     """Seconds of the same number of steps that only run the two networks, on one batch."""
-    model = MODELS.build(config_of(args, 'fast', 'kd').model).to(get_device()).train()
+    model = MODELS.build(config_of(args, 'memory', 'kd').model).to(get_device()).train()
     model.load_teacher()
     optimizer = torch.optim.SGD(model.student.parameters(), LR, momentum=0.9, weight_decay=5e-4)
     high = torch.randn(BATCH, 3, 32, 32, device=get_device()).to(memory_format=torch.channels_last)
@@ -124,8 +127,8 @@ def of_bare_networks(args: argparse.Namespace) -> float:
         if step == args.warmup:
             start = now()
         with torch.autocast(get_device(), torch.bfloat16, enabled=not args.float32):
-            model.teach(high)
-            logits = look(model.student, low).logits
+            model.forward_teacher(high)
+            logits = extract(model.student, low).logits
         loss = F.cross_entropy(logits, labels)
         optimizer.zero_grad()
         loss.backward()
@@ -133,11 +136,10 @@ def of_bare_networks(args: argparse.Namespace) -> float:
     return now() - start
 
 
-class Peer:
+class Reference:
     """RepDistiller's training loop on its own data loader, resnet56 to resnet20."""
 
-    def __init__(self, folder: Path, data_root: str):
-        sys.path.insert(0, str(folder))
+    def __init__(self, data_root: str):
         sys.modules.setdefault('tensorboard_logger', types.ModuleType('tensorboard_logger'))
         import torchvision
         original = torchvision.datasets.CIFAR100
@@ -224,9 +226,9 @@ def measure(args: argparse.Namespace) -> dict:
     turns = {f'{path} {method}': lambda p=path, m=method: of_runner(args, p, m)
              for path in args.paths for method in args.methods}
     turns['bare networks'] = lambda: of_bare_networks(args)
-    if args.peer:
-        peer = Peer(args.peer, args.data_root)
-        turns |= {f'peer {method}': lambda m=method: peer.seconds(args, m) for method in ('kd', 'crd')}
+    if args.reference:
+        reference = Reference(args.data_root)
+        turns |= {f'reference {method}': lambda m=method: reference.seconds(args, m) for method in ('kd', 'crd')}
     rates = defaultdict(list)
     for i in track(range(args.rounds), 'rounds'):
         for name in random.Random(i).sample(list(turns), len(turns)):        # what comes after what changes
@@ -244,26 +246,26 @@ def ratio(result: dict, one: str, other: str) -> str:
 
 
 def table(result: dict) -> str:
-    """Markdown: images per second, and how often the peer's and how much of the bare networks' this is."""
+    """Markdown: images per second, and how often the reference's and how much of the bare networks' this is."""
     lines = ['| | images/s, median | range | over the bare networks | over RepDistiller, KD | over RepDistiller, CRD |',
              '|---|---|---|---|---|---|']
     for name, rates in result['rates'].items():
         lines.append(f'| {name} | {median(rates):.0f} | {min(rates):.0f} – {max(rates):.0f} '
-                     f'| {ratio(result, name, "bare networks")} | {ratio(result, name, "peer kd")} '
-                     f'| {ratio(result, name, "peer crd")} |')
+                     f'| {ratio(result, name, "bare networks")} | {ratio(result, name, "reference kd")} '
+                     f'| {ratio(result, name, "reference crd")} |')
     return '\n'.join([*lines, '', f'{Path(result["config"]).stem}, the student sees {result["resolution"] or 32} pixels, batch '
-                      f'{result["batch"]}, {result["precision"]} (the peer in float32); n = {len(rates)} rounds of '
-                      f'{result["iterations"]} iterations; workers of the peer: {result["workers"]}. {conditions(result)}'])
+                      f'{result["batch"]}, {result["precision"]} (the reference in float32); n = {len(rates)} rounds of '
+                      f'{result["iterations"]} iterations; {result["workers"]} workers of the reference. {conditions(result)}'])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--config', default=f'configs/crrcd/{OF_PEER}.py')
+    parser.add_argument('--config', default=f'configs/crrcd/{OF_REFERENCE}.py')
     parser.add_argument('--resolution', type=int, help='pixels the student sees (default: all 32)')
     parser.add_argument('--methods', nargs='+', default=list(METHODS), choices=list(METHODS), metavar='METHOD')
-    parser.add_argument('--paths', nargs='+', default=['fast', 'stock'], choices=['fast', 'stock'])
-    parser.add_argument('--peer', type=Path, help='a checkout of HobbitLong/RepDistiller')
-    parser.add_argument('--workers', type=int, default=2, help="worker processes of the peer's data loader")
+    parser.add_argument('--paths', nargs='+', default=['memory', 'mmpretrain'], choices=['memory', 'mmpretrain'])
+    parser.add_argument('--reference', action='store_true', help='HobbitLong/RepDistiller, whose checkout is on PYTHONPATH')
+    parser.add_argument('--workers', type=int, default=2, help="worker processes of the reference's data loader")
     parser.add_argument('--data-root', default='data/cifar100')
     parser.add_argument('--rounds', type=int, default=3)
     parser.add_argument('--iterations', type=int, default=20)
@@ -273,8 +275,8 @@ def main() -> None:
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/step_time'))
     parser.add_argument('--json', type=Path, default=RESULT)
     args = parser.parse_args()
-    if args.peer and (Path(args.config).stem, args.resolution) != (OF_PEER, None):
-        parser.error(f'--peer trains {OF_PEER} at 32 pixels: leave --config and --resolution away')
+    if args.reference and (Path(args.config).stem, args.resolution) != (OF_REFERENCE, None):
+        parser.error(f'--reference trains {OF_REFERENCE} at 32×32 px: leave --config and --resolution away')
     if args.threads:
         torch.set_num_threads(args.threads)
     result = measure(args)

@@ -1,6 +1,6 @@
 """Does anything in a training step make the host wait for the device?
 
-    python benchmarks/sync_audit.py configs/crrcd/resnet56_resnet20_cifar100.py --amp
+    python -m benchmarks.sync_audit configs/crrcd/resnet56_resnet20_cifar100.py --amp
 
 Runs the first iterations of a config with all its hooks and prints, for those between two lines of the log, every operation
 that waits. On a GPU PyTorch itself watches (``torch.cuda.set_sync_debug_mode``). On a CPU, where nothing waits, it lists the

@@ -3,14 +3,18 @@
 For small images of SVHN, CIFAR-100 and TinyImageNet it is one of configs/low_resolution/, for faces one of configs/face/.
 """
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from mmengine.config import Config
 
+from mmcrrcd.datasets.faces import list_folders, list_images
 from mmcrrcd.errors import InputError
-from mmcrrcd.registry import MODELS
+from mmcrrcd.registry import DATASETS, MODELS
+
+from .figure3 import ABLATIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / 'configs'
@@ -33,7 +37,7 @@ class Recipe(NamedTuple):
     epochs: int | None = None
     resolution: int | None = None
     amp: bool = False
-    views: int = 0
+    views: int | str = 0
 
     def label(self) -> str:
         """The end of the names of records and folders."""
@@ -84,6 +88,8 @@ def compose(method: str, pair: tuple[str, str], recipe: Recipe, data: str = 'cif
     """The pair's config with the method's model settings and, in proportion, its schedule. 'student' is the student-only
     baseline.
     """
+    if method == 'teacher':
+        return load(f'teachers/{pair[0]}_{data}')
     cfg = of_pair(*pair, data)
     model, plain = cfg.model, (cfg.train_cfg.max_epochs, cfg.param_scheduler.milestones)
     if method == 'student':
@@ -117,9 +123,12 @@ def of_the_networks(cfg: Config, method: str, pair: tuple[str, str], recipe: Rec
 
 def low(method: str, pair: tuple[str, str], recipe: Recipe, data: str) -> Config:
     """A config of configs/low_resolution/ at the recipe's resolution: 'crrcd' as it stands, 'kd' without its relational loss,
-    'student' the student-only baseline. The student of a pair that ends in '_upsampled' sees the small images upsampled.
+    'student' the student-only baseline, 'teacher' the teacher's own. The student of a pair that ends in '_upsampled' sees the
+    small images upsampled.
     """
     student, *upsampled = pair[1].split('_')
+    if method == 'teacher':
+        return shortened(load(f'teachers/{pair[0]}_{data}'), recipe)
     cfg = load(f'low_resolution/{pair[0]}_{student}_{data}_8px')
     if method == 'kd':
         cfg.model.beta = 0
@@ -129,19 +138,81 @@ def low(method: str, pair: tuple[str, str], recipe: Recipe, data: str) -> Config
     return shortened(cfg, recipe)
 
 
+def ablated(name: str, pair: tuple[str, str], recipe: Recipe) -> Config:
+    """CRRCD's config of the pair with the settings of that name in experiments/figure3.py."""
+    cfg = compose('crrcd', pair, recipe)
+    cfg.model.update(ABLATIONS[name])
+    return cfg
+
+
+def face(method: str, pair: tuple[str, str], recipe: Recipe, data: str) -> Config:
+    """A config of configs/face/ for these training data, as it stands but for the recipe and what :func:`counted` counts;
+    'teacher' is the teacher itself, 'naive' the same on 16×16 px upsampled.
+    """
+    teacher, (student, *upsampled) = pair[0], pair[1].split('_')
+    end = '_'.join(['16px', *([method] if method not in ('student', 'crrcd') else []), *upsampled])
+    if method in ('teacher', 'naive'):
+        cfg = load(f'face/{teacher}_{data}')
+        if method == 'naive':
+            cfg.model.data_preprocessor.update(resolution=16, upsample=True)
+    else:
+        cfg = load(f'face/{student}_{data}_{end}' if method == 'student' else f'face/{teacher}_{student}_{data}_{end}')
+    return shortened(counted(cfg), recipe)
+
+
+def further(config: str, cfg: Config, checkpoint: Path) -> Config:
+    """The training of another face config, from where that of ``cfg`` ended: its network, and how it sees the images. It is
+    shortened as that was.
+    """
+    new = counted(load(config))
+    new.train_cfg.max_epochs, new.param_scheduler = cfg.train_cfg.max_epochs, cfg.param_scheduler
+    head = cfg.model.student.head | dict(num_classes=new.model.student.head.num_classes)
+    start = dict(type='Pretrained', checkpoint=str(checkpoint), prefix='student')
+    new.model.student = cfg.model.student | dict(head=head, init_cfg=start)
+    if cfg.model.data_preprocessor.get('upsample'):      # small images are brought to the size that they are upsampled to
+        new.model.data_preprocessor, new.model.input_size = cfg.model.data_preprocessor, cfg.model.input_size
+        new.train_dataloader.dataset.image_size = cfg.model.input_size
+    new.optim_wrapper.type = cfg.optim_wrapper.type
+    return paired(new, cfg.randomness.seed)
+
+
+@cache
+def people_and_images(folder: Path) -> tuple[int, int]:
+    """How many there are in a folder of a folder for each person."""
+    images = [number for name in list_folders(folder) if (number := len(list_images(folder / name)))]
+    return len(images), sum(images)
+
+
+def counted(cfg: Config) -> Config:
+    """``cfg`` for as many people and images as its data have: copies of CASIA-WebFace differ. Of LFW it has a part."""
+    data = cfg.train_dataloader.dataset
+    if data.type.endswith('FaceFolder') and 'exclude' not in data and Path(data.data_root).is_dir():      # else told later
+        people, images = people_and_images(Path(data.data_root))
+        for network in ('student', 'teacher'):
+            if network in cfg.model:
+                cfg.model[network].head.num_classes = people
+        if 'crd' in cfg.model.get('objective', {}):
+            cfg.model.objective.crd.num_samples = images
+    return cfg
+
+
 def shortened(cfg: Config, recipe: Recipe) -> Config:
     """``cfg`` with its own schedule and the recipe's ``epochs``, ``amp`` and ``views``."""
     return timed(cfg, (cfg.train_cfg.max_epochs, cfg.param_scheduler.milestones), recipe._replace(schedule=SCHEDULES[0]))
 
 
-def use_cache(cfg: Config, views: int) -> None:
-    """Reads the teacher's answers from a cache of so many views, in place, where the method needs no more of the teacher."""
-    model = cfg.model
-    if not views or 'teacher' not in model or model.type.split('.')[-1] not in ('Distiller', 'CRRCD'):
-        return
-    needs = [getattr(MODELS.get(loss.type), 'needs', {'feature_maps'}) for loss in model.get('objective', {}).values()]
-    if set().union(*needs) <= {'embedding', 'logits'}:
-        model.teacher_cache = dict(views=views)
+def teacher_cache_fits(model: dict) -> bool:
+    """Does a method need no more of the teacher than its embedding and logits, of the images as they are?"""
+    if 'teacher' not in model or model.type.split('.')[-1] not in ('Distiller', 'CRRCD'):
+        return False
+    needs = [MODELS.get(loss.type).needs for loss in model.get('objective', {}).values()]
+    return set().union(*needs) <= {'embedding', 'logits'}
+
+
+def use_cache(cfg: Config, views: int | str) -> None:
+    """Reads the teacher's answers from a cache of so many views, 'all' or 0 for none, in place, where the method allows it."""
+    if views and teacher_cache_fits(cfg.model):
+        cfg.model.teacher_cache = dict(views=views)
 
 
 def timed(cfg: Config, plain: tuple[int, list[int]], recipe: Recipe) -> Config:
@@ -200,6 +271,15 @@ def paired(cfg: Config, seed: int) -> Config:
     return cfg
 
 
+def count_samples(cfg: Config) -> None:
+    """Gives the losses with a place for each training image their number, in place."""
+    banks = [loss for loss in cfg.model.get('objective', {}).values() if 'num_samples' in loss]
+    if banks:
+        images = len(DATASETS.build(cfg.train_dataloader.dataset))
+        for loss in banks:
+            loss.num_samples = images
+
+
 def of_study(setting: NamedTuple, recipe: Recipe, options: dict) -> Config:
     """The config of a training of a study; ``options`` are settings of it by their dotted names."""
     recipe = recipe._replace(schedule='paper_35e', epochs=setting.epochs, resolution=setting.resolution)
@@ -208,6 +288,7 @@ def of_study(setting: NamedTuple, recipe: Recipe, options: dict) -> Config:
     if setting.images_per_class or setting.holdout:
         part = dict(type='mmcrrcd.SubsetArrays', dataset=cfg.train_dataloader.dataset, holdout=setting.holdout or 0)
         cfg.train_dataloader.dataset = part | dict(images_per_class=setting.images_per_class)
+        count_samples(cfg)
         if setting.holdout:
             cfg.val_dataloader.dataset = part | dict(part='holdout')
             cfg.test_dataloader = cfg.val_dataloader

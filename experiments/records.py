@@ -41,10 +41,10 @@ def commit() -> str | None:
         return None
 
 
-def provenance(processes: list[dict], command: str) -> dict:
-    """Of a run that took these processes, each as :func:`mmcrrcd.environment.about_this_run` tells."""
+def provenance(processes: list[dict], command: str, commit: str | None) -> dict:
+    """Of a run of this command that took these processes, each as :func:`mmcrrcd.environment.about_this_run` tells."""
     hardware = ', then '.join(dict.fromkeys(each['hardware'] for each in processes))
-    return dict(commit=commit(), command=command, date=datetime.now(timezone.utc).date().isoformat(),
+    return dict(commit=commit, command=command, date=datetime.now(timezone.utc).date().isoformat(),
                 versions=processes[-1]['versions'], hardware=hardware, threads=processes[-1]['threads'])
 
 
@@ -69,8 +69,3 @@ def paired_difference(values: dict[int, float], reference: dict[int, float]) -> 
         return '–'
     error = f' ± {stdev(points) / sqrt(len(points)):.2f}' if len(points) > 1 else ''
     return f'{mean(points):+.2f}{error} (n = {len(points)})'
-
-
-def markdown_table(head: list[str], rows: list[list[str]]) -> str:
-    """A table in Markdown."""
-    return '\n'.join(f'| {" | ".join(map(str, row))} |' for row in [head, ['---'] * len(head), *rows])

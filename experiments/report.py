@@ -1,76 +1,359 @@
 """From records to Markdown tables and figures."""
+import math
+import textwrap
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mmcrrcd.visualization.markdown import conditions, markdown_table
+
 from . import records
-from .records import markdown_table, paired_difference, spread
+from .figure3 import SWEEPS, Sweep
+from .records import paired_difference, spread
 from .studies import STUDIES
+from .tables import BEST_EPOCH, NOT_AS_PUBLISHED, TABLES, UNTRAINED, UPSAMPLED, Pair, Table, name_of, pair_name
+
+Records = list[dict]
+FAILED = 10                                              # points below the baselines, where a panel of Figure 3 ends
+SHORTEST = 30                                            # epochs of main results; shorter runs of Figure 3 are studies
+DROP = 21 / 35                                           # share of the epochs before the first LR decay
+MAIN = {'student-only': 'student_alone', 'KD (1 CE + 0.5 KD)': 'kd', 'KD (0.1 CE + 0.9 KD)': 'kd_field',
+        'CRRCD without KD': 'alpha_0', 'CRRCD': 'default'}                   # of Figure 3, in the table of main results
+PAPER_ROW = {'student-only': 'student', 'KD (0.1 CE + 0.9 KD)': 'kd', 'CRRCD': 'crrcd'}
+ARMS = 'Accuracy in percent, mean ± standard deviation of n seeds; differences seed by seed, mean ± standard error.'
+READABLE = dict(facecolor='white', edgecolor='none', alpha=0.75, pad=0.5)
 
 
-def conditions(found: list[dict]) -> list[str]:
-    """Where, with what and by which command: a sentence for each different one."""
-    said = []
-    for each in (record['provenance'] for record in found):
-        versions = ', '.join(f'{package} {version}' for package, version in each['versions'].items())
-        at = f' at {each["commit"]}' if each['commit'] else ''
-        said.append(f'{each["hardware"]}, {each["threads"]} thread(s); {versions}. `{each["command"]}`{at}.')
-    return list(dict.fromkeys(said))
+def by_seed(found: Records, method: str, pair: str | None = None, key: str = 'last') -> dict[int, float]:
+    """A result, or the 'minutes', of a method's records by their seeds; of all pairs without ``pair``."""
+    values = {}
+    for record in found:
+        if record['method'] == method and pair in (None, record['pair']):
+            minutes = record['seconds'] and record['seconds']['wall'] / 60
+            values[record['seed']] = minutes if key == 'minutes' else record['results'].get(key)
+    return {seed: value for seed, value in values.items() if value is not None}
 
 
-def by_seed(found: list[dict], method: str, key: str = 'last') -> dict[int, float]:
-    """A result of a method's records by their seeds."""
-    return {record['seed']: record['results'][key] for record in found if record['method'] == method}
+def since_the_drop(found: Records, method: str) -> dict[int, float]:
+    """Mean accuracy since the first LR decay, by the seeds."""
+    own = [record for record in found if record['method'] == method]
+    points = {record['seed']: [row['accuracy'] for row in record['epochs'] if 'accuracy' in row and
+                               row['epoch'] > DROP * record['training']['epochs']] for record in own}
+    return {seed: mean(values) for seed, values in points.items() if values}
+
+
+def groups(found: Records) -> dict[tuple[str, str, str], Records]:
+    """(pair, recipe, checksum of the teacher) -> records; one without a teacher is in all groups of its pair and recipe."""
+    result = {}
+    for pair, recipe in dict.fromkeys((record['pair'], record['recipe']) for record in found):
+        own = [record for record in found if (record['pair'], record['recipe']) == (pair, recipe)]
+        for teacher in list(dict.fromkeys(record['teacher']['sha256'] for record in own if record['teacher'])) or ['none']:
+            result[pair, recipe, teacher] = [
+                record for record in own if not record['teacher'] or record['teacher']['sha256'] == teacher]
+    return dict(sorted(result.items()))
+
+
+def described(recipe: str) -> str:
+    """A recipe's label in words."""
+    parts = recipe.split('__')
+    pixels = parts.pop(0).removesuffix('px') if parts[0].endswith('px') else '32'
+    schedule, *epochs = parts.pop(0).split('_in_')
+    words = [f'the student sees {pixels}×{pixels} px, schedule {schedule}']
+    words += [f'shortened to {epochs[0].removesuffix("e")} epochs'] if epochs else []
+    words += ['bfloat16' if part == 'amp' else f'{part.removeprefix("views")} views of the teacher' for part in parts]
+    return ', '.join(words)
+
+
+def origin(teacher: dict) -> str:
+    """Where a teacher's weights come from, and how good it is."""
+    where = (f'weights of others, {teacher["source"]}, SHA-256 {teacher["source_sha256"][:12]}' if 'source' in teacher
+             else f'{teacher["epochs"]} epochs')
+    accuracy = '' if teacher['accuracy'] is None else f', {teacher["accuracy"]:.2f} %'
+    return f'{teacher["checkpoint"]}{accuracy} ({where}; {teacher["sha256"]})'
+
+
+def section(title: str, body: str, lines: list[str], found: Records) -> str:
+    """A table below its title; what has to be known beside it; how, where and by which teachers its runs were trained."""
+    trained = [record['training'] for record in found if record['seconds']]
+    steps = {f'batch {each["batch"]}, learning rate {each["lr"]}, {each["precision"]}' for each in trained}
+    teachers = {origin(record['teacher']) for record in found if record['teacher']}
+    said = [record['provenance'].get('note') for record in found]
+    lines = [line for line in lines if line]
+    for name, values in (('Training', steps), ('Teachers', teachers)):
+        lines += [f'{name}: {"; ".join(sorted(values))}.'] if values else []
+    lines += [f'{note} ({said.count(note)} of {len(found)} runs).' for note in dict.fromkeys(said) if note]
+    lines += sorted({conditions(record['provenance']) for record in found})
+    return '\n'.join([f'### {title}', '', body, '', *(f'{line}  ' for line in lines), ''])
+
+
+def cell(ours: dict[int, float], paper: float | None = None, marked: bool = False, reference: dict[int, float] | None = None,
+         exists: bool = True) -> str:
+    """What we have, below it the paper's number, and the difference to the reference method."""
+    lines = [spread(list(ours.values())) if ours else 'not run' if exists else '–']
+    if paper is not None:
+        difference = round(mean(ours.values()) - paper, 2) + 0.0 if ours else None
+        mark = ('▲ ' if difference > 0 else '▼ ' if difference < 0 else '') if ours and marked else ''
+        lines.append(f'paper {paper:.2f}' + (f': {mark}{difference:+.2f}' if ours else ''))
+    if ours and reference:
+        lines.append(f'paired {paired_difference(ours, reference)}')
+    return '<br>'.join(lines)
+
+
+def row_name(method: str, pair: Pair = ('', '')) -> str:
+    upsampled = ', upsampled' if pair[1].endswith(UPSAMPLED) and method not in UNTRAINED else ''
+    return name_of(method) + (' †' if method in NOT_AS_PUBLISHED else '') + upsampled
+
+
+def reference_of(table: Table, found: Records, method: str, pair: Pair, key: str) -> dict[int, float] | None:
+    """The same number of the table's reference method, None for itself and teachers."""
+    if method in (*UNTRAINED, table.reference):
+        return None
+    return by_seed(found, table.reference, pair_name(table.reference, pair), key)
+
+
+def grid(table: Table, found: Records, recipe: str) -> str:
+    """A row a method, a column a pair."""
+    rows, small = [], recipe[:1].isdigit()
+    for method in dict.fromkeys([*table.methods, *(record['method'] for record in found)]):
+        key, row = 'best' if method in BEST_EPOCH else 'last', [row_name(method)]
+        for pair in table.pairs:
+            paper, ours = table.paper.get(method, {}).get('_'.join(pair)), by_seed(found, method, pair_name(method, pair), key)
+            row.append(cell(ours, None if small else paper, '_in_' not in recipe, reference_of(table, found, method, pair, key),
+                            paper is not None or method not in table.paper))
+        rows.append(row)
+    return markdown_table(['', *(f'{teacher} →<br>{student}' for teacher, student in table.pairs)], rows)
+
+
+def listing(table: Table, found: Records, recipe: str) -> str:
+    """A row a method and way to see, a column a number; a table for each teacher that there is something of."""
+    parts, marked = [], table.marked and '_in_' not in recipe and table.resolution == resolution_of(recipe)
+    for teacher in dict.fromkeys(teacher for teacher, _ in table.pairs):
+        pairs, rows, there = [pair for pair in table.pairs if pair[0] == teacher], {}, not found
+        for method, pair in [(method, pair) for pair in pairs for method in table.methods]:
+            own, row = pair_name(method, pair), []
+            there |= method != 'student' and any(record['pair'] == own for record in found)
+            for i, (title, key) in enumerate(table.columns.items()):
+                ours = by_seed(found, method, own, key)
+                if key in ('macs', 'minutes'):
+                    row.append(f'{mean(ours.values()):.{int(key == "macs")}f}' if ours else '–')
+                else:
+                    row.append(cell(ours, table.paper.get(method, {}).get(title), marked,
+                                    None if i else reference_of(table, found, method, pair, key), key != 'full'))
+            rows[row_name(method, pair)] = row           # a teacher's is the same for each of its pairs
+        if there:
+            parts.append(f'{teacher} → {pairs[0][1]}\n\n'
+                         + markdown_table(['', *table.columns], [[name, *row] for name, row in rows.items()]))
+    return '\n\n'.join(parts)
+
+
+def resolution_of(recipe: str) -> int | None:
+    """Pixels that the student sees, None for all."""
+    return int(recipe.partition('px__')[0]) if 'px__' in recipe else None
+
+
+def table_markdown(experiment: str) -> str:
+    """All of a table's recipes; without a record, the empty one of its schedule."""
+    table, everything, parts = TABLES[experiment], records.read(experiment), []
+    empty = (f'{table.resolution}px__' if table.resolution else '') + table.schedule
+    for recipe in sorted({record['recipe'] for record in everything}) or [empty]:
+        found = [record for record in everything if record['recipe'] == recipe]
+        methods = {*table.methods, *(record['method'] for record in found)}
+        best = [name_of(method) for method in BEST_EPOCH if method in table.paper]
+        small = not table.columns and 'px__' in recipe
+        different = [f'{name_of(method)}, {why}' for method, why in NOT_AS_PUBLISHED.items() if method in methods]
+        images = {tuple(record['results']['images'].values()) for record in found if 'images' in record['results']}
+        lines = [
+            table.note, 'In percent, at the last epoch; mean ± standard deviation of n seeds. "paired": difference to '
+            f'{name_of(table.reference)}, mean ± standard error over the seeds of both.',
+            f'{", ".join(best)} at the best epoch, as in the paper.' if best else '',
+            "The paper's numbers are for 32×32 px, so they are left out. Between images of different sizes AT, FT and AB are "
+            'not what was published: docs/methods.md.' if small else '',
+            "▲ better than the paper's number, ▼ worse, for full schedules." if table.paper and not small else '',
+            f'† Not as published: {"; ".join(different)}.' if different else '',
+            *(f'{train:,} training images, {test:,} test images.' for train, test in sorted(images))]
+        body = (listing if table.columns else grid)(table, found, recipe)
+        parts.append(section(f'{table.title}: {described(recipe)}', body, lines, found))
+    return '\n'.join(parts)
+
+
+def scores(found: Records) -> str:
+    """Of the critic for positives and negatives, means over the last epoch and the seeds; they were not kept of all runs."""
+    kept = [{key.removeprefix('rcd_'): value for key, value in record['epochs'][-1].items()} for record in found]
+    if not kept or not all('score_positive' in row for row in kept):
+        return '–'
+    return ' / '.join(f'{mean(row[key] for row in kept):.2f}' for key in ('score_positive', 'score_negative'))
+
+
+def arms(found: Records, labels: dict[str, str], reference: str, paper: dict[str, str | float] | None = None) -> str:
+    """A row for each of the ``labels`` of methods that was run, those compared with the method ``reference``, seed by seed."""
+    rows = []
+    for label, method in labels.items():
+        if own := [record for record in found if record['method'] == method]:
+            last, train = by_seed(own, method), [each['epochs'][-1]['train_accuracy'] for each in own if each['epochs'] and
+                                                 'train_accuracy' in each['epochs'][-1]]
+            steps = [1000 * each['seconds']['step'] for each in own if each['seconds']['step']]
+            rows.append([label, spread(list(last.values())), spread(list(by_seed(own, method, key='best').values())),
+                         *('–' if method == reference else paired_difference(of(found, method), of(found, reference))
+                           for of in (by_seed, since_the_drop)), f'{mean(train):.1f}' if train else '–', scores(own),
+                         f'{mean(steps):.0f}' if steps else '–'] + ([paper.get(label, '–')] if paper else []))
+    head = ['', 'last epoch', 'best epoch', f'over {name_of(reference)}, paired', 'the same, mean since the first LR decay',
+            'training images', 'scores of positives / negatives', 'ms a step'] + (['the paper'] if paper else [])
+    kept = [i for i in range(len(head)) if not i or any(row[i] != '–' for row in rows)]
+    return markdown_table([head[i] for i in kept], [[row[i] for i in kept] for row in rows])
 
 
 def study_markdown(name: str) -> str:
-    """A table for each recipe: a row an arm."""
-    study, parts = STUDIES[name], [f'### {STUDIES[name].title}']
-    everything = records.read(f'study_{name}')
-    for recipe in dict.fromkeys(record['recipe'] for record in everything):
-        found = [record for record in everything if record['recipe'] == recipe]
-        reference, rows = by_seed(found, study.reference), []
-        for label in study.arms:
-            own = [record for record in found if record['method'] == label]
-            if own:
-                values = by_seed(own, label)
-                rows.append([label, spread(list(values.values())), spread(list(by_seed(own, label, 'best').values())),
-                             '–' if label == study.reference else paired_difference(values, reference),
-                             f'{mean(each["epochs"][-1]["train_accuracy"] for each in own):.1f}',
-                             f'{1000 * mean(each["seconds"]["step"] for each in own):.0f}',
-                             f'{mean(each["seconds"]["wall"] for each in own) / 60:.1f}'])
-        head = ['', 'last epoch', 'best epoch', f'less {study.reference}, paired', 'training images', 'ms a step', 'minutes']
-        parts += [f'Recipe {recipe}.', markdown_table(head, rows),
-                  'Accuracy in percent, mean ± standard deviation over n seeds; differences ± standard error, seed by seed.',
-                  '\n'.join(f'- {line}' for line in conditions(found))]
-    return '\n\n'.join(parts if everything else [*parts, 'No runs yet.']) + '\n'
+    """A table for each pair, recipe and teacher: a row an arm."""
+    study, parts = STUDIES[name], []
+    for (pair, recipe, _), found in groups(records.read(f'study_{name}')).items():
+        body = arms(found, {arm: arm for arm in study.arms}, study.reference)
+        parts.append(section(f'{study.title}: {pair}, {described(recipe)}', body, [ARMS], found))
+    return '\n'.join(parts) or f'### {study.title}\n\nNo runs yet.\n'
 
 
-def study_figure(name: str) -> Figure:
-    """Accuracy over the epochs, a line an arm, mean over the seeds."""
-    figure = Figure(figsize=(8, 5), layout='constrained')
-    axes = figure.subplots()
-    found = records.read(f'study_{name}')
-    for key in dict.fromkeys((record['method'], record['recipe']) for record in found):
-        own = [record for record in found if (record['method'], record['recipe']) == key]
-        rows = {}
-        for record in own:
-            for row in record['epochs']:
-                if 'accuracy' in row:
-                    rows.setdefault(row['epoch'], []).append(row['accuracy'])
-        axes.plot(list(rows), [mean(values) for values in rows.values()], marker='.', label=f'{key[0]} (n = {len(own)})')
-    axes.set(xlabel='epoch', ylabel='accuracy (%)', title=STUDIES[name].title)
-    axes.grid(alpha=0.3)
-    if found:
-        axes.legend(fontsize=8)
+def figure3_groups() -> dict[str, tuple[str, Records]]:
+    """The name of a file -> the title and records of a pair, recipe and teacher."""
+    found = {}
+    for (pair, recipe, teacher), own in groups(records.read('figure3')).items():
+        name = f'figure3__{pair}__{recipe}'
+        found[name if name not in found else f'{name}__{teacher}'] = f'{pair}, {described(recipe)}', own
+    return found
+
+
+def figure3_markdown(folder: str = '') -> str:
+    """Pictures and tables; ``folder`` is where the pictures are, seen from the page."""
+    table, parts = TABLES['figure3'], []
+    values = [(sweep, value, method) for sweep in SWEEPS.values() for value, method in sweep.names.items()]
+    labels = {f'{sweep.title}: {value}' + ' (default)' * (method == 'default'): method for sweep, value, method in values}
+    paper = {label: sweep.paper.get(value, '–') for label, (sweep, value, _) in zip(labels, values)}
+    for name, (title, found) in figure3_groups().items():
+        there = {record['method'] for record in found}
+        own = {label: method for label, (sweep, _, method) in zip(labels, values)
+               if (there - {'default'}) & set(sweep.names.values())}
+        parts.append(section(f'{table.title}: {title}', f'![accuracy over the settings]({folder}{name}.png)\n\n'
+                             + arms(found, own, 'kd', paper), [table.note, ARMS], found))
+    return '\n'.join(parts) or 'No runs yet.'
+
+
+def draw_sweep(axes: Axes, sweep: Sweep, found: Records) -> None:
+    """Accuracies over the values of a setting; the baselines are dashed lines. One far below is told at the foot."""
+    base = {label: by_seed(found, MAIN[label]).values() for label in list(MAIN)[:2]}
+    floor = min((mean(values) for values in base.values() if values), default=-math.inf) - FAILED
+    places, ours = sweep.places(), [list(by_seed(found, method).values()) for method in sweep.names.values()]
+    heights = [mean(values) if values and mean(values) >= floor else math.nan for values in ours]
+    errors = [stdev(values) if len(values) > 1 else 0 for values in ours]
+    axes.errorbar(places, heights, errors, marker='o', capsize=3, linestyle='-' if sweep.ordered else 'none', label='ours')
+    for place, values, height in zip(places, ours, heights):
+        if not math.isnan(height):
+            axes.annotate(f'{height:.2f}\nn = {len(values)}', (place, height), (6, 4), textcoords='offset points', size=7,
+                          color='0.3', bbox=READABLE)
+        else:
+            text = f'{mean(values):.2f} ↓\nn = {len(values)}' if values else 'not run'
+            axes.text(place, 0.03, text, transform=axes.get_xaxis_transform(), size=8, color='0.4', ha='center', bbox=READABLE)
+    for (label, values), color in zip(base.items(), ('0.55', 'tab:green')):
+        if values:
+            axes.axhline(mean(values), color=color, linestyle='--', label=f'{label} (n = {len(values)})')
+    room = 0.12 * (places[-1] - places[0])
+    axes.set_xlim(places[0] - room, places[-1] + room)
+    axes.set_xticks(places, [str(value).replace(', ', ',\n') for value in sweep.names])
+    axes.set(xlabel=sweep.title, ylabel='test accuracy (%)')
+    axes.margins(y=0.15)
+
+
+def draw_curves(axes: Axes, title: str, lines: dict[str, Records]) -> None:
+    """Test accuracy over the epochs, mean of the seeds."""
+    for label, own in lines.items():
+        points = {}
+        for row in (row for record in own for row in record['epochs'] if 'accuracy' in row):
+            points.setdefault(row['epoch'], []).append(row['accuracy'])
+        axes.plot(list(points), [mean(values) for values in points.values()], label=f'{label} (n = {len(own)})')
+    axes.set_title(textwrap.fill(title, 80), size=8)
+    axes.set(xlabel='epoch', ylabel='test accuracy (%)')
+    axes.legend(fontsize=7)
+
+
+def panels(draw, each: list[tuple], title: str = '') -> Figure:
+    """A figure with ``draw(axes, *arguments)`` in a panel for each arguments."""
+    rows = max(1, -(-len(each) // 2))
+    figure = Figure(figsize=(11, 3.6 * rows + 0.6), layout='constrained')
+    grid = figure.subplots(rows, 2, squeeze=False)
+    for axes in grid.flat[len(each):]:
+        axes.set_axis_off()
+    for axes, arguments in zip(grid.flat, each):
+        draw(axes, *arguments)
+        axes.grid(alpha=0.3)
+    if title:
+        figure.legend(*grid.flat[0].get_legend_handles_labels(), loc='outside lower center', ncols=3, frameon=False)
+        figure.suptitle(title, size=11)
     return figure
 
 
-def write_study(name: str) -> list[Path]:
-    """Table and figure beside the records."""
-    files = [records.RECORDS / f'study_{name}.{suffix}' for suffix in ('md', 'png')]
-    files[0].parent.mkdir(parents=True, exist_ok=True)
-    files[0].write_text(study_markdown(name), encoding='utf-8')
-    study_figure(name).savefig(files[1], dpi=120)
-    return files
+def lines_of(found: Records, labels: dict[str, str]) -> dict[str, Records]:
+    """The records with a curve by the labels of their methods."""
+    return {label: own for label, method in labels.items() if (own := [
+        record for record in found if record['method'] == method and any('accuracy' in row for row in record['epochs'])])}
+
+
+def curves(found: Records, labels: dict[str, str]) -> Figure | None:
+    """A panel for each pair, recipe and teacher; None where nothing was tested in training."""
+    drawn = {f'{pair}, {described(recipe)}': lines_of(own, labels) for (pair, recipe, _), own in groups(found).items()}
+    drawn = [(title, lines) for title, lines in drawn.items() if lines]
+    return panels(draw_curves, drawn) if drawn else None
+
+
+def main_results() -> dict[str, Records]:
+    """The longer runs of Figure 3 with default settings, by title."""
+    titled = {}
+    long = [record for record in records.read('figure3') if record['training']['epochs'] >= SHORTEST]
+    for (pair, recipe, _), own in groups([record for record in long if record['method'] in MAIN.values()]).items():
+        if {'student_alone', 'kd', 'default'} <= {record['method'] for record in own}:
+            accuracy = next(record['teacher']['accuracy'] for record in own if record['teacher'])
+            pixels, epochs = own[0]['resolution'], own[0]['training']['epochs']
+            precision = ', bfloat16' if recipe.endswith('amp') else ''
+            taught = '' if accuracy is None else f', a teacher of {accuracy:.1f} %'
+            titled[f'{pair} at {pixels}×{pixels} px, {epochs} epochs{precision}{taught}'] = own
+    return titled
+
+
+def results_markdown() -> str:
+    """For each pair, recipe and teacher a row a method, and the conditions below it."""
+    parts = []
+    for title, found in main_results().items():
+        pair = found[0]['pair']
+        tables = [TABLES[name].paper for name in ('table1', 'table2')] if found[0]['resolution'] == 32 else []
+        paper = {label: table[row][pair] for table in tables if pair in table['crrcd'] for label, row in PAPER_ROW.items()}
+        parts.append(section(title, arms(found, MAIN, 'kd', paper), [ARMS], found))
+    return '\n'.join(parts) or 'No runs yet.'
+
+
+def headline_markdown() -> str:
+    """The shortest true answer to "does it work?"."""
+    rows = [[title, *(spread(list(by_seed(found, method).values())) for method in MAIN.values())]
+            for title, found in main_results().items()]
+    return markdown_table(['CIFAR-100, test accuracy (%)', *MAIN], rows) if rows else 'No runs yet.'
+
+
+def write(experiment: str) -> list[Path]:
+    """Table and figures beside the records."""
+    records.RECORDS.mkdir(parents=True, exist_ok=True)
+    found, figures = records.read(experiment), {}
+    if experiment == 'figure3':
+        text = figure3_markdown()
+        for name, (title, own) in figure3_groups().items():
+            there = {record['method'] for record in own} - {'default'}
+            sweeps = [sweep for key, sweep in SWEEPS.items() if key != 'baselines' and there & set(sweep.names.values())]
+            figures[name] = panels(draw_sweep, [(sweep, own) for sweep in sweeps or [SWEEPS['baselines']]], title)
+    elif experiment.startswith('study_'):
+        name = experiment.removeprefix('study_')
+        text, figures[experiment] = study_markdown(name), curves(found, {arm: arm for arm in STUDIES[name].arms})
+    else:
+        text = table_markdown(experiment)
+        figures[experiment] = curves(found, {name_of(method): method for method in dict.fromkeys(r['method'] for r in found)})
+    file = records.RECORDS / f'{experiment}.md'
+    file.write_text(text, encoding='utf-8')
+    pictures = {records.RECORDS / f'{name}.png': figure for name, figure in figures.items() if figure}
+    for picture, figure in pictures.items():
+        figure.savefig(picture, dpi=120)
+    return [file, *pictures]

@@ -4,11 +4,11 @@ import json
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 import time
 from functools import cache
 from pathlib import Path
+from subprocess import PIPE, STDOUT, Popen
 
 import torch
 from filelock import FileLock, Timeout
@@ -20,7 +20,7 @@ from mmcrrcd.checkpoint import UnfinishedTraining, find_checkpoint, read_network
 from mmcrrcd.errors import InputError
 
 from . import records
-from .compose import ROOT, Recipe, load, shortened
+from .compose import ROOT, Recipe, counted, load, shortened
 from .worker import BUSY
 
 WORK = Path('work_dirs/experiments')
@@ -66,25 +66,27 @@ def check_same(cfg: Config, text: str, source: Path) -> None:
 class Run:
     """A training in ``folder`` with the tests after it, and the ``record`` that it leaves (None for a teacher).
 
-    ``about`` is what the record says of it; ``needs`` the run that trains its teacher, which is found at ``teacher``.
+    ``about`` is what the record says of it; ``needs`` the run that trains its teacher, which is found at ``teacher``. Where it
+    is ``untrained``, the teacher itself is tested by ``cfg``. ``further``: a second training, see :func:`compose.further`.
     """
 
     def __init__(self, name: str, folder: Path, cfg: Config, record: Path | None = None, about: dict | None = None,
-                 teacher: str | None = None, needs: 'Run | None' = None):
+                 teacher: str | None = None, needs: 'Run | None' = None, untrained: bool = False, further: str | None = None):
         self.name, self.folder, self.cfg, self.record, self.about = name, folder, cfg, record, about or {}
-        self.teacher, self.needs = teacher, needs
-        self.epochs = cfg.train_cfg.max_epochs
+        self.teacher, self.needs, self.untrained, self.further = teacher, needs, untrained, further
+        self.epochs = 0 if untrained else cfg.train_cfg.max_epochs
         self.process, self.slot, self.failure, self.not_before = None, None, None, 0.0
 
     @property
     def finished(self) -> bool:
-        return self.record.exists() if self.record else is_trained(self.folder)
+        return self.record.exists() if self.record else self.reached() >= self.epochs and is_trained(self.folder)
 
     def check(self) -> None:
         """Raises InputError where what there is of it has other settings than those of now, or another teacher."""
         config = self.folder / 'config.py'
         if self.finished and self.record:
-            check_same(self.cfg, json.loads(self.record.read_text())['config'], self.record)
+            if text := json.loads(self.record.read_text())['config']:                # results of earlier programs have none
+                check_same(self.cfg, text, self.record)
         elif config.exists():
             check_same(self.cfg, config.read_text(), self.folder)
         if self.record and self.teacher and is_trained(self.teacher):
@@ -97,17 +99,19 @@ class Run:
         """Writes what the worker reads."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.cfg.dump(self.folder / 'config.py')
-        teacher = about_the_teacher(self.teacher) if self.teacher else None
         file = self.folder / f'{self.about.get("experiment", "run")}.json'
-        records.write_json(dict(record=self.record and str(self.record), about=self.about, teacher=teacher,
-                                command=shlex.join(['python', '-m', 'experiments', *sys.argv[1:]])), file)
+        records.write_json(dict(
+            record=self.record and str(self.record), about=self.about, further=self.further,
+            teacher=about_the_teacher(self.teacher) if self.teacher else None,
+            checkpoint=self.teacher if self.untrained else None,
+            commit=records.commit(), command=shlex.join(['python', '-m', 'experiments', *sys.argv[1:]])), file)
         return file
 
     def start(self, slot: int, launch: list[str], env: dict[str, str]) -> None:
         file = self.prepare()
         with open(self.folder / 'output.txt', 'a') as output:
-            self.process = subprocess.Popen([*launch, sys.executable, '-u', '-m', 'experiments.worker', str(file)], env=env,
-                                            stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT)
+            self.process = Popen([*launch, sys.executable, '-u', '-m', 'experiments.worker', str(file)], env=env,
+                                 stdin=PIPE, stdout=output, stderr=STDOUT)
         self.slot = slot
 
     def end(self) -> str | None:
@@ -153,7 +157,7 @@ def teacher_run(cfg: Config, recipe: Recipe, checkpoint: str | None = None) -> t
         return checkpoint or path, None
     folder = WORK / 'teachers' / f'{Path(path).name}_in_{recipe.epochs}e' if recipe.epochs else Path(path)
     name = Path(cfg.teacher_config).with_suffix('').relative_to('configs')
-    own = shortened(load(str(name)), Recipe(epochs=recipe.epochs, amp=recipe.amp))
+    own = shortened(counted(load(str(name))), Recipe(epochs=recipe.epochs, amp=recipe.amp))
     return str(folder), Run(f'teacher {name.name}', folder, own)
 
 

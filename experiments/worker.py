@@ -14,10 +14,12 @@ from filelock import FileLock, Timeout
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
+from mmcrrcd.checkpoint import find_checkpoint
 from mmcrrcd.engine.launch import build_runner, one_line_errors, prepare_processes
 from mmcrrcd.environment import about_this_run
 
 from . import evaluate
+from .compose import further
 from .records import provenance, seconds, write_json
 
 BUSY = 75                                                # exit code where another process has the training
@@ -91,17 +93,28 @@ def train(folder: Path, cfg: Config) -> tuple[list[dict], dict, list[dict]]:
 
 def work(file: Path) -> None:
     """Trains what ``file`` says, tests it, writes the record."""
-    spec = json.loads(file.read_text())
-    folder = file.parent
-    rows, times, processes = train(folder, Config.fromfile(folder / 'config.py'))
+    spec, folder = json.loads(file.read_text()), file.parent
+    config, about, rows, times, processes = folder / 'config.py', spec['about'], [], None, [about_this_run()]
+    cfg, checkpoint, more = Config.fromfile(config), spec['checkpoint'], {}
+    if checkpoint is None:
+        rows, times, processes = train(folder, Config.fromfile(config))
+        checkpoint = str(folder)
     if spec['record'] is None:                           # a teacher
         return
-    results, said = evaluate.after_training(spec, folder, rows)
-    text = Config.fromfile(folder / 'config.py').pretty_text
-    record = spec['about'] | dict(results=results, teacher=spec['teacher'], seconds=times,
-                                  provenance=provenance(processes, spec['command']), epochs=rows, config=text)
+    if spec['further']:
+        last = find_checkpoint(folder)
+        folder = folder / Path(spec['further']).name
+        folder.mkdir(exist_ok=True)
+        then = further(spec['further'], cfg, last)
+        then.dump(folder / 'config.py')
+        _, more['seconds'], _ = train(folder, then)
+        more['config'], config, checkpoint = then.pretty_text, folder / 'config.py', str(folder)
+    found = evaluate.results(about, config, checkpoint, rows)
+    record = about | dict(results=found, teacher=spec['teacher'], seconds=times)
+    record |= dict(further=more) if more else {}
+    record |= dict(provenance=provenance(processes, spec['command'], spec['commit']), epochs=rows, config=cfg.pretty_text)
     write_json(record, Path(spec['record']))
-    print(f'{said}, {times["wall"] / 60:.1f} min')
+    print(evaluate.in_words(found) + (f', {times["wall"] / 60:.1f} min' if times else ''))
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -4,7 +4,6 @@ The networks of a pair are built once. The teacher is asked once, and its answer
 the student and the method itself.
 """
 import inspect
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from test_configs import PAIRS, networks_of, shrink
 from torch import nn
 from torch.utils._pytree import tree_map_only
 
+from experiments.compose import Recipe, compose
 from mmcrrcd.errors import InputError
 from mmcrrcd.models.algorithms.simkd import linear_classifier
 from mmcrrcd.models.algorithms.sskd import rotations
@@ -21,10 +21,6 @@ from mmcrrcd.models.networks import ask_for_pre_activations, extract
 from mmcrrcd.registry import LOSSES, MODELS
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / 'benchmarks'))
-
-from recipes import Recipe, compose  # noqa: E402
-
 METHODS = sorted(path.stem for path in (ROOT / 'configs' / 'baselines').glob('*.py'))
 BATCH = 4
 # method -> epochs to look at and the losses in them, the classification loss aside; elsewhere the method's own, in epoch 0

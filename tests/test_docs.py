@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from experiments import pages
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob('*.md'), *ROOT.glob('docs/**/*.md'), *ROOT.glob('configs/**/*.md')])
 CODE = re.compile(r'```.*?```|`[^`\n]*`', re.DOTALL)
@@ -27,10 +29,8 @@ def test_which_links_are_checked():
     assert relative_links(text) == ['docs/a.md', 'b.png', 'f.png']
 
 
-def test_the_tables_are_those_of_the_results(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / 'benchmarks')
-    import render
-    for page in render.pages():
+def test_the_tables_are_those_of_the_records():
+    for page in pages.pages():
         text = page.read_text(encoding='utf-8')
-        assert text.count('<!-- begin') == text.count('<!-- end ') == len(re.findall(render.MARKED, text, re.DOTALL))
-        assert render.rendered(text) == text, f'{page.name} is out of date: python benchmarks/render.py'
+        assert text.count('<!-- begin') == text.count('<!-- end ') == len(re.findall(pages.MARKED, text, re.DOTALL))
+        assert pages.rendered(text) == text, f'{page.name} is out of date: python -m experiments render'

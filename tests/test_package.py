@@ -139,10 +139,8 @@ def test_wheel_has_configs_and_tools_that_run(tmp_path):
 
     def run(*command) -> str:                            # as a user of the wheel, whose own folder has none of it
         result = subprocess.run([sys.executable, *map(str, command)], cwd=tmp_path, capture_output=True, text=True,
-                                env=os.environ | dict(PYTHONPATH=f'{installed}{os.pathsep}{mim / "benchmarks"}'))
+                                env=os.environ | dict(PYTHONPATH=str(installed)))
         assert result.returncode == 0, result.stderr
         return result.stdout
 
-    for name in ('train.py', 'reproduce.py'):            # the second imports most of the others, and benchmarks
-        assert 'usage:' in run(mim / 'tools' / name, '--help')
-    assert run('-c', 'import reproduced; print(reproduced.RESULTS)').strip() == 'benchmarks/results/reproduce'
+    assert 'usage:' in run(mim / 'tools' / 'train.py', '--help')

@@ -4,7 +4,6 @@
 """
 import argparse
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +12,10 @@ from face_pairs import add_network_arguments, at_resolution
 from rich.console import Console
 from rich.table import Table
 
-from mmcrrcd.datasets import FaceFiles, read_orl, read_tinyface
+from mmcrrcd.datasets import read_orl, read_tinyface, split_gallery
 from mmcrrcd.engine.launch import check_output, one_line_errors
 from mmcrrcd.environment import about_this_run
-from mmcrrcd.errors import InputError
-from mmcrrcd.evaluation.embeddings import Classifier, embed_blocks, load_classifier
+from mmcrrcd.evaluation.embeddings import embed_blocks, load_classifier
 from mmcrrcd.evaluation.identification import identify
 
 RANKS = (1, 10, 20)
@@ -39,23 +37,6 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def straight(network: Classifier) -> Classifier:
-    """The network on images that have the resolution already to which it would reduce larger ones."""
-    size = network.downsampling.get('resolution') or network.side
-    if not isinstance(size, int):
-        raise InputError(f'faces are square here, the network is shown {size[0]} x {size[1]} pixels: set --resolution')
-    return replace(network, side=size, downsampling={}, scale_to=network.input_size)
-
-
-def split(faces: FaceFiles, number: int) -> tuple[FaceFiles, FaceFiles]:
-    """Gallery and probes: the first ``number`` images of each person, and the others."""
-    place = np.array([int((faces.ids[:i] == person).sum()) for i, person in enumerate(faces.ids)])
-    if not 0 < number <= place.max():
-        raise InputError(f'--gallery-images goes from 1 to {place.max()}, got {number}')
-    return tuple(FaceFiles([faces.files[i] for i in np.flatnonzero(rows)], faces.ids[rows])
-                 for rows in (place < number, place >= number))
-
-
 def main() -> None:
     args = parse_args()
     with one_line_errors():
@@ -63,9 +44,9 @@ def main() -> None:
             check_output(args.out)
         network = at_resolution(load_classifier(args.config, args.checkpoint, args.teacher, args.image_size), args.resolution)
         if args.tinyface:
-            network, (gallery, probe, others) = straight(network), read_tinyface(args.tinyface)
+            network, (gallery, probe, others) = network.straight(), read_tinyface(args.tinyface)
         else:
-            (gallery, probe), others = split(read_orl(args.orl), args.gallery_images), None
+            (gallery, probe), others = split_gallery(read_orl(args.orl), args.gallery_images), None
         path = network.path_of(np.empty((0, network.side, network.side, 3)))
         (x_gallery, ids), (x_probe, probe_ids) = (
             (torch.cat(list(embed_blocks(network, faces.blocks(network.side), args.flip))), torch.from_numpy(faces.ids))

@@ -5,13 +5,12 @@
 import argparse
 import json
 from pathlib import Path
-from statistics import mean, stdev
 
 from mmcrrcd.engine.launch import check_output, one_line_errors
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.errors import InputError
-from mmcrrcd.evaluation.embeddings import NAMED, Classifier, embed, load_classifier, named_images
-from mmcrrcd.evaluation.linear_probe import PROTOCOL, linear_probe
+from mmcrrcd.evaluation.embeddings import NAMED, load_classifier
+from mmcrrcd.evaluation.linear_probe import probe
 
 
 def parse_args() -> argparse.Namespace:
@@ -27,24 +26,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--seeds', type=int, default=3, help='number of classifiers, with seeds 0, 1, ... (default: 3)')
     parser.add_argument('--json', metavar='FILE', help='write the numbers and their conditions')
     return parser.parse_args()
-
-
-def probe(network: Classifier, dataset: str, data_root: str | None, seeds: int) -> dict:
-    """Trains and tests so many classifiers on the embeddings of a data set; their accuracies in percent, and the conditions."""
-    train, test = (named_images(dataset, split, data_root) for split in ('train', 'test'))
-    path = network.path_of(test.images)
-    print(f'{len(train):,} training and {len(test):,} test images; pixels: {path}')
-    (x, _), (x_test, _) = embed(network, train, 'embeddings (train)'), embed(network, test, 'embeddings (test)')
-    y, y_test = (data.labels.to(x.device) for data in (train, test))
-    classes, curves = len(train.metainfo['classes']), []
-    for seed in range(seeds):
-        _, curve = linear_probe(x, y, x_test, y_test, classes, seed, **PROTOCOL)
-        curves.append(curve)
-        print(f'seed {seed}: {curve[-1]:.2f} % after the last epoch, {max(curve):.2f} % after the best')
-    last, best = [curve[-1] for curve in curves], [max(curve) for curve in curves]
-    return dict(dataset=dataset, pixels=path, images=dict(train=len(train), test=len(test)), classes=classes, width=x.shape[1],
-                protocol=PROTOCOL, seeds=list(range(seeds)), last_epoch=last, best_epoch=best, mean=mean(last),
-                std=stdev(last) if len(last) > 1 else None)
 
 
 def main() -> None:

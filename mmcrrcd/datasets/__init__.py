@@ -1,6 +1,6 @@
 from .faces import FaceFolder
 from .glyphs import GlyphArrays
-from .identification_sets import FaceFiles, TinyFace, UCCSFaces, read_orl, read_tinyface
+from .identification_sets import FaceFiles, TinyFace, UCCSFaces, read_orl, read_tinyface, split_gallery
 from .images import CIFAR10Arrays, CIFAR100Arrays, ImageArrays, whole_batch
 from .recordio import RecordFaces
 from .pipeline_arrays import PipelineArrays
@@ -16,5 +16,5 @@ __all__ = [
     'CIFAR100Arrays', 'CIFAR10Arrays', 'FaceFiles', 'FaceFolder', 'GlyphArrays', 'ImageArrays', 'PipelineArrays',
     'RecordFaces', 'ReplayedViews', 'ResolutionPair', 'STL10Arrays', 'SVHNArrays', 'StudentView', 'SubsetArrays', 'TinyFace',
     'TinyImageNetArrays', 'UCCSFaces', 'VerificationPairs', 'bin_pairs', 'downsample', 'lfw_pairs', 'read_orl',
-    'read_tinyface', 'whole_batch',
+    'read_tinyface', 'split_gallery', 'whole_batch',
 ]

@@ -144,3 +144,16 @@ class UCCSFaces(ImageArrays):
         if (len(people), len(files)) != (UCCS_PEOPLE, UCCS_COUNTS[split]):
             print_log(f"{root} ({split}) holds {len(files):,} images of {len(people)} people, the paper's are "
                       f'{UCCS_COUNTS[split]:,} of {UCCS_PEOPLE}', 'current', logging.WARNING)
+
+
+def split_gallery(faces: FaceFiles, number: int) -> tuple[FaceFiles, FaceFiles]:
+    """Gallery and probes: the first ``number`` images of each person, and the others.
+
+    Raises:
+        InputError: all images of a person would be in the gallery, or none.
+    """
+    place = np.array([int((faces.ids[:i] == person).sum()) for i, person in enumerate(faces.ids)])
+    if not 0 < number <= place.max():
+        raise InputError(f'images of a person in the gallery go from 1 to {place.max()}, got {number}')
+    return tuple(FaceFiles([faces.files[i] for i in np.flatnonzero(rows)], faces.ids[rows])
+                 for rows in (place < number, place >= number))

@@ -69,6 +69,17 @@ class Classifier:
         check_resolution(resolution, downsampling.get('interpolation', 'bilinear'))
         return replace(self, downsampling=self.downsampling | dict(resolution=resolution, **downsampling), scale_to=scale_to)
 
+    def straight(self) -> 'Classifier':
+        """The same network on images that have the resolution already to which it would downsample larger ones.
+
+        Raises:
+            InputError: that is not square.
+        """
+        size = self.downsampling.get('resolution') or self.side
+        if not isinstance(size, int):
+            raise InputError(f'faces are square here, the network is shown {size[0]} x {size[1]} pixels: set --resolution')
+        return replace(self, side=size, downsampling={}, scale_to=self.input_size)
+
     @torch.no_grad()
     def __call__(self, images: Tensor) -> NetworkOutput:
         """Of RGB images (N, 3, H, W) uint8."""

@@ -1,7 +1,11 @@
 """Linear probe: a linear classifier on the embeddings of a frozen network, Table IV of the paper."""
+from statistics import mean, stdev
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from .embeddings import Classifier, embed, named_images
 
 # Neither the paper nor CRD, which it follows, gives the training of the classifier; mdistiller#59 says weight decay 0 and
 # frozen batch norms. These are the settings of github.com/winycg/HSAKD, eval_rep.py (c4be450), which repeats that table.
@@ -39,3 +43,21 @@ def linear_probe(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tenso
         with torch.no_grad():
             curve.append((classifier(test).argmax(1) == test_labels).float().mean().mul(100))
     return classifier, torch.stack(curve).tolist()
+
+
+def probe(network: Classifier, dataset: str, data_root: str | None, seeds: int) -> dict:
+    """Trains and tests so many classifiers on the embeddings of a data set; their accuracies in percent, and the conditions."""
+    train, test = (named_images(dataset, split, data_root) for split in ('train', 'test'))
+    path = network.path_of(test.images)
+    print(f'{len(train):,} training and {len(test):,} test images; pixels: {path}')
+    (x, _), (x_test, _) = embed(network, train, 'embeddings (train)'), embed(network, test, 'embeddings (test)')
+    y, y_test = (data.labels.to(x.device) for data in (train, test))
+    classes, curves = len(train.metainfo['classes']), []
+    for seed in range(seeds):
+        _, curve = linear_probe(x, y, x_test, y_test, classes, seed, **PROTOCOL)
+        curves.append(curve)
+        print(f'seed {seed}: {curve[-1]:.2f} % after the last epoch, {max(curve):.2f} % after the best')
+    last, best = [curve[-1] for curve in curves], [max(curve) for curve in curves]
+    return dict(dataset=dataset, pixels=path, images=dict(train=len(train), test=len(test)), classes=classes, width=x.shape[1],
+                protocol=PROTOCOL, seeds=list(range(seeds)), last_epoch=last, best_epoch=best, mean=mean(last),
+                std=stdev(last) if len(last) > 1 else None)

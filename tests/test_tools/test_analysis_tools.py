@@ -4,7 +4,6 @@ import runpy
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -158,36 +157,20 @@ def test_images_are_scaled_up_as_in_the_training_however_they_were_reduced(tool,
     torch.testing.assert_close(torch.cat(shown), seen)
 
 
-def test_statistics_of_each_resolution(run, monkeypatch, tmp_path, capsys):
-    """benchmarks/batch_norm.py: the averages are those of its batches, the weights and statistics of the training stay."""
-    monkeypatch.syspath_prepend(str(ROOT / 'benchmarks'))
-    import batch_norm
-
+def test_statistics_of_each_resolution(run, monkeypatch):
+    """The averages are those of its batches."""
     from mmcrrcd.evaluation import batch_norm as statistics
     monkeypatch.chdir(run)
     Path('all.py').write_text(Path('student.py').read_text().replace('resolution=8', 'resolution=8, train_resolutions=[8, 16]'))
-    monkeypatch.setattr(batch_norm, 'RESULT', tmp_path / 'batch_norm.json')
     monkeypatch.setattr(statistics, 'BATCHES', 3)
-    monkeypatch.setattr(sys, 'argv', ['batch_norm.py', 'all.py', 'student', '--resolutions', '8', '16'])
-    seen, means, update = {8: [], 16: []}, [], statistics.update_bn
-
-    def watched(images, network):
+    cfg = Config.fromfile('all.py')
+    for side in (8, 16):
+        seen, network = [], load_classifier('all.py', 'student').network
         norm = next(module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d))
-        hook = norm.register_forward_pre_hook(lambda _, inputs: seen[inputs[0].shape[2]].append(inputs[0].mean((0, 2, 3))))
-        update(images, network)
-        hook.remove()
-        means.append(norm.running_mean.clone())
-
-    monkeypatch.setattr(statistics, 'update_bn', watched)
-    batch_norm.main()
-    result = json.loads((tmp_path / 'batch_norm.json').read_text())
-    network, data = load_classifier('all.py', 'student'), TinyImages(seed=1)
-    assert [row['mixed'] for row in result['rows']] == [accuracy(network.at(side), data, '') for side in (8, 16)]
-    for mean, batches in zip(means, seen.values(), strict=True):
-        assert len(batches) == 3
-        torch.testing.assert_close(mean, torch.stack(batches).mean(0), rtol=1e-4, atol=1e-5)
-    out = capsys.readouterr().out
-    assert '| statistics of this resolution |' in out and 'batch_norm.py all.py' in out
+        norm.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(inputs[0].mean((0, 2, 3))))
+        fit_batch_norms(network, cfg, training_images(cfg), side)
+        assert len(seen) == 3
+        torch.testing.assert_close(norm.running_mean, torch.stack(seen).mean(0), rtol=1e-4, atol=1e-5)
 
 
 RUN, SVHN = ('--run', 'student.py', 'student', 'a'), ('--dataset', 'svhn')
@@ -237,54 +220,3 @@ def test_scikit_learn_is_asked_for(tool, monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(SystemExit, match='scikit-learn is missing: pip install scikit-learn'):
         tool('plot_tsne.py', *RUN)
-
-
-@pytest.fixture
-def agreement(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / 'benchmarks')
-    import agreement
-    return agreement
-
-
-def test_correlation_of_cosines(agreement):
-    a, b = torch.randn(23, 4), torch.randn(23, 7)
-    b[:, :4] += a
-    cosines = [[torch.cosine_similarity(x[i], x[j], 0).item() for i in range(23) for j in range(23) if i != j] for x in (a, b)]
-    assert agreement.cosine_correlation(a, b, rows=5) == pytest.approx(np.corrcoef(cosines)[0, 1], abs=1e-6)
-    assert agreement.cosine_correlation(a, -3 * a) == pytest.approx(1, abs=1e-12)
-
-
-def test_what_is_compared(agreement):
-    student, teacher = torch.tensor([[2., 0, 0], [0, 1, 0], [0, 0, 3], [1, 0, 0]]), torch.eye(3)[[0, 2, 2, 1]]
-    row = agreement.compare((torch.randn(4, 2), student), (torch.randn(4, 3), teacher), torch.tensor([0, 1, 1, 0]))
-    assert (row['accuracy'], row['agreement']) == (75, 50)
-    p, q = (teacher / 4).softmax(1), (student / 4).softmax(1)
-    assert row['kl'] == pytest.approx(16 * (p * (p / q).log()).sum().item() / 4, rel=1e-5)
-    assert row['nll'] == pytest.approx(-student.softmax(1)[range(4), [0, 1, 1, 0]].log().mean().item(), rel=1e-5)
-    assert row['confidence'] == pytest.approx(100 * student.softmax(1).max(1).values.mean().item(), rel=1e-5)
-    sharper = agreement.compare((torch.randn(4, 2), 2 * student), (torch.randn(4, 3), teacher), torch.tensor([0, 1, 1, 0]))
-    assert sharper['nll'] > row['nll'] and sharper['scaled_nll'] == pytest.approx(row['scaled_nll'], abs=0.01)
-    assert sharper['scale'] == pytest.approx(2 * row['scale'], abs=0.1)
-
-
-def test_what_a_student_and_its_teacher_agree_in(agreement, run, monkeypatch, capsys):
-    monkeypatch.chdir(run)
-    again = ['--run', 'student.py', 'student/epoch_2.pth', 'CRRCD']
-    monkeypatch.setattr(sys, 'argv', ['agreement.py', '--run', 'student.py', 'student', 'CRRCD', *again, '--teacher',
-                                      'teacher.pth', '--json', 'numbers/agreement.json'])
-    agreement.main()
-    result = json.loads(Path('numbers/agreement.json').read_text())
-    teacher, last, same_file = result['rows']
-    assert teacher['agreement'] == 100 and teacher['kl'] == pytest.approx(0, abs=1e-6)
-    assert teacher['cosines'] == pytest.approx(1, abs=1e-9) and 'train_accuracy' not in teacher
-    cfg, student = Config.fromfile('student.py'), load_classifier('student.py', 'student')
-    data = embeddings.own_images('student.py')
-    assert last['accuracy'] == pytest.approx(accuracy(student, data, 'test'), abs=0.006)
-    train_images = DATASETS.build(cfg.train_dataloader.dataset)
-    assert last['train_accuracy'] == pytest.approx(accuracy(student, train_images, 'train'), abs=0.006)
-    of_student, of_teacher = (embeddings.embed(network, data, '')[1].log_softmax(1) for network in
-                              (student, load_classifier('student.py', 'teacher.pth', teacher=True)))
-    assert last['nll'] == pytest.approx(-of_student.gather(1, data.labels[:, None]).mean().item(), abs=1e-5)
-    same = of_student.argmax(1) == of_teacher.argmax(1)
-    assert last['agreement'] == pytest.approx(100 * same.float().mean().item(), abs=1e-4)
-    assert same_file == last and f'| CRRCD | 2 | {last["accuracy"]:.2f} ± 0.00 |' in capsys.readouterr().out

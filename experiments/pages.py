@@ -1,0 +1,61 @@
+"""Writes the tables into README and docs: between ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` nothing is typed by hand.
+
+NAME is a table here, or a Markdown file: of a benchmark in benchmarks/results/, of an earlier measurement in records/measured/.
+"""
+import re
+from pathlib import Path
+
+from mmcrrcd.errors import InputError
+
+from . import records, report
+from .compose import ROOT
+from .studies import STUDIES
+from .tables import TABLES
+
+MARKED = r'<!-- begin (\w+) -->\n.*?<!-- end \1 -->'
+BLOCKS = {
+    'headline': report.headline_markdown,
+    'results': report.results_markdown,
+    'figure3': lambda: report.figure3_markdown('../experiments/records/'),
+}
+
+
+def block(name: str) -> str:
+    """What stands between the marks of this name."""
+    if name in BLOCKS:
+        return BLOCKS[name]()
+    if name in TABLES:
+        return report.table_markdown(name)
+    if name.removeprefix('study_') in STUDIES:
+        return report.study_markdown(name.removeprefix('study_'))
+    for folder in (records.RECORDS / 'measured', ROOT / 'benchmarks' / 'results'):
+        if (folder / f'{name}.md').exists():
+            return (folder / f'{name}.md').read_text(encoding='utf-8').rstrip('\n')
+    raise InputError(f'there is no table {name}')
+
+
+def rendered(text: str) -> str:
+    """``text`` with every marked table made anew."""
+    def made(match: re.Match) -> str:
+        return f'<!-- begin {match[1]} -->\n{block(match[1])}\n<!-- end {match[1]} -->'
+
+    return re.sub(MARKED, made, text, flags=re.DOTALL)
+
+
+def pages() -> list[Path]:
+    return [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md')), ROOT / 'configs' / 'face' / 'README.md']
+
+
+def render() -> list[Path]:
+    """Writes all pages, tables and figures of which there are records; returns what was written."""
+    written = []
+    for page in pages():
+        text = page.read_text(encoding='utf-8')
+        if (new := rendered(text)) != text:
+            page.write_text(new, encoding='utf-8')
+            written.append(page)
+    for name in [*TABLES, *(f'study_{name}' for name in STUDIES)]:
+        written += report.write(name) if (records.RECORDS / name).is_dir() else []
+    figure = [(title, report.lines_of(found, report.MAIN)) for title, found in report.main_results().items()]
+    report.panels(report.draw_curves, figure).savefig(ROOT / 'docs' / 'results.png', dpi=120)
+    return [*written, ROOT / 'docs' / 'results.png']

@@ -1,0 +1,97 @@
+"""Tables and figures from records; the pages."""
+import json
+
+import pytest
+
+from experiments import pages, records, report
+from mmcrrcd.errors import InputError
+
+
+def write(experiment: str, method: str, pair: str, recipe: str, seed: int, last: float, teacher: str = 'aaa',
+          **results) -> None:
+    rows = [dict(epoch=epoch, accuracy=last - 5 + epoch, train_accuracy=50.0, rcd_score_positive=0.5, rcd_score_negative=0.1)
+            for epoch in (1, 5)]
+    record = dict(
+        experiment=experiment, method=method, pair=pair, recipe=recipe, seed=seed, resolution=32, epochs=rows, config=None,
+        training=dict(epochs=30, batch=96, lr=0.05, precision='float32'), results=dict(last=last, best=last + 1) | results,
+        teacher=dict(checkpoint='net', epochs=240, accuracy=70.0, sha256=teacher), seconds=dict(wall=120.0, step=0.1),
+        provenance=dict(command='python -m experiments', versions=dict(torch='2'), hardware='a CPU', threads=1, commit='abc'))
+    records.write_json(record, records.RECORDS / experiment / f'{method}__{pair}__{recipe}__{teacher}__s{seed}.json')
+
+
+@pytest.fixture(autouse=True)
+def kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, 'RECORDS', tmp_path)
+
+
+def test_paired_differences_and_spreads():
+    assert records.spread([1.0, 3.0]) == '2.00 ± 1.41 (n = 2)'
+    assert records.spread([1.0]) == '1.00 (n = 1)' and records.spread([]) == '–'
+    ours, reference = {5: 3.0, 6: 5.0, 7: 9.0}, {5: 2.0, 6: 2.0}
+    assert records.paired_difference(ours, reference) == '+2.00 ± 1.00 (n = 2)'           # sqrt(2) / sqrt(2)
+    assert records.paired_difference(ours, {8: 1.0}) == '–'
+
+
+def test_the_papers_numbers_are_marked_for_full_schedules_only():
+    for recipe in ('cifar_240e', 'cifar_240e_in_24e', '8px__cifar_240e'):
+        for seed, (student, kd) in enumerate([(69.0, 71.0), (70.0, 71.5)], 5):
+            write('table1', 'student', 'resnet20', recipe, seed, student)
+            write('table1', 'kd', 'resnet56_resnet20', recipe, seed, kd)
+    small, full, short = report.table_markdown('table1').split('### ')[1:]
+    row = next(line for line in full.splitlines() if line.startswith('| KD |'))
+    assert '71.25 ± 0.35 (n = 2)<br>paper 70.66: ▲ +0.59<br>paired +1.75 ± 0.25 (n = 2)' in row
+    assert '<br>paper 70.66: +0.59' in short and '▲ +' not in short and '70.66' not in small and 'left out' in small
+    assert '| DKD |' in full and ' – |' in next(line for line in full.splitlines() if line.startswith('| DKD |'))
+    assert 'batch 96, learning rate 0.05, float32' in full and 'net, 70.00 % (240 epochs; aaa)' in full and 'at abc' in full
+
+
+def test_without_a_record_a_table_is_empty():
+    assert report.table_markdown('table5').count('not run') == 13 and 'paper 95.25' in report.table_markdown('table5')
+    assert report.figure3_markdown() == report.results_markdown() == report.headline_markdown() == 'No runs yet.'
+
+
+def test_a_listing_has_a_table_for_each_teacher_that_there_is_something_of():
+    numbers = {'bilinear, antialiased': 30.0, 'area': 20.0, 'macs': 6.25, 'images': dict(train=50_000, test=10_000)}
+    write('cifar100', 'student', 'vgg8', '8px__paper_35e', 5, 30, **numbers)
+    write('cifar100', 'kd', 'vgg8_vgg8', '8px__paper_35e', 5, 32, **numbers | {'bilinear, antialiased': 32.0})
+    page = report.table_markdown('cifar100')
+    assert 'vgg8 → vgg8\n' in page and 'resnet56 → vgg8\n' not in page
+    assert '| student-only | 30.00 (n = 1)<br>paired -2.00 (n = 1) |' in page and '| 6.2 | 2 |' in page
+    assert '50,000 training images, 10,000 test images.' in page
+
+
+def test_teachers_are_not_mixed_and_figure_3_shows_what_was_run():
+    for method, last in dict(student_alone=60, kd=62, default=63, **{'tau_0.2': 62.5, 'as_printed': 3}).items():
+        write('figure3', method, 'resnet56_resnet20', 'paper_35e', 5, last)
+    write('figure3', 'kd', 'resnet56_resnet20', 'paper_35e', 5, 50, teacher='bbb')
+    page = report.figure3_markdown('../')
+    assert page.count('### ') == 2 and page.count('](../figure3__resnet56_resnet20__paper_35e') == 2
+    first = page.split('### ')[1]
+    assert '| temperature τ: 0.1 (default) | 63.00 (n = 1) | 64.00 (n = 1) | +1.00 (n = 1) |' in first
+    assert '| form of the critic: Eq. 10, β 2 | 3.00' in first and '0.50 / 0.10' in first
+    assert 'number of negatives n: 64' not in first
+    assert len(report.write('figure3')) == 3
+    assert '| 60.00 (n = 1) | 62.00 (n = 1) | – | – | 63.00 (n = 1) |' in report.headline_markdown()
+    main = report.results_markdown()
+    assert '| CRRCD | 63.00 (n = 1) | 64.00 (n = 1) | +1.00 (n = 1) |' in main and '72.1 |' in main and main.count('### ') == 1
+
+
+def test_pages_are_rendered_between_their_marks(monkeypatch):
+    (records.RECORDS / 'measured').mkdir()
+    (records.RECORDS / 'measured' / 'probes.md').write_text('a table\n')
+    text = 'a\n<!-- begin probes -->\nold\n<!-- end probes -->\nb\n<!-- begin headline -->\n<!-- end headline -->\n'
+    new = text.replace('old', 'a table').replace('headline -->\n<!-- end', 'headline -->\nNo runs yet.\n<!-- end')
+    assert pages.rendered(text) == new
+    with pytest.raises(InputError, match='there is no table nothing'):
+        pages.rendered('<!-- begin nothing -->\n<!-- end nothing -->')
+
+
+def test_the_records_that_are_kept_are_of_one_format():
+    folder = pages.ROOT / 'experiments' / 'records'
+    files = [file for file in folder.glob('*/*.json') if file.parent.name != 'measured']
+    assert len(files) > 100
+    for file in files:
+        record = json.loads(file.read_text())
+        assert {'experiment', 'method', 'pair', 'recipe', 'seed', 'training', 'results', 'teacher', 'seconds', 'provenance',
+                'epochs', 'config'} <= record.keys(), file
+        assert record['experiment'] == file.parent.name and file.stem.endswith(f's{record["seed"]}')
