@@ -5,12 +5,14 @@
 Everything takes turns in one run, several rounds of some iterations each, so that a machine's moods fall on all alike:
 
 - ``memory`` and ``mmpretrain``: the Runner of a config with its data path, hooks and log, for each of ``--methods``;
-- ``bare``: on one fixed batch the teacher's forward pass and the student's step with cross-entropy, nothing else: the floor;
+- ``cached``: the same as ``memory``, with the teacher's answers read from a cache;
+- ``bare``: on one fixed batch the teacher's forward pass and the student's step with cross-entropy, or the latter alone: the
+  floors;
 - ``reference``: RepDistiller's own data loader and loop (``--reference``, HobbitLong/RepDistiller), in float32 as it is, KD
   and CRD. Patched from outside, for today's packages: torchvision's check of the files, the names of its arrays, calls of
   ``.cuda()`` where there is none, ``.view`` of a strided tensor.
 
-Networks have random weights; times do not depend on them.
+Networks have random weights, and caches hold random answers; times do not depend on them.
 """
 import argparse
 import contextlib
@@ -36,18 +38,20 @@ from torch.nn import functional as F
 
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.models.networks import extract
+from mmcrrcd.models.teachers.cache import CacheWriter, number_of_blocks, rows_of
 from mmcrrcd.registry import DATASETS, MODELS
-from mmcrrcd.visualization.markdown import conditions
+from mmcrrcd.visualization.markdown import conditions, markdown_table
 
 from .common import KEPT, keep
 
 RESULT = KEPT / 'step_time.json'
 OF_REFERENCE = 'resnet56_resnet20_cifar100'             # the pair that the reference's loop trains here
-BATCH, LR = 96, 0.05
+BATCH, LR, VIEWS = 96, 0.05, 16
+PATHS = ['memory', 'cached', 'mmpretrain']
 METHODS = {
     'kd': dict(beta=0),
     'crrcd': dict(),
-    'crrcd, all anchors': dict(num_anchors=None),
+    'crrcd, learned': dict(relation='learned', num_anchors=8),
     'crd': dict(beta=0, objective=dict(crd=dict(type='mmcrrcd.CRDLoss', num_samples=50_000, weight=0.8))),
 }
 
@@ -105,18 +109,42 @@ def config_of(args: argparse.Namespace, path: str, method: str) -> Config:
     return cfg
 
 
+def write_answers(folder: Path, model: dict) -> None:
+    """A cache of random answers to ``VIEWS`` views of all training images, of the widths of the model's teacher."""
+    if folder.exists():
+        return
+    teacher = MODELS.build(model).forward_teacher(torch.zeros(2, 3, 32, 32))
+    shape = dict(views=VIEWS, images=50_000, image_size=[32, 32], embedding=teacher.embedding.shape[1],
+                 logits=teacher.logits.shape[1])
+    writer = CacheWriter(folder, dict(views=VIEWS, seed=0), shape)
+    writer.prepare()
+    writer.open()
+    for block in range(number_of_blocks(shape)):
+        _, first, end = rows_of(block, shape['images'])
+        writer.write(block, teacher._replace(embedding=torch.rand(end - first, shape['embedding']),
+                                             logits=torch.randn(end - first, shape['logits'])))
+    writer.close()
+    writer.finish()
+
+
 def of_runner(args: argparse.Namespace, path: str, method: str) -> float:
     """Seconds of ``args.iterations`` iterations of a training."""
-    clock = Clock(args.warmup, args.iterations)
-    runner = Runner.from_cfg(config_of(args, path, method))
+    clock, cfg = Clock(args.warmup, args.iterations), config_of(args, path, method)
+    if path == 'cached':
+        folder = args.work_dir / f'answers_{Path(args.config).stem}'
+        write_answers(folder, cfg.model)
+        cfg.model.teacher_cache = dict(folder=str(folder))
+        cfg.train_dataloader.dataset = dict(type='mmcrrcd.ReplayedViews', dataset=cfg.train_dataloader.dataset, views=VIEWS)
+        cfg.custom_hooks = [*cfg.custom_hooks, dict(type='mmcrrcd.ReplayHook')]
+    runner = Runner.from_cfg(cfg)
     runner.register_hook(clock)
     with contextlib.suppress(Done):
         runner.train()
     return clock.seconds
 
 
-def of_bare_networks(args: argparse.Namespace) -> float:
-    """Seconds of the same number of steps that only run the two networks, on one batch."""
+def of_bare_networks(args: argparse.Namespace, with_teacher: bool = True) -> float:
+    """Seconds of the same number of steps that only run the two networks, or the student, on one batch."""
     model = MODELS.build(config_of(args, 'memory', 'kd').model).to(get_device()).train()
     model.load_teacher()
     optimizer = torch.optim.SGD(model.student.parameters(), LR, momentum=0.9, weight_decay=5e-4)
@@ -127,7 +155,8 @@ def of_bare_networks(args: argparse.Namespace) -> float:
         if step == args.warmup:
             start = now()
         with torch.autocast(get_device(), torch.bfloat16, enabled=not args.float32):
-            model.forward_teacher(high)
+            if with_teacher:
+                model.forward_teacher(high)
             logits = extract(model.student, low).logits
         loss = F.cross_entropy(logits, labels)
         optimizer.zero_grad()
@@ -226,6 +255,7 @@ def measure(args: argparse.Namespace) -> dict:
     turns = {f'{path} {method}': lambda p=path, m=method: of_runner(args, p, m)
              for path in args.paths for method in args.methods}
     turns['bare networks'] = lambda: of_bare_networks(args)
+    turns['bare student'] = lambda: of_bare_networks(args, with_teacher=False)
     if args.reference:
         reference = Reference(args.data_root)
         turns |= {f'reference {method}': lambda m=method: reference.seconds(args, m) for method in ('kd', 'crd')}
@@ -247,13 +277,16 @@ def ratio(result: dict, one: str, other: str) -> str:
 
 def table(result: dict) -> str:
     """Markdown: images per second, and how often the reference's and how much of the bare networks' this is."""
-    lines = ['| | images/s, median | range | over the bare networks | over RepDistiller, KD | over RepDistiller, CRD |',
-             '|---|---|---|---|---|---|']
+    others = {'over the bare networks': 'bare networks', 'over the bare student': 'bare student',
+              'over RepDistiller, KD': 'reference kd', 'over RepDistiller, CRD': 'reference crd'}
+    others = {title: name for title, name in others.items() if name in result['rates']}
+    rows = []
     for name, rates in result['rates'].items():
-        lines.append(f'| {name} | {median(rates):.0f} | {min(rates):.0f} – {max(rates):.0f} '
-                     f'| {ratio(result, name, "bare networks")} | {ratio(result, name, "reference kd")} '
-                     f'| {ratio(result, name, "reference crd")} |')
-    return '\n'.join([*lines, '', f'{Path(result["config"]).stem}, the student sees {result["resolution"] or 32} pixels, batch '
+        live = name.replace('cached', 'memory') if name.startswith('cached') else None
+        rows.append([name, f'{median(rates):.0f}', f'{min(rates):.0f} – {max(rates):.0f}',
+                     ratio(result, name, live) if live else '', *(ratio(result, name, other) for other in others.values())])
+    return '\n'.join([markdown_table(['', 'images/s, median', 'range', 'over the live teacher', *others], rows), '',
+                      f'{Path(result["config"]).stem}, the student sees {result["resolution"] or 32} pixels, batch '
                       f'{result["batch"]}, {result["precision"]} (the reference in float32); n = {len(rates)} rounds of '
                       f'{result["iterations"]} iterations; {result["workers"]} workers of the reference. {conditions(result)}'])
 
@@ -263,7 +296,7 @@ def main() -> None:
     parser.add_argument('--config', default=f'configs/crrcd/{OF_REFERENCE}.py')
     parser.add_argument('--resolution', type=int, help='pixels the student sees (default: all 32)')
     parser.add_argument('--methods', nargs='+', default=list(METHODS), choices=list(METHODS), metavar='METHOD')
-    parser.add_argument('--paths', nargs='+', default=['memory', 'mmpretrain'], choices=['memory', 'mmpretrain'])
+    parser.add_argument('--paths', nargs='+', default=PATHS, choices=PATHS)
     parser.add_argument('--reference', action='store_true', help='HobbitLong/RepDistiller, whose checkout is on PYTHONPATH')
     parser.add_argument('--workers', type=int, default=2, help="worker processes of the reference's data loader")
     parser.add_argument('--data-root', default='data/cifar100')

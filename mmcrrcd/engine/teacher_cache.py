@@ -112,7 +112,7 @@ class Source:
         self.replayed = ReplayedViews(dataset, 1 if views == 'all' else views, seed)
         self.in_memory = self.replayed.images is not None
         if views == 'all' and not self.in_memory:
-            raise InputError("views='all' is for the crops and flips of the in-memory pipeline; for one of mmpretrain say how many")
+            raise InputError("views='all' is for crops and flips of the in-memory pipeline; for one of mmpretrain say how many")
         padding, flip = self.preprocessor.padding or 0, self.preprocessor.flip
         self.number = number_of_views(views, padding, flip)
         self.workers = 0 if self.in_memory else cfg.train_dataloader.get('num_workers', 0)
@@ -306,7 +306,7 @@ def find_or_build(cfg: Config) -> TeacherCache:
 
 
 def use_teacher_cache(cfg: Config) -> None:
-    """Makes a training of ``cfg`` read its teacher's answers where its model has a ``teacher_cache``; builds what is missing."""
+    """Makes a training of ``cfg`` read its teacher's answers where its model has a ``teacher_cache``; builds missing ones."""
     if not cfg.model.get('teacher_cache'):
         return
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
