@@ -7,6 +7,6 @@ with read_base():
     from ..datasets.cifar100 import *                    # or cifar100_mmpretrain
 
 train_dataloader.update(batch_size=96)
-optim_wrapper = dict(type=OptimWrapper, optimizer=dict(type=SGD, lr=0.05, momentum=0.9, weight_decay=5e-4))
+optim_wrapper = dict(type=OptimWrapper, optimizer=dict(type=SGD, lr=0.05, momentum=0.9, weight_decay=5e-4, fused=True))
 param_scheduler = dict(type=MultiStepLR, by_epoch=True, milestones=[21, 28, 32], gamma=0.1)
 train_cfg = dict(by_epoch=True, max_epochs=35, val_interval=1)

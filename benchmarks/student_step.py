@@ -1,0 +1,109 @@
+"""What the choices in a student's own step are worth: ``python -m benchmarks.student_step``.
+
+One training step on a fixed batch, with cross-entropy and SGD, as the configs have it, and with one thing changed. All take turns
+in one run. Random weights.
+"""
+import argparse
+import time
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+from unittest import mock
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from rich.progress import track
+from torch import nn
+from torch.nn import functional as F
+
+from mmcrrcd.environment import about_this_run
+from mmcrrcd.models.backbones.base import Conv3x3
+from mmcrrcd.models.networks import extract
+from mmcrrcd.registry import MODELS
+from mmcrrcd.visualization.markdown import conditions, markdown_table
+
+from .common import KEPT, keep
+
+BASE = dict(layout=torch.channels_last, fused=True, bfloat16=False, compiled=False, plain_convolutions=False)
+VARIANTS = {
+    'as it is': {},
+    'convolutions of one pixel as convolutions': dict(plain_convolutions=True),
+    'SGD not fused': dict(fused=False),
+    'contiguous memory': dict(layout=torch.contiguous_format),
+    'bfloat16': dict(bfloat16=True),
+    'backbone compiled': dict(compiled=True),
+}
+
+
+class Step:
+    """A student, its optimizer and one batch."""
+
+    def __init__(self, config: dict, batch: int, pixels: int, layout, fused: bool, bfloat16: bool, compiled: bool,
+                 plain_convolutions: bool):
+        torch.manual_seed(0)
+        self.student = MODELS.build(config).to(get_device(), memory_format=layout).train()
+        self.optimizer = torch.optim.SGD(self.student.parameters(), 0.05, momentum=0.9, weight_decay=5e-4, fused=fused)
+        self.images = torch.randn(batch, 3, pixels, pixels, device=get_device()).to(memory_format=layout)
+        self.labels = torch.randint(self.student.head.num_classes, (batch,), device=get_device())
+        self.bfloat16, self.plain_convolutions = bfloat16, plain_convolutions
+        if compiled:
+            self.student.backbone.compile()
+
+    def __call__(self) -> None:
+        with mock.patch.object(Conv3x3, 'forward', nn.Conv2d.forward if self.plain_convolutions else Conv3x3.forward):
+            with torch.autocast(get_device(), torch.bfloat16, enabled=self.bfloat16):
+                logits = extract(self.student, self.images).logits
+            self.optimizer.zero_grad()
+            F.cross_entropy(logits, self.labels).backward()
+        self.optimizer.step()
+
+
+def seconds(step: Step, iterations: int) -> float:
+    start = time.perf_counter()
+    for _ in range(iterations):
+        step()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return (time.perf_counter() - start) / iterations
+
+
+def measure(args: argparse.Namespace) -> dict:
+    student = Config.fromfile(args.config).model.student
+    steps = {name: Step(student, args.batch, args.resolution, **BASE | change) for name, change in VARIANTS.items()}
+    for step in steps.values():
+        seconds(step, 3)
+    times = defaultdict(list)
+    for _ in track(range(args.rounds), 'rounds'):
+        for name, step in steps.items():
+            times[name].append(1000 * seconds(step, args.iterations))
+    return dict(**about_this_run(), config=args.config, batch=args.batch, resolution=args.resolution, milliseconds=times)
+
+
+def table(result: dict) -> str:
+    base = result['milliseconds']['as it is']
+    rows = []
+    for name, times in result['milliseconds'].items():
+        ratios = sorted(a / b for a, b in zip(times, base))
+        rows.append([name, f'{median(times):.1f}', f'{median(ratios):.2f} ({ratios[0]:.2f} – {ratios[-1]:.2f})'])
+    size = result['resolution']
+    return '\n'.join([markdown_table(["the student's step", 'ms, median', 'over as it is'], rows), '',
+                      f'{Path(result["config"]).stem}, {size}×{size} px, batch {result["batch"]}; n = {len(base)} rounds. '
+                      f'{conditions(result)}'])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--config', default='configs/crrcd/resnet56_vgg8_cifar100.py')
+    parser.add_argument('--resolution', type=int, default=8)
+    parser.add_argument('--batch', type=int, default=96)
+    parser.add_argument('--rounds', type=int, default=15)
+    parser.add_argument('--iterations', type=int, default=4)
+    parser.add_argument('--json', type=Path, default=KEPT / 'student_step.json')
+    args = parser.parse_args()
+    result = measure(args)
+    keep(result, args.json, table(result))
+
+
+if __name__ == '__main__':
+    main()
