@@ -1,7 +1,7 @@
 """What the choices in a student's own step are worth: ``python -m benchmarks.student_step``.
 
-One training step on a fixed batch, with cross-entropy and SGD, as the configs have it, and with one thing changed. All take turns
-in one run. Random weights.
+One training step on a fixed batch, with cross-entropy and SGD, as the configs have it, and with one thing changed. All take
+turns in one run. Random weights.
 """
 import argparse
 import time

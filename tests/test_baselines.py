@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map_only
 
 from experiments.compose import Recipe, compose
 from mmcrrcd.errors import InputError
-from mmcrrcd.models.algorithms.simkd import linear_classifier
+from mmcrrcd.models.networks import linear_classifier
 from mmcrrcd.models.algorithms.sskd import rotations
 from mmcrrcd.models.networks import ask_for_pre_activations, extract
 from mmcrrcd.registry import LOSSES, MODELS

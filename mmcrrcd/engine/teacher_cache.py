@@ -25,6 +25,7 @@ from mmcrrcd.datasets.images import whole_batch
 from mmcrrcd.datasets.replay import EveryView, ReplayedViews, check_views, number_of_views
 from mmcrrcd.errors import InputError
 from mmcrrcd.models.algorithms.distiller import Distiller
+from mmcrrcd.models.networks import linear_classifier
 from mmcrrcd.models.preprocessor import PairPreprocessor
 from mmcrrcd.models.teachers.cache import (ARRAYS, CacheWriter, TeacherCache, digest, digest_of_weights,
                                            number_of_blocks, rows_of, size_in_bytes)
@@ -126,6 +127,7 @@ class Source:
         if with_teacher:
             self.model = Distiller(cfg.model.student, cfg.model.teacher, cfg.model.get('teacher_checkpoint'),
                                    input_size=cfg.model.get('input_size', 32), data_preprocessor=self.preprocessor)
+            self.teacher = self.model.teacher            # before its batch norms are folded
             self.model.load_teacher()
             self.model.to(self.device)
             self.preprocessor.replay(views, len(self.replayed), seed)
@@ -203,7 +205,7 @@ def build(source: Source, folder: Path, shape: dict) -> None:
     Raises:
         InputError: it cannot be written; one line.
     """
-    writer = CacheWriter(folder, source.about, shape)
+    writer = CacheWriter(folder, source.about, shape, linear_classifier(source.teacher))
     failure = [None]
     try:
         if is_main_process():

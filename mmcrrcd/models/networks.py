@@ -1,6 +1,6 @@
 """From any network to a NetworkOutput: mmpretrain's classifiers, and plain modules through adapters."""
 import torch
-from mmpretrain.models import ImageClassifier
+from mmpretrain.models import ImageClassifier, LinearClsHead
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map_only
@@ -156,3 +156,19 @@ class EmbeddingNetwork(nn.Module):
             gives = tuple(embedding.shape) if isinstance(embedding, Tensor) else f'a {type(embedding).__name__}'
             raise InputError(f'an embedding is a tensor (N, D), and the network gives {gives}')
         return NetworkOutput((), embedding.float(), None, tuple(images.shape[2:]))
+
+
+def linear_classifier(network: nn.Module) -> tuple[Tensor, Tensor] | None:
+    """Weight (classes, D) and bias (classes,) of the linear layer that makes a network's logits of its embedding; None where
+    there is no such layer. A network of your own tells it by a method ``teacher_classifier()``.
+    """
+    if hasattr(network, 'teacher_classifier'):
+        return network.teacher_classifier()
+    layer = None
+    if isinstance(network, ImageClassifier) and isinstance(network.head, LinearClsHead):
+        layer = network.head.fc
+    elif isinstance(network, PlainNetwork):
+        layer = network.network.get_submodule(network.classifier)
+    if not isinstance(layer, nn.Linear):
+        return None
+    return layer.weight, layer.weight.new_zeros(len(layer.weight)) if layer.bias is None else layer.bias

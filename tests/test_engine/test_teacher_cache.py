@@ -241,6 +241,20 @@ def test_a_model_alone_wants_the_folder(teacher):
     one_line(lambda: MODELS.build(crrcd(teacher) | dict(teacher_cache=dict(views=3))), 'tools/cache_teacher.py')
 
 
+def test_the_classifier_is_handed_over_too(tmp_path, teacher):
+    model = crrcd(teacher) | dict(type='mmcrrcd.SimKD', teacher_cache=dict(views=3))
+    for key in ('num_negatives', 'dim', 'num_anchors', 'beta', 'relation'):
+        model.pop(key, None)
+    live = train(config(tmp_path / 'live', {key: value for key, value in model.items() if key != 'teacher_cache'}, 1)).model
+    fast = trained(config(tmp_path / 'fast', model, 1)).model
+    torch.testing.assert_close(fast.classifier_weight, live.classifier_weight)
+    torch.testing.assert_close(fast.classifier_bias, live.classifier_bias)
+    view, index = torch.zeros(IMAGES, dtype=torch.int64), torch.arange(IMAGES)
+    stored = fast.cache(view, index, torch.device('cpu'))
+    made = torch.nn.functional.linear(stored.embedding, fast.classifier_weight, fast.classifier_bias)
+    torch.testing.assert_close(made, stored.logits, rtol=2e-3, atol=2e-3)
+
+
 # Trust
 
 @pytest.fixture

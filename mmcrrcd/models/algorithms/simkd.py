@@ -1,38 +1,17 @@
 """The teacher's classifier answers for the student, SimKD (Chen et al., CVPR 2022, https://arxiv.org/abs/2203.14001)."""
 import torch
-from mmpretrain.models import ImageClassifier, LinearClsHead
+from mmpretrain.models import LinearClsHead
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmcrrcd.errors import InputError
 from mmcrrcd.models.losses.base import DistillLoss
-from mmcrrcd.models.networks import PlainNetwork
+from mmcrrcd.models.networks import linear_classifier
 from mmcrrcd.registry import ALGORITHMS
 from mmcrrcd.structures import Batch, NetworkOutput
 
 from .distiller import Distiller, check_names
 from .schedule import Schedule
-
-
-def linear_classifier(network: nn.Module) -> tuple[Tensor, Tensor]:
-    """Weight (classes, D) and bias (classes,) of the linear layer that makes the logits of ``network`` from its embedding.
-
-    A network of another kind, such as stored answers, tells them by a method ``teacher_classifier()`` of its own.
-
-    Raises:
-        InputError: it has none.
-    """
-    if hasattr(network, 'teacher_classifier'):
-        return network.teacher_classifier()
-    layer = None
-    if isinstance(network, ImageClassifier) and isinstance(network.head, LinearClsHead):
-        layer = network.head.fc
-    elif isinstance(network, PlainNetwork):
-        layer = network.network.get_submodule(network.classifier)
-    if not isinstance(layer, nn.Linear):
-        raise InputError("SimKD gives the student the teacher's classifier, one linear layer, and the teacher "
-                         f'({type(network).__name__}) ends in none')
-    return layer.weight, layer.weight.new_zeros(len(layer.weight)) if layer.bias is None else layer.bias
 
 
 class MappedEmbeddingLoss(DistillLoss):
@@ -64,8 +43,7 @@ class SimKD(Distiller):
         cls_weight, objective: as in :class:`Distiller`, for losses beside it. They see the logits of the product, so they
             train backbone and map, never the classifier.
         student: config of a classifier with a ``LinearClsHead``.
-        teacher: an ``ImageClassifier`` with such a head, a :class:`PlainNetwork` whose classifier is a linear layer, or
-            anything with a method ``teacher_classifier()``, as :func:`linear_classifier` takes it.
+        teacher: one whose logits a linear layer makes of its embedding, see :func:`linear_classifier`; or its cached answers.
 
     Example:
         >>> model.update(type=SimKD)                     # in a config of a teacher and a student
@@ -97,7 +75,11 @@ class SimKD(Distiller):
 
     def teacher_classifier(self) -> tuple[Tensor, Tensor]:
         """Weight (classes, D) and bias (classes,) of the teacher's last layer."""
-        return linear_classifier(self.teacher)
+        classifier = linear_classifier(self.teacher) if self.cache is None else self.cache.classifier()
+        if classifier is None:
+            raise InputError("SimKD gives the student the teacher's classifier, one linear layer, and the teacher "
+                             f'({type(self.cache or self.teacher).__name__}) ends in none')
+        return classifier
 
     def load_teacher(self) -> None:
         """Loads the teacher, and keeps its classifier."""

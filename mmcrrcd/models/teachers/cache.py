@@ -1,7 +1,7 @@
 """A teacher's answers on disk: embedding and logits for each view of each training image, in float16.
 
-A folder of them is a teacher. It holds ``embedding.npy`` and ``logits.npy`` (views, images, width) and ``manifest.json``, which
-says of what the answers are and what their blocks' checksums are. No file of it is ever unpickled.
+A folder of them is a teacher. It holds ``embedding.npy`` and ``logits.npy`` (views, images, width), the linear layer between
+the two where there is one, and ``manifest.json``: of what the answers are, and all checksums. No file is ever unpickled.
 """
 import hashlib
 import json
@@ -22,6 +22,7 @@ FORMAT = 1
 BLOCK = 500                  # images of one view that are computed, written and checked together
 SAMPLE = 16                  # blocks whose checksums are compared each time a folder is opened
 ARRAYS = ('embedding', 'logits')
+CLASSIFIER = ('weight', 'bias')
 
 
 def digest(value) -> str:
@@ -72,15 +73,17 @@ class CacheWriter:
         about: what the answers are of, as JSON; a part of something else is thrown away.
         shape: numbers of ``views`` and ``images``, widths of ``embedding`` and ``logits`` (None where there are none), and
             ``image_size``.
+        classifier: weight (classes, D) and bias (classes,) of the teacher's last layer, None where it is no linear one.
 
     Raises:
         OSError: no room, or no permission.
     """
 
-    def __init__(self, folder: Path, about: dict, shape: dict):
+    def __init__(self, folder: Path, about: dict, shape: dict, classifier: tuple[Tensor, Tensor] | None = None):
         self.folder, self.part = folder, folder.with_name(f'{folder.name}.part')
         self.head = dict(format=FORMAT, about=about, shape=shape, fingerprint=digest([FORMAT, about, shape]))
         self.shape = shape
+        self.classifier = [value.detach().cpu().float().numpy() for value in classifier or ()]
 
     def prepare(self) -> None:
         """Makes the files at their full size, so that a disk without room for them says so now. For the first process."""
@@ -154,7 +157,10 @@ class CacheWriter:
     def finish(self) -> None:
         """Puts the manifest in and the folder in its place, when all blocks are there. For the first process."""
         blocks = self.finished()
-        manifest = self.head | dict(blocks=[blocks[block] for block in range(number_of_blocks(self.shape))])
+        for name, value in zip(CLASSIFIER, self.classifier):
+            np.save(self.part / f'classifier_{name}.npy', value, allow_pickle=False)
+        manifest = self.head | dict(blocks=[blocks[block] for block in range(number_of_blocks(self.shape))],
+                                    classifier=checksum(self.classifier) if self.classifier else None)
         with open(self.part / 'manifest.json', 'w') as file:
             json.dump(manifest | dict(seal=digest(manifest)), file, indent=1)
             file.flush()
@@ -210,7 +216,7 @@ class TeacherCache:
         self.folder = Path(folder)
         manifest = read_manifest(self.folder)
         self.about, self.shape, self.blocks = manifest['about'], manifest['shape'], manifest['blocks']
-        self.fingerprint = manifest['fingerprint']
+        self.fingerprint, self._classifier = manifest['fingerprint'], manifest['classifier']
         self.arrays = {name: self._open(name) for name in ARRAYS if self.shape[name]}
         self._check_blocks()
         self.tensors = {name: torch.from_numpy(array) for name, array in self.arrays.items()}
@@ -244,6 +250,24 @@ class TeacherCache:
             if checksum(array[view, first:end] for array in self.arrays.values()) != self.blocks[block]:
                 raise InputError(f'{self.folder}: the answers of view {view}, images {first} to {end - 1}, are damaged: delete '
                                  'the folder, and they are computed anew')
+
+    def classifier(self) -> tuple[Tensor, Tensor] | None:
+        """Weight (classes, D) and bias (classes,) of the layer that made the logits of the embedding; None if it is unknown.
+
+        Raises:
+            InputError: its files are damaged.
+        """
+        if self._classifier is None:
+            return None
+        files = [self.folder / f'classifier_{name}.npy' for name in CLASSIFIER]
+        try:
+            values = [np.load(file, allow_pickle=False) for file in files]
+        except (ValueError, OSError) as error:
+            raise InputError(f'{files[0]} or {files[1].name} is missing or damaged: delete the folder, and the answers are '
+                             'computed anew') from error
+        if checksum(values) != self._classifier:
+            raise InputError(f'{files[0]} or {files[1].name} is damaged: delete the folder, and the answers are computed anew')
+        return tuple(map(torch.from_numpy, values))
 
     def trial_output(self, number: int) -> NetworkOutput:
         """Zeros in the form of the answers to ``number`` images."""

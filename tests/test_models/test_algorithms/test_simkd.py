@@ -15,7 +15,7 @@ from torch import nn
 from mmcrrcd.checkpoint import find_checkpoint, read_network
 from mmcrrcd.errors import InputError
 from mmcrrcd.models import EmbeddingNetwork, KDLoss, PairPreprocessor, PlainNetwork, SimKD, extract
-from mmcrrcd.models.algorithms.simkd import linear_classifier
+from mmcrrcd.models.networks import linear_classifier
 from mmcrrcd.registry import ALGORITHMS, MODELS
 
 N = 8
