@@ -20,6 +20,7 @@ from tiny import IMAGES, SIZE, TEACHER, config, crrcd, network, pipeline_loader,
 from mmcrrcd.engine import teacher_cache
 from mmcrrcd.engine.teacher_cache import Source, find_or_build, use_teacher_cache
 from mmcrrcd.errors import InputError
+from mmcrrcd.models.losses import DistillLoss
 from mmcrrcd.models.teachers import cache as format_
 from mmcrrcd.models.teachers.cache import TeacherCache
 from mmcrrcd.registry import MODELS
@@ -218,6 +219,25 @@ def test_a_teacher_that_ends_in_its_embedding(tmp_path):
 def test_losses_that_need_more_are_named(tmp_path, teacher):
     hint = dict(hint=dict(type='mmcrrcd.FitNetLoss'))
     one_line(lambda: trained(cached(tmp_path, teacher, objective=hint)), 'hint', 'feature maps')
+
+
+@pytest.mark.parametrize('method', ['SSKD', 'EKD'])
+def test_methods_that_need_the_teacher_itself_are_named(tmp_path, method):
+    cfg = config(tmp_path / 'run', dict(type=f'mmcrrcd.{method}', student=network(), teacher=TEACHER, input_size=SIZE,
+                                        teacher_cache=dict(folder='somewhere')))
+    one_line(lambda: MODELS.build(cfg.model), method, 'teacher_cache')
+
+
+def test_the_page_lists_what_a_cache_can_serve():
+    page = (Path(__file__).parents[2] / 'docs' / 'methods.md').read_text()
+    rows = [line.split('|')[1:4] for line in page.split('| from a cache |')[1].split('\n\n')[0].splitlines()[2:]]
+    told = {name.strip(): yes.strip() == 'yes' for names, _, yes in rows for name in names.split(',')}
+    kinds = {name.removesuffix('Loss'): kind for name, kind in MODELS.module_dict.items()
+             if isinstance(kind, type) and issubclass(kind, DistillLoss) and kind.needs_teacher}
+    kinds.pop('RelationContrast')
+    assert kinds.keys() <= told.keys()
+    for name, kind in kinds.items():
+        assert told[name] == (kind.needs <= {'embedding', 'logits'}), name
 
 
 # A folder of answers is a teacher

@@ -81,6 +81,7 @@ class Distiller(BaseModel):
     """
 
     own_parts = frozenset({'cls'})  # names of the total's parts that an objective cannot use
+    can_use_cache = True            # do the teacher's embedding and logits for the images as they are suffice?
     staged = False                  # are some parameters left out in some epochs, whatever the weights say? DDP has to know
 
     def __init__(self, student: dict | nn.Module, teacher: dict | nn.Module | None = None,
@@ -132,6 +133,8 @@ class Distiller(BaseModel):
 
     def use_teacher_cache(self, settings: dict) -> None:
         """Reads a teacher's answers from ``settings['folder']``. Raises InputError where they are not those of the images."""
+        if not self.can_use_cache:
+            raise InputError(f'{type(self).__name__} needs the teacher itself, not its answers: leave teacher_cache out')
         if set(settings) != {'folder'}:
             raise InputError(f'teacher_cache={dict(settings)}: the answers are not there yet; tools/train.py and '
                              'tools/cache_teacher.py compute them, and another tool takes teacher_cache=dict(folder=...)')

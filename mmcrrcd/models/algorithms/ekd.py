@@ -63,6 +63,7 @@ class EKD(Distiller):
     Shown in the log: ``accuracy_teacher``, in percent.
     """
 
+    can_use_cache = False
     own_parts = Distiller.own_parts | {'guided', 'teacher'}
 
     def __init__(self, student: dict, teacher: dict, beta: Schedule = 1.0, objective: dict[str, dict] | None = None, **kwargs):

@@ -135,6 +135,7 @@ class SSKD(Distiller):
     Shown in the log during the first stage: ``accuracy_head``, in percent.
     """
 
+    can_use_cache = False
     own_parts = Distiller.own_parts | {'contrast', 'head', 'kd', 'transformed'}
     staged = True
 
