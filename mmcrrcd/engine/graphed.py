@@ -59,13 +59,13 @@ class SteadyBatch:
 
     def __call__(self, batch):
         """The kept batch with the values of ``batch``, or ``batch`` itself where sizes differ, where other tensors of it are
-        one and the same, or where it holds something other than tensors.
+        one and the same, or where it holds something other than tensors and whole numbers, or other numbers.
         """
         leaves, structure = tree_flatten(batch)
-        if not all(leaf is None or isinstance(leaf, Tensor) for leaf in leaves):
+        if not all(leaf is None or isinstance(leaf, (int, Tensor)) for leaf in leaves):
             return batch
-        tensors = {id(leaf): leaf for leaf in leaves if leaf is not None}
-        form = structure, [leaf if leaf is None else (list(tensors).index(id(leaf)), leaf.shape) for leaf in leaves]
+        tensors = {id(leaf): leaf for leaf in leaves if isinstance(leaf, Tensor)}
+        form = structure, [(list(tensors).index(id(leaf)), leaf.shape) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         if self.kept is None:
             copies = {key: tensor.clone() for key, tensor in tensors.items()}
             self.kept, self.form = tree_map_only(Tensor, lambda leaf: copies[id(leaf)], batch), form

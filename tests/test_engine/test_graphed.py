@@ -13,10 +13,11 @@ from torch import nn
 
 from mmcrrcd.engine import graphed
 from mmcrrcd.engine.graphed import GraphedStep, GraphedTrainLoop, SteadyBatch
+from mmcrrcd.engine.teacher_cache import use_teacher_cache
 from mmcrrcd.errors import InputError
 from mmcrrcd.models import Distiller
 from mmcrrcd.registry import LOOPS
-from mmcrrcd.structures import Batch, Pair
+from mmcrrcd.structures import Batch, NetworkOutput, Pair
 from tiny import config, crrcd, train, write_teacher
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
@@ -50,6 +51,7 @@ def run(folder, by_graphs: bool, resume: bool = False, hooks=(), **changes):
     if by_graphs:
         cfg.train_cfg = dict(type='mmcrrcd.GraphedTrainLoop', max_epochs=4)
     cfg.merge_from_dict(changes)
+    use_teacher_cache(cfg)
     watch = Watch()
     return train(cfg, watch, *hooks, resume=resume), watch
 
@@ -61,6 +63,26 @@ def test_the_training_is_the_same(tmp_path):
     torch.testing.assert_close(torch.stack(watch.losses), torch.stack(wanted.losses), rtol=1e-2, atol=1e-2)
     for name, value in plain.model.state_dict().items():
         torch.testing.assert_close(other.model.state_dict()[name], value, rtol=2e-2, atol=2e-2)
+
+
+@gpu
+def test_the_training_from_a_cache_is_captured_and_the_same(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cache = dict(model=dict(teacher_cache=dict(views=3)))
+    (plain, wanted), (other, watch) = (run(tmp_path / name, graphs, **cache) for name, graphs in (('p', False), ('g', True)))
+    assert other.model.cache.place(torch.device('cuda')).type == 'cuda' and any(watch.captured)
+    torch.testing.assert_close(torch.stack(watch.losses), torch.stack(wanted.losses), rtol=1e-2, atol=1e-2)
+
+
+def test_a_steady_batch_holds_cached_answers():
+    def batch(value: float, side: int = 8):
+        output = NetworkOutput((), torch.full((2, 3), value), None, (side, side))
+        return dict(data_samples=Batch(torch.zeros(2), torch.arange(2), output))
+
+    steady = SteadyBatch()
+    first, second, other = steady(batch(1)), steady(batch(2)), batch(3, side=16)
+    assert first is second and first['data_samples'].teacher.embedding.eq(2).all()
+    assert steady(other) is other
 
 
 @gpu
