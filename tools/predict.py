@@ -11,10 +11,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 from mmengine.device import get_device
-from PIL import Image, ImageOps
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -23,8 +21,9 @@ from torch import Tensor
 
 from mmcrrcd.checkpoint import find_checkpoint, safe_load
 from mmcrrcd.datasets import reduce_resolution
+from mmcrrcd.datasets.read_image import ImageError, read_image
 from mmcrrcd.engine.launch import check_output, one_line_errors
-from mmcrrcd.errors import InputError
+from mmcrrcd.errors import InputError, printable
 from mmcrrcd.evaluation.embeddings import Classifier, Size, load_classifier
 from mmcrrcd.models import PairPreprocessor
 from mmcrrcd.models.networks import look
@@ -56,17 +55,6 @@ def find_images(path: Path) -> list[Path]:
     if not files:
         raise InputError(f'no image in {path} (looked for {", ".join(sorted(SUFFIXES))})')
     return files
-
-
-def read_image(path: Path) -> Tensor:
-    """(1, 3, H, W) uint8 RGB, turned upright; grey becomes three equal channels, transparency is dropped."""
-    with Image.open(path) as opened:
-        image = ImageOps.exif_transpose(opened)
-        if image.mode.startswith('I;16'):
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        if image.mode in ('I', 'F'):
-            raise ValueError('pixels of more than 16 bits')
-        return torch.from_numpy(np.array(image.convert('RGB'))).permute(2, 0, 1)[None]
 
 
 def area(size: Size) -> int:
@@ -121,9 +109,9 @@ def classify(student: Student, files: list[Path], batch_size: int,
         images, answers = {}, {}
         for path in batch:
             try:
-                images[path] = student.resize(read_image(path))
-            except Exception as error:                   # Pillow raises many kinds for damaged files
-                unreadable.append(dict(file=str(path), reason=(str(error) or type(error).__name__).splitlines()[0]))
+                images[path] = student.resize(torch.tensor(read_image(path)).permute(2, 0, 1)[None])
+            except ImageError as error:
+                unreadable.append(dict(file=str(path), reason=error.reason))
         for shape in dict.fromkeys(image.shape for image in images.values()):
             same = {path: image for path, image in images.items() if image.shape == shape}
             answers |= zip(same, student(torch.cat(list(same.values())).to(get_device())).cpu())
@@ -149,7 +137,7 @@ def tabulate(answers: list[dict]) -> Table:
         first, *others = answer['classes']
         row = [answer['file'], first['name'], f'{100 * first["probability"]:.1f} %']
         row += [', '.join(f'{each["name"]} {100 * each["probability"]:.1f} %' for each in others)] if others else []
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(printable(entry)) for entry in row))
     return table
 
 
@@ -174,7 +162,7 @@ def main() -> None:
                 dict(name=names[label], label=label, probability=probability)
                 for probability, label in zip(*map(Tensor.tolist, best))]))
         for each in unreadable:
-            print(f'skipped {each["file"]}: {each["reason"]}', file=sys.stderr)
+            print(printable(f'skipped {each["file"]}: {each["reason"]}'), file=sys.stderr)
         if not answers:
             raise InputError(f'no image of {args.images} can be read')
         if args.json:
