@@ -116,7 +116,7 @@ def test_a_file_without_weights_is_one_clear_line(tmp_path):
 def test_a_moved_work_directory_still_knows_its_last_checkpoint(work_dir, tmp_path):
     moved = tmp_path / 'moved'
     moved.mkdir()
-    (moved / 'epoch_2.pth').write_bytes(b'')
+    (moved / 'epoch_2.pth').write_bytes((work_dir / 'epoch_2.pth').read_bytes())
     (moved / 'last_checkpoint').write_text('/nowhere/epoch_2.pth')
     assert find_checkpoint(moved) == moved / 'epoch_2.pth'
     for missing in (tmp_path / 'nothing', tmp_path):
