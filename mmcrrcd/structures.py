@@ -30,19 +30,20 @@ class Batch(NamedTuple):
         return cls(labels, torch.tensor([sample.sample_idx for sample in data_samples], device=labels.device))
 
 
-class Stream(NamedTuple):
+class NetworkOutput(NamedTuple):
     """What one network says of one batch.
 
-    ``maps``: outputs of the stages, (N, C, H, W) each, before them the stem's where ``has_stem``. ``embedding``: the paper's e,
-    the pooled feature before the classifier, (N, D). ``logits``: the paper's z, (N, classes), None from a teacher that ends in
-    its embedding. ``image_size``: height and width of the images it saw, by which stages of two networks are paired; None
-    where a network of your own does not tell.
-    ``raw``: outputs of the stages before their last activation, stem left out; only where asked for (:func:`ask_for_raw`).
-    ``has_stem``: is ``maps[0]`` the stem's? So in the backbones of this package, not in mmpretrain's.
+    ``feature_maps``: outputs of the stages, (N, C, H, W) each, before them the stem's where ``has_stem``. ``embedding``: the
+    paper's e, the pooled feature before the classifier, (N, D). ``logits``: the paper's z, (N, classes), None from a teacher
+    that ends in its embedding. ``image_size``: height and width of the images it saw, by which stages of two networks are
+    paired; None where a network of your own does not tell.
+    ``pre_activations``: outputs of the stages before their last activation, stem left out; only where asked for
+    (:func:`ask_for_pre_activations`). ``has_stem``: is ``feature_maps[0]`` the stem's? So in the backbones of this package, not
+    in mmpretrain's.
     """
-    maps: tuple[Tensor, ...]
+    feature_maps: tuple[Tensor, ...]
     embedding: Tensor
     logits: Tensor | None
     image_size: tuple[int, int] | None = None
-    raw: tuple[Tensor, ...] = ()
+    pre_activations: tuple[Tensor, ...] = ()
     has_stem: bool = True

@@ -13,7 +13,7 @@ FLOORS = {
     'filelock': '3.12',
     'matplotlib': '3.9',
     'rich': '13.0',
-    'scikit-learn': '1.6',                               # neighbours of the samples themselves
+    'scikit-learn': '1.6',                               # neighbors of the samples themselves
     'scipy': '1.13',
 }
 MMCV_FLOORS = {'mmcv-lite': '2.2.0', 'mmcv': '2.0.0'}  # either will do: both install the module mmcv

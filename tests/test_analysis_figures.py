@@ -24,20 +24,20 @@ def on_page(figure) -> None:
 
 
 @pytest.mark.parametrize('number', [3, 12, 40])
-def test_every_sample_is_where_its_network_puts_it_in_the_colour_of_its_class(number):
+def test_every_sample_is_where_its_network_puts_it_in_the_color_of_its_class(number):
     rng = np.random.default_rng(0)
     labels, classes = np.arange(4 * number) % number, [f'a long name {k}' for k in range(number)]
-    panels = {f'{name}\nsilhouette 0.123, 5 nearest neighbours 12.3 %': rng.normal(0, 1, (len(labels), 2)) for name in 'ab'}
+    panels = {f'{name}\nsilhouette 0.123, 5 nearest neighbors 12.3 %': rng.normal(0, 1, (len(labels), 2)) for name in 'ab'}
     figure = draw_points(panels, labels, classes)
     assert [axes.get_title() for axes in figure.axes] == list(panels)
-    colours = []
+    colors = []
     for axes, points in zip(figure.axes, panels.values(), strict=True):
         clouds = axes.collections
         assert [cloud.get_label() for cloud in clouds] == classes
         for k, cloud in enumerate(clouds):
             assert np.array_equal(cloud.get_offsets(), points[labels == k])
-        colours.append([to_rgb(cloud.get_facecolor()[0]) for cloud in clouds])
-    assert colours[0] == colours[1] and len(set(colours[0])) == number
+        colors.append([to_rgb(cloud.get_facecolor()[0]) for cloud in clouds])
+    assert colors[0] == colors[1] and len(set(colors[0])) == number
     legend, = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == classes
     on_page(figure)
@@ -62,8 +62,8 @@ def test_distributions_of_positive_and_negative_pairs(number, spread):
     rng = np.random.default_rng(0)
     same = np.arange(2000) % 4 == 0
     panels = {f'network {k}': rng.normal(0.4 + 0.1 * k * same, spread).clip(-1, 1) for k in range(number)}
-    figure = draw_similarities(panels, same, 'LFW at 16 pixels')
-    assert figure.get_suptitle() == 'LFW at 16 pixels' and len(figure.axes) == number
+    figure = draw_similarities(panels, same, 'LFW at 16×16 px')
+    assert figure.get_suptitle() == 'LFW at 16×16 px' and len(figure.axes) == number
     for axes, (name, scores) in zip(figure.axes, panels.items(), strict=True):
         assert axes.get_title() == (f'{name}\nexpectation margin {expectation_margin(scores, same):.3f}, '
                                     f'histogram intersection {histogram_intersection(scores, same):.3f}')

@@ -1,4 +1,4 @@
-"""Every method beside CRRCD on every pair of the paper's tables, the student at 32 and at 8 pixels: gradients, or one line.
+"""Every method beside CRRCD on every pair of the paper's tables, the student at 32 and at 8×8 px: gradients, or one line.
 
 The networks of a pair are built once. The teacher is asked once, and its answers stand in for it; so a method costs a pass of
 the student and the method itself.
@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_map_only
 
 from mmcrrcd.errors import InputError
 from mmcrrcd.models.algorithms.sskd import rotations
-from mmcrrcd.models.networks import ask_for_raw, look
+from mmcrrcd.models.networks import ask_for_pre_activations, extract
 from mmcrrcd.registry import LOSSES, MODELS
 
 ROOT = Path(__file__).parents[1]
@@ -35,13 +35,13 @@ ALONE = [('ab', 0), ('fsp', 0), ('ft', 0), ('sskd', 0)]              # without t
 NOT_FOR_THE_STUDENT = [('ft', 0, 'loss_ft'), ('sskd', 0, 'loss_head'), ('ekd', 0, 'loss_teacher')]
 EQUAL_CHANNELS = ('wrn40_2_wrn16_2', 'resnet56_resnet20', 'resnet110_resnet20', 'resnet110_resnet32', 'resnet32x4_resnet8x4',
                   'vgg13_vgg8')
-ONE_PIXEL = ('vgg8', 'shufflenetv1', 'shufflenetv2')                  # the last maps of an image of 8
+ONE_PIXEL = ('vgg8', 'shufflenetv1', 'shufflenetv2')                  # the last feature maps of an image of 8
 
 
 def refusal(method: str, pair: str, resolution: int | None) -> str | None:
     """How the line begins that refuses a method."""
     if method == 'fsp' and pair not in EQUAL_CHANNELS:
-        return 'FSPLoss needs a teacher and a student with maps of the same channels'
+        return 'FSPLoss needs a teacher and a student with feature maps of the same channels'
     if method == 'ft' and resolution == 8 and pair.endswith(ONE_PIXEL):
         return 'FTLoss compares how factors spread over pixels'
     return None
@@ -52,12 +52,12 @@ class Answers(nn.Module):
 
     def __init__(self, teacher: nn.Module):
         super().__init__()
-        ask_for_raw(teacher)
+        ask_for_pre_activations(teacher)
         images = torch.randn(BATCH, 3, 32, 32, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
-            self.said = look(teacher.eval(), rotations(images))
+            self.said = extract(teacher.eval(), rotations(images))
 
-    def stream(self, images: torch.Tensor):
+    def extract(self, images: torch.Tensor):
         return tree_map_only(torch.Tensor, lambda x: x[:len(images)], self.said)
 
 
@@ -85,7 +85,7 @@ def hub():
 def test_teaches_the_student_or_is_refused(networks, hub, method, resolution):
     torch.manual_seed(0)
     pair, student, teacher, answers = networks
-    student.backbone.gives_raw = False                   # whatever the method before has asked for
+    student.backbone.gives_pre_activations = False                   # whatever the method before has asked for
     settings = compose(method, pair, Recipe(resolution=resolution)).model.to_dict()
     settings |= dict(student=student, teacher=teacher if method == 'ekd' else answers, teacher_checkpoint=None)
     for loss in settings.get('objective', {}).values():

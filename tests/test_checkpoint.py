@@ -53,11 +53,11 @@ def test_the_student_is_read_from_a_distiller_a_classifier_and_a_wrapped_one(wor
 
 
 def test_mmengines_own_checkpoints_with_its_log_are_read(tmp_path):
-    cfg = config(tmp_path / 'stock', dict(type='mmcrrcd.Distiller', student=STUDENT,
+    cfg = config(tmp_path / 'mmpretrain', dict(type='mmcrrcd.Distiller', student=STUDENT,
                                           data_preprocessor=crrcd(tmp_path)['data_preprocessor']), epochs=1,
                  default_hooks={}, custom_hooks=[])
     runner = train(cfg)
-    file = find_checkpoint(tmp_path / 'stock')           # holds HistoryBuffers
+    file = find_checkpoint(tmp_path / 'mmpretrain')           # holds HistoryBuffers
     with pytest.raises(pickle.UnpicklingError):
         torch.load(file, weights_only=True)
     assert torch.equal(read_network(file)['head.fc.weight'], runner.model.student.head.fc.weight)

@@ -39,7 +39,7 @@ every_file = pytest.mark.parametrize('path', FILES, ids=name_of)
 
 
 def networks_of(path: Path) -> tuple[str | None, str]:
-    """Teacher and student that the name of a config says; a teacher's own training has a student alone."""
+    """Teacher and student that the name of a config says; a teacher's own training has a student only."""
     if path.parent.name == 'baselines':
         return 'resnet56', 'resnet20'
     names = [name for name in PARAMETERS if path.stem.split('_cifar100')[0].endswith(name)]
@@ -170,9 +170,9 @@ def test_documented_configs_build(name, documented):
     assert model.student.head.num_classes == model.teacher.head.num_classes == (17 if 'flowers' in name else 100)
     assert model.data_preprocessor.resolution == (12 if '12px' in name else 16 if 'flowers' in name else None)
     assert cfg.train_dataloader.batch_size == 64
-    stock = 'stock' in name or 'flowers' in name
+    piped = 'mmpretrain' in name or 'flowers' in name
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
-        assert loader.dataset.type.__module__.startswith('mmpretrain' if stock else 'mmcrrcd')
+        assert loader.dataset.type.__module__.startswith('mmpretrain' if piped else 'mmcrrcd')
         # what a data set of its own replaces is gone, not mixed in
         assert 'flowers' not in name or set(loader.dataset) == {'type', 'data_root', 'pipeline'}
     assert ('resnet34' in name) == (cfg.model.student.backbone.depth == 34 and 'init_cfg' not in cfg.model.student.head)
@@ -277,24 +277,24 @@ def test_takes_one_step(path, request):
         assert path.stem == 'ekd' or all(torch.equal(value, frozen[name]) for name, value in model.teacher.state_dict().items())
 
 
-def test_stock_path_is_one_line_away(switched):
-    """The import of the data set in a schedule says `cifar100_stock`; batch size, model and resolution stay."""
+def test_mmpretrain_pipeline_is_one_line_away(switched):
+    """The import of the data set in a schedule says `cifar100_mmpretrain`; batch size, model and resolution stay."""
     schedule = switched / '_base_' / 'schedules' / 'paper_35e.py'
-    fast = Config.fromfile(switched / 'crrcd' / 'resnet56_resnet20_cifar100_8px.py')
+    in_memory = Config.fromfile(switched / 'crrcd' / 'resnet56_resnet20_cifar100_8px.py')
     text = schedule.read_text(encoding='utf-8')
     line = '    from ..datasets.cifar100 import *'
     assert line in text
-    schedule.write_text(text.replace(line, line.replace('cifar100', 'cifar100_stock')), encoding='utf-8')
+    schedule.write_text(text.replace(line, line.replace('cifar100', 'cifar100_mmpretrain')), encoding='utf-8')
     try:
-        stock = Config.fromfile(switched / 'crrcd' / 'resnet56_resnet20_cifar100_8px.py')
+        piped = Config.fromfile(switched / 'crrcd' / 'resnet56_resnet20_cifar100_8px.py')
     finally:
         schedule.write_text(text, encoding='utf-8')
-    assert stock.model == fast.model
-    assert stock.model.data_preprocessor.type is PairPreprocessor and stock.model.data_preprocessor.resolution == 8
-    assert stock.optim_wrapper == fast.optim_wrapper
-    for loader, split in ((stock.train_dataloader, 'train'), (stock.val_dataloader, 'test'), (stock.test_dataloader, 'test')):
+    assert piped.model == in_memory.model
+    assert piped.model.data_preprocessor.type is PairPreprocessor and piped.model.data_preprocessor.resolution == 8
+    assert piped.optim_wrapper == in_memory.optim_wrapper
+    for loader, split in ((piped.train_dataloader, 'train'), (piped.val_dataloader, 'test'), (piped.test_dataloader, 'test')):
         assert loader.dataset.type.__module__ == 'mmpretrain.datasets.cifar'
         assert loader.dataset.split == split
         assert loader.collate_fn.type.__name__ == 'pseudo_collate'
-    assert stock.train_dataloader.batch_size == 96
-    assert stock.val_evaluator.type.__name__ == stock.test_evaluator.type.__name__ == 'Accuracy'
+    assert piped.train_dataloader.batch_size == 96
+    assert piped.val_evaluator.type.__name__ == piped.test_evaluator.type.__name__ == 'Accuracy'

@@ -11,7 +11,7 @@ import pytest
 import torch
 from mmcrrcd.datasets import FaceFolder
 from mmcrrcd.datasets.faces import read_people
-from mmcrrcd.models import IResNet, look
+from mmcrrcd.models import IResNet, extract
 from mmcrrcd.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
@@ -28,7 +28,7 @@ PAIR = 'iresnet50_resnet18_webface_16px'
 TEACHERS = ['iresnet18_webface', 'iresnet50_webface', 'resnet50_webface', 'iresnet18_lfw']
 ROWS = ['resnet18_webface_16px', PAIR, *(f'{PAIR}_{method}' for method in ('kd', 'crd', 'skd', 'horkd'))]
 LFW = ['resnet18_lfw_16px', 'iresnet18_resnet18_lfw_16px', 'iresnet18_resnet18_lfw_16px_kd']
-LFW_RESTORED = [f'{name}_restored' for name in LFW]
+LFW_UPSAMPLED = [f'{name}_upsampled' for name in LFW]
 PEOPLE = dict(webface=10_575, lfw=1_334)
 IMAGES = dict(webface=494_414)
 # of the backbones, known from their papers' codes
@@ -56,8 +56,8 @@ def load(name: str) -> Config:
 
 
 def test_what_the_folder_holds():
-    restored = [f'{name}_restored' for name in ROWS]
-    assert [path.stem for path in FILES] == sorted([*TEACHERS, *ROWS, *restored, *LFW, *LFW_RESTORED])
+    upsampled = [f'{name}_upsampled' for name in ROWS]
+    assert [path.stem for path in FILES] == sorted([*TEACHERS, *ROWS, *upsampled, *LFW, *LFW_UPSAMPLED])
 
 
 @pytest.mark.parametrize('path', [*FILES, TINYFACE], ids=lambda path: path.stem)
@@ -78,7 +78,7 @@ def test_data_classes_and_schedule(path):
     preprocessor = cfg.model.data_preprocessor
     assert preprocessor.flip == 0.5 and 'padding' not in preprocessor
     assert preprocessor.get('resolution') == (None if path.stem in TEACHERS else 16)
-    assert preprocessor.get('restore', False) == path.stem.endswith('_restored')
+    assert preprocessor.get('upsample', False) == path.stem.endswith('_upsampled')
     assert (cfg.train_dataloader.batch_size, cfg.optim_wrapper.optimizer.lr, cfg.train_cfg.max_epochs) == (96, 0.02, 35)
     assert cfg.param_scheduler.milestones == [21, 28, 32]
     # nobody to validate on, so no best checkpoint, and nothing left of the data that the schedule brings along
@@ -98,8 +98,8 @@ def test_teacher_is_trained_by_a_config_that_exists(path):
     assert teacher.model.student == cfg.model.teacher and teacher.train_dataloader == cfg.train_dataloader
 
 
-@pytest.mark.parametrize('names', [ROWS, [f'{name}_restored' for name in ROWS], LFW, LFW_RESTORED],
-                         ids=['16px', 'restored', 'lfw', 'lfw_restored'])
+@pytest.mark.parametrize('names', [ROWS, [f'{name}_upsampled' for name in ROWS], LFW, LFW_UPSAMPLED],
+                         ids=['16px', 'upsampled', 'lfw', 'lfw_upsampled'])
 def test_rows_of_a_table_differ_in_the_objective_alone(names):
     first, *others = map(load, names)
     for other in others:
@@ -119,12 +119,12 @@ def test_the_people_of_lfw_are_counted_right():
 
 
 def test_the_bank_has_a_place_for_each_image():
-    for name in (f'{PAIR}_crd', f'{PAIR}_crd_restored'):
+    for name in (f'{PAIR}_crd', f'{PAIR}_crd_upsampled'):
         assert load(name).model.objective.crd.num_samples == IMAGES['webface']
 
 
 def write_faces(root: Path, people: int = 7, images: int = 3) -> Path:
-    """Noise around a grey of each person, 20 x 24 pixels."""
+    """Noise around a gray of each person, 20 x 24 pixels."""
     rng = np.random.default_rng(0)
     for person in range(people):
         folder = root / f'person_{person}'
@@ -157,7 +157,7 @@ def reduced(path: Path, faces: Path) -> Config:
     return cfg
 
 
-LARGE = ('iresnet50_webface', 'resnet50_webface', *(f'{name}_restored' for name in ROWS[2:]))
+LARGE = ('iresnet50_webface', 'resnet50_webface', *(f'{name}_upsampled' for name in ROWS[2:]))
 
 
 @pytest.mark.parametrize('path', [
@@ -185,7 +185,7 @@ def test_takes_one_step(path, faces):
     assert all(torch.isfinite(value).all() for value in log.values())
     assert {key.removeprefix('loss_') for key in log if key.startswith('loss_')} == method_of(path) | {'cls'}
     large = cfg.model.input_size
-    side = 16 if '_16px' in path.stem and not path.stem.endswith('_restored') else large
+    side = 16 if '_16px' in path.stem and not path.stem.endswith('_upsampled') else large
     assert seen == dict(student=(4, 3, side, side)) | (dict(teacher=(4, 3, large, large)) if method_of(path) else {})
     same = [name for name, p in model.student.named_parameters() if torch.equal(p, before[name])]
     assert same == ['neck.last_norm.weight']
@@ -212,7 +212,7 @@ def test_a_run_from_folders_to_an_exported_student(faces, tmp_path, monkeypatch)
     student = get_model(str(tmp_path / 'student' / 'student.py'), pretrained=str(tmp_path / 'student' / 'student.pth')).eval()
     images = torch.randn(2, 3, 16, 16)
     with torch.no_grad():
-        torch.testing.assert_close(student(images), look(runner.model.eval().student, images).logits)
+        torch.testing.assert_close(student(images), extract(runner.model.eval().student, images).logits)
 
 
 def test_a_trained_student_goes_on_with_other_people(faces, tmp_path):

@@ -79,22 +79,22 @@ def test_teacher_is_trained_by_a_config_that_exists(path):
     assert teacher.model.student == cfg.model.teacher
     assert teacher.train_dataloader.dataset == cfg.train_dataloader.dataset
     ours, theirs = ({key: value for key, value in each.model.data_preprocessor.items()
-                     if 'resolution' not in key and key != 'restore'}
+                     if 'resolution' not in key and key != 'upsample'}
                     for each in (cfg, teacher))
     assert ours == theirs
 
 
 def test_the_three_rows_of_svhn_differ_in_the_objective_alone():
-    crrcd, kd, alone = (Config.fromfile(ROOT / 'configs' / 'low_resolution' / f'{name}.py') for name in (
+    crrcd, kd, student_only = (Config.fromfile(ROOT / 'configs' / 'low_resolution' / f'{name}.py') for name in (
         'resnet56_vgg8_svhn_8px', 'resnet56_vgg8_svhn_8px_kd', 'vgg8_svhn_8px'))
-    for other in (kd, alone):
+    for other in (kd, student_only):
         assert other.model.student == crrcd.model.student
         assert other.model.data_preprocessor == crrcd.model.data_preprocessor
         for key in ('train_dataloader', 'optim_wrapper', 'param_scheduler', 'train_cfg', 'randomness'):
             assert other[key] == crrcd[key]
     kd.model.teacher_checkpoint = crrcd.model.teacher_checkpoint = None
     assert set(MODELS.build(crrcd.model).losses) == {'kd', 'rcd'} and set(MODELS.build(kd.model).losses) == {'kd'}
-    assert not MODELS.build(alone.model).losses
+    assert not MODELS.build(student_only.model).losses
 
 
 @every_file
@@ -127,9 +127,9 @@ def test_takes_one_step(path):
         assert len(sides) >= 3 and sides <= set(several)
     else:
         found = re.search(r'_(\d+)px', path.stem)
-        restored = cfg.model.data_preprocessor.get('restore', False)
-        assert restored == ('vgg8_cifar100_' in path.stem)               # the better where both were measured
-        assert sides == {int(found[1]) if found and not restored else side}
+        upsampled = cfg.model.data_preprocessor.get('upsample', False)
+        assert upsampled == ('vgg8_cifar100_' in path.stem)               # the better where both were measured
+        assert sides == {int(found[1]) if found and not upsampled else side}
     seen.clear()
     model.eval().val_step(data)
     assert seen == [(16, 16)] if several else seen[0][0] in sides
@@ -161,16 +161,17 @@ PAGE = (ROOT / 'docs' / 'data.md').read_text(encoding='utf-8')
 SNIPPETS = dict(re.findall(r'```python\n# (configs/\S+\.py)\n(.*?)```', PAGE, re.DOTALL))
 
 
-def test_documented_config_is_the_stock_twin(tmp_path, monkeypatch):
+def test_documented_config_is_the_mmpretrain_twin(tmp_path, monkeypatch):
     (name, text), = SNIPPETS.items()
     shutil.copytree(ROOT / 'configs', tmp_path / 'configs')
     (tmp_path / name).write_text(text, encoding='utf-8')
-    stock, fast = Config.fromfile(tmp_path / name), Config.fromfile(ROOT / 'configs/low_resolution/resnet56_vgg8_svhn_8px.py')
-    assert stock.model == fast.model and stock.train_dataloader.batch_size == 96
+    piped = Config.fromfile(tmp_path / name)
+    in_memory = Config.fromfile(ROOT / 'configs/low_resolution/resnet56_vgg8_svhn_8px.py')
+    assert piped.model == in_memory.model and piped.train_dataloader.batch_size == 96
     monkeypatch.syspath_prepend(ROOT / 'tests' / 'test_datasets')
     from test_svhn import digits, write
     monkeypatch.setattr(svhn, 'COUNTS', {'train': 8, 'test': 8})
-    for split, loader in (('train', stock.train_dataloader), ('test', stock.val_dataloader), ('test', stock.test_dataloader)):
+    for split, loader in (('train', piped.train_dataloader), ('test', piped.val_dataloader), ('test', piped.test_dataloader)):
         assert loader.dataset.arrays.split == split and loader.dataset.arrays.data_root == 'data/svhn'
         write(tmp_path / f'{split}_32x32.mat', *digits(8, seed=1))
         loader.dataset.arrays.data_root = str(tmp_path)

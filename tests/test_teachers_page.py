@@ -51,5 +51,5 @@ def test_the_pages_numbers_are_those_of_the_usual_transforms():
         teacher = EmbeddingNetwork(face(), *map(ast.literal_eval, (mean, std, bgr)))
         preprocessor = MODELS.build(PREPROCESSOR)
         teacher.convert_from(preprocessor)
-        teacher.stream(preprocessor.normalise(IMAGES))
+        teacher.extract(preprocessor.normalize(IMAGES))
         torch.testing.assert_close(teacher.network.seen, images, rtol=0, atol=1e-5)

@@ -5,7 +5,7 @@ from mmcrrcd.visualization import draw_answers
 
 
 def shown(figure):
-    """The images with their extents, and (text, colour, x, y) of everything written, from top to bottom."""
+    """The images with their extents, and (text, color, x, y) of everything written, from top to bottom."""
     axes, = figure.axes
     texts = [(t.get_text(), to_rgb(t.get_color()), *t.get_position()) for t in axes.texts]
     return [(i.get_array(), i.get_extent()) for i in axes.images], texts
@@ -15,11 +15,11 @@ def test_answers_are_green_where_right_and_red_where_wrong():
     high, low = np.zeros((3, 4, 4, 3), np.uint8), np.full((3, 2, 2, 3), 255, np.uint8)
     figure = draw_answers(high, low, ['A', 'B', 'C'], {'one': ['A', 'x', 'C'], 'two': ['y', 'B', 'z']}, columns=2)
     _, texts = shown(figure)
-    colours = {said: colour for said, colour, *_ in texts if said in set('xyz')}
-    assert all(red > 2 * green for red, green, _ in colours.values()) and set(colours) == set('xyz')
-    right = [colour for said, colour, *_ in texts if said in ('A', 'B', 'C') and max(colour) > 0]
+    colors = {said: color for said, color, *_ in texts if said in set('xyz')}
+    assert all(red > 2 * green for red, green, _ in colors.values()) and set(colors) == set('xyz')
+    right = [color for said, color, *_ in texts if said in ('A', 'B', 'C') and max(color) > 0]
     assert len(right) == 3 and all(green > 2 * red for red, green, _ in right)
-    truth = [said for said, colour, *_ in texts if said in ('A', 'B', 'C') and max(colour) == 0]
+    truth = [said for said, color, *_ in texts if said in ('A', 'B', 'C') and max(color) == 0]
     assert truth == ['A', 'B', 'C']
 
 

@@ -1,4 +1,4 @@
-"""Training runs that take a second: random images of 16 pixels, ResNets of depth 8, three iterations an epoch."""
+"""Training runs that take a second: random images of 16×16 px, ResNets of depth 8, three iterations an epoch."""
 import uuid
 from pathlib import Path
 
@@ -61,12 +61,12 @@ def crrcd(teacher_checkpoint: Path, resolution: int | None = 8, **settings) -> d
                                        padding=2, flip=0.5))
 
 
-def fast_loader(seed: int, shuffle: bool) -> dict:
+def in_memory_loader(seed: int, shuffle: bool) -> dict:
     return dict(batch_size=BATCH, num_workers=0, dataset=dict(type='mmcrrcd.TinyImages', seed=seed),
                 sampler=dict(type='DefaultSampler', shuffle=shuffle), collate_fn=dict(type='mmcrrcd.whole_batch'))
 
 
-def stock_loader(folder: Path, training: bool, workers: int = 0) -> dict:
+def pipeline_loader(folder: Path, training: bool, workers: int = 0) -> dict:
     augment = [dict(type='RandomCrop', crop_size=SIZE, padding=2), dict(type='RandomFlip', prob=0.5)] if training else []
     pipeline = [dict(type='LoadImageFromFile'), *augment, dict(type='mmcrrcd.ResolutionPair', resolution=8),
                 dict(type='PackInputs', algorithm_keys=('img_low', ))]
@@ -77,11 +77,11 @@ def stock_loader(folder: Path, training: bool, workers: int = 0) -> dict:
 
 
 def config(work_dir: Path, model: dict, epochs: int = 4, **changes) -> Config:
-    """A run on the fast path with the hooks that every config of this package has."""
-    test_loader = fast_loader(seed=1, shuffle=False)
+    """A run on the in-memory pipeline with the hooks that every config of this package has."""
+    test_loader = in_memory_loader(seed=1, shuffle=False)
     cfg = dict(
         default_scope='mmpretrain', work_dir=str(work_dir), experiment_name=uuid.uuid4().hex, model=model,
-        train_dataloader=fast_loader(seed=0, shuffle=True), val_dataloader=test_loader, test_dataloader=test_loader,
+        train_dataloader=in_memory_loader(seed=0, shuffle=True), val_dataloader=test_loader, test_dataloader=test_loader,
         val_evaluator=dict(type='mmcrrcd.BatchAccuracy', topk=(1, )), val_cfg=dict(),
         test_evaluator=dict(type='mmcrrcd.BatchAccuracy', topk=(1, )), test_cfg=dict(),
         train_cfg=dict(by_epoch=True, max_epochs=epochs),

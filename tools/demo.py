@@ -1,4 +1,4 @@
-"""The whole story in a few minutes, on generated images: a teacher at 32 pixels, the same student at 8 pixels three ways.
+"""The whole story in a few minutes, on generated images: a teacher at 32×32 px, the same student at 8×8 px three ways.
 
 ``python tools/demo.py`` trains from the four configs in configs/demo, prints the table and draws the picture.
 """
@@ -18,12 +18,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from mmcrrcd.datasets import ImageArrays, reduce_resolution
+from mmcrrcd.datasets import ImageArrays, downsample
 from mmcrrcd.registry import DATASETS
 from mmcrrcd.visualization import draw_answers
 
 CONFIGS = Path(__file__).parents[1] / 'configs' / 'demo'
-TRAININGS = {'teacher': 'teacher', 'alone': 'student alone', 'kd': 'student, KD', 'crrcd': 'student, CRRCD'}
+TRAININGS = {'teacher': 'teacher', 'student_only': 'student-only baseline', 'kd': 'student, KD', 'crrcd': 'student, CRRCD'}
 SHOWN = 24                                               # images in the picture: the first of the test set
 
 
@@ -90,7 +90,7 @@ def tabulate(results: list[Result]) -> Table:
 def draw(results: list[Result], test: ImageArrays):
     """The first images of the test set with every network's answer."""
     classes, images = test.metainfo['classes'], test.images[:SHOWN]
-    low = reduce_resolution(images.permute(0, 3, 1, 2), min(result.resolution for result in results)).permute(0, 2, 3, 1)
+    low = downsample(images.permute(0, 3, 1, 2), min(result.resolution for result in results)).permute(0, 2, 3, 1)
     answers = {f'{result.name} ({result.accuracy:.1f} %)': [classes[k] for k in result.answers] for result in results}
     return draw_answers(images.numpy(), low.numpy(), [classes[k] for k in test.labels[:SHOWN]], answers,
                         title=f'The first {SHOWN} test images and the answers; in brackets the accuracy on all {len(test):,}')

@@ -59,11 +59,11 @@ def plain(value):
     return [plain(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
-def test_pipeline(own: list[dict] | None, reduction: dict) -> list[dict]:
+def test_pipeline(own: list[dict] | None, downsampling: dict) -> list[dict]:
     """From a file to what the student sees: the training's own pipeline, where it has one."""
     steps = [step for step in own or [dict(type='LoadImageFromFile')] if step['type'] != 'PackInputs']
-    if reduction.get('resolution') and not any(step['type'] == PAIR for step in steps):
-        steps.append(dict(type=PAIR, **reduction))
+    if downsampling.get('resolution') and not any(step['type'] == PAIR for step in steps):
+        steps.append(dict(type=PAIR, **downsampling))
     low = any(step['type'] == PAIR for step in steps)
     return [*steps, dict(type='PackInputs', input_key='img_low' if low else 'img')]
 
@@ -75,16 +75,16 @@ def student_config(cfg: Config, student: dict) -> Config:
         raise InputError(f'{cfg.filename} has neither test_dataloader nor train_dataloader: the test data are unknown')
     dataset = plain(loader.dataset.to_dict())
     preprocessor = plain((cfg.model.get('data_preprocessor') or cfg.data_preprocessor).to_dict())
-    reduction = {}
+    downsampling = {}
     if 'pipeline' not in dataset:                        # arrays of RGB; files are read as BGR
         dataset = dict(type='CustomDataset', data_root='data/test')
         preprocessor['to_rgb'] = not preprocessor.get('to_rgb', False)
     if preprocessor['type'] == 'mmcrrcd.PairPreprocessor':
-        reduction = {key: preprocessor[key] for key in ('resolution', 'interpolation', 'antialias', 'restore')
+        downsampling = {key: preprocessor[key] for key in ('resolution', 'interpolation', 'antialias', 'upsample')
                      if key in preprocessor}
         preprocessor = dict(type='ClsDataPreprocessor', mean=preprocessor['mean'], std=preprocessor['std'],
                             to_rgb=preprocessor.get('to_rgb', False))
-    dataset['pipeline'] = test_pipeline(dataset.get('pipeline'), reduction)
+    dataset['pipeline'] = test_pipeline(dataset.get('pipeline'), downsampling)
     return Config(dict(
         default_scope='mmpretrain', model=student, data_preprocessor=preprocessor,
         test_dataloader=dict(batch_size=loader.batch_size, num_workers=0, dataset=dataset,

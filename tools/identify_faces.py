@@ -41,10 +41,10 @@ def parse_args() -> argparse.Namespace:
 
 def straight(network: Classifier) -> Classifier:
     """The network on images that have the resolution already to which it would reduce larger ones."""
-    size = network.reduction.get('resolution') or network.side
+    size = network.downsampling.get('resolution') or network.side
     if not isinstance(size, int):
         raise InputError(f'faces are square here, the network is shown {size[0]} x {size[1]} pixels: set --resolution')
-    return replace(network, side=size, reduction={}, scale_to=network.input_size)
+    return replace(network, side=size, downsampling={}, scale_to=network.input_size)
 
 
 def split(faces: FaceFiles, number: int) -> tuple[FaceFiles, FaceFiles]:

@@ -29,7 +29,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--data-root', help='where the files of --dataset are (default: data/<dataset>)')
     parser.add_argument('--resolutions', type=int, nargs='+', default=[8, 12, 16, 20, 24, 28, 32], metavar='PIXELS')
     parser.add_argument('--direct', action='store_true',
-                        help='do not scale the reduced images, except for networks that were trained so (restore=True)')
+                        help='do not scale the reduced images, except for networks that were trained so (upsample=True)')
     parser.add_argument('--batch-norms', action='store_true',
                         help='one more line for each network trained at several resolutions: with batch norm statistics of the '
                         'resolution that is shown, as tools/export_student.py --resolution gives it')
@@ -54,7 +54,7 @@ def main() -> None:
         largest = min(data.images.shape[1], *(network.side for network in networks.values()))
         if not 0 < min(args.resolutions) <= max(args.resolutions) <= largest:
             raise InputError(f'--resolutions go from 1 to the {largest} pixels of the images, got {args.resolutions}')
-        reduction = dict(interpolation=args.interpolation, antialias=not args.no_antialias)
+        downsampling = dict(interpolation=args.interpolation, antialias=not args.no_antialias)
         resolutions = sorted(args.resolutions)
         configs = {label: read_config(config) for config, _, label in args.run
                    if args.batch_norms and networks[label].resolutions}
@@ -63,11 +63,11 @@ def main() -> None:
         seen = {label: training_images(cfg) for label, cfg in configs.items()}
         own = {label: f'{label}, own batch norms' for label in configs}
         curves = {name: [] for label in networks for name in (label, own.get(label)) if name}
-        scale_to = {label: network.side if network.reduction.get('restore') else
+        scale_to = {label: network.side if network.downsampling.get('upsample') else
                     None if args.direct or network.any_size else network.input_size for label, network in networks.items()}
         for label, network in networks.items():
             for resolution in resolutions:
-                at = network.at(resolution, scale_to[label], restore=False, **reduction)      # scale_to does that
+                at = network.at(resolution, scale_to[label], upsample=False, **downsampling)      # scale_to does that
                 curves[label].append(accuracy(at, data, f'{label}, {resolution} pixels'))
                 print(f'{label}: {at.path_of(data.images)} pixels, {curves[label][-1]:.2f} %')
                 if label in own:
@@ -77,12 +77,12 @@ def main() -> None:
     antialias = ', not antialiased' if args.no_antialias and args.interpolation in ('bilinear', 'bicubic') else ''
     scaled = "scaled to each network's size in training, where that was one"
     if args.direct:
-        restored = [label for label, network in networks.items() if network.reduction.get('restore')]
-        scaled = 'seen as they are' + (f', but scaled up for {", ".join(restored)}' if restored else '')
+        upsampled = [label for label, network in networks.items() if network.downsampling.get('upsample')]
+        scaled = 'seen as they are' + (f', but upsampled for {", ".join(upsampled)}' if upsampled else '')
     name = args.dataset or name_of_test_data(args.run[0][0])
     title = f'{len(data):,} test images ({name}), reduced by {args.interpolation} interpolation{antialias},\n{scaled}'
     result = dict(**about_this_run(), runs=args.run, teacher=args.teacher, dataset=args.dataset or 'of the first config',
-                  images=len(data), direct=args.direct, **reduction, resolutions=resolutions, accuracy=curves,
+                  images=len(data), direct=args.direct, **downsampling, resolutions=resolutions, accuracy=curves,
                   input_size={label: network.input_size for label, network in networks.items()}, scaled_to=scale_to)
     numbers_file.write_text(json.dumps(result, indent=2) + '\n')
     draw_resolution(resolutions, curves, title).savefig(picture, dpi=150)

@@ -20,7 +20,7 @@ NEIGHBOURS = 5
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Draw the embeddings of test images by t-SNE, with two numbers of the '
-                                     'embeddings: their silhouette and the accuracy of their nearest neighbours.')
+                                     'embeddings: their silhouette and the accuracy of their nearest neighbors.')
     parser.add_argument('--run', nargs=3, action='append', required=True, metavar=('CONFIG', 'CHECKPOINT', 'LABEL'),
                         help='a network; repeat for more panels')
     parser.add_argument('--teacher', nargs='?', const='', metavar='CHECKPOINT',
@@ -75,12 +75,12 @@ def main() -> None:
             x = embed(network, some, f'embeddings ({label})')[0].cpu().numpy()
             row = dict(label=label, pixels=network.path_of(some.images), width=x.shape[1],
                        silhouette=silhouette(x, labels), knn_accuracy=knn_accuracy(x, labels, NEIGHBOURS))
-            title = f'{label}\nsilhouette {row["silhouette"]:.3f}, {NEIGHBOURS} nearest neighbours {row["knn_accuracy"]:.1f} %'
+            title = f'{label}\nsilhouette {row["silhouette"]:.3f}, {NEIGHBOURS} nearest neighbors {row["knn_accuracy"]:.1f} %'
             panels[title] = tsne(x, args.seed, args.perplexity)
             numbers.append(row)
             print(title.replace('\n', ': '))
     result = dict(**about_this_run(), runs=args.run, teacher=args.teacher, dataset=args.dataset or 'of the first config',
-                  classes=classes, images=len(some), seed=args.seed, perplexity=args.perplexity, neighbours=NEIGHBOURS,
+                  classes=classes, images=len(some), seed=args.seed, perplexity=args.perplexity, neighbors=NEIGHBOURS,
                   networks=numbers)
     numbers_file.write_text(json.dumps(result, indent=2) + '\n')
     draw_points(panels, labels, classes).savefig(picture, dpi=150)

@@ -20,13 +20,13 @@ from rich.text import Text
 from torch import Tensor
 
 from mmcrrcd.checkpoint import find_checkpoint, safe_load
-from mmcrrcd.datasets import reduce_resolution
+from mmcrrcd.datasets import downsample
 from mmcrrcd.datasets.read_image import ImageError, read_image
 from mmcrrcd.engine.launch import check_output, one_line_errors
 from mmcrrcd.errors import InputError, printable
 from mmcrrcd.evaluation.embeddings import Classifier, Size, load_classifier
 from mmcrrcd.models import PairPreprocessor
-from mmcrrcd.models.networks import look
+from mmcrrcd.models.networks import extract
 
 SUFFIXES = {'.bmp', '.gif', '.jpeg', '.jpg', '.pbm', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp'}
 
@@ -66,33 +66,33 @@ class Student:
     """A classifier on images of any size."""
 
     def __init__(self, classifier: Classifier, resolution: int | None):
-        settings = classifier.reduction
-        self.network, self.normalise = classifier.network, PairPreprocessor(**classifier.normalisation).to(get_device())
+        settings = classifier.downsampling
+        self.network, self.normalize = classifier.network, PairPreprocessor(**classifier.normalization).to(get_device())
         self.how = {key: settings[key] for key in ('interpolation', 'antialias') if key in settings}
         self.sizes = [resolution] if resolution else list(classifier.resolutions)      # of these the nearest to the image's own
         self.sizes = self.sizes or [settings.get('resolution') or classifier.side]
-        self.restored = classifier.side if settings.get('restore') else None
+        self.upsampled = classifier.side if settings.get('upsample') else None
 
     def __str__(self) -> str:
         sizes = [f'{size} x {size}' if isinstance(size, int) else f'{size[0]} x {size[1]}' for size in self.sizes]
         nearest = 'the nearest of ' if len(sizes) > 1 else ''
-        restored = f' pixels, then to {self.restored} x {self.restored}' if self.restored else ''
+        upsampled = f' pixels, then to {self.upsampled} x {self.upsampled}' if self.upsampled else ''
         interpolation = self.how.get('interpolation', 'bilinear')
         antialias = ', antialiased' if self.how.get('antialias', True) and interpolation in ('bilinear', 'bicubic') else ''
-        return f'{nearest}{", ".join(sizes)}{restored} pixels ({interpolation}{antialias})'
+        return f'{nearest}{", ".join(sizes)}{upsampled} pixels ({interpolation}{antialias})'
 
     def resize(self, image: Tensor) -> Tensor:
         """(1, 3, H, W) of any size -> (1, 3, h, w), what the student sees."""
         own = image.shape[2] * image.shape[3]
-        image = reduce_resolution(image, min(self.sizes, key=lambda size: abs(math.log(area(size) / own))), **self.how)
-        return reduce_resolution(image, self.restored, **self.how) if self.restored else image
+        image = downsample(image, min(self.sizes, key=lambda size: abs(math.log(area(size) / own))), **self.how)
+        return downsample(image, self.upsampled, **self.how) if self.upsampled else image
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """Probabilities (N, classes) of resized images."""
-        seen = self.normalise(dict(inputs=images))['inputs'].low
+        seen = self.normalize(dict(inputs=images))['inputs'].low
         try:
-            return look(self.network, seen).logits.softmax(1)
+            return extract(self.network, seen).logits.softmax(1)
         except (RuntimeError, ValueError) as error:
             height, width = images.shape[2:]
             raise InputError(f'the student cannot take images of {height} x {width} pixels: '

@@ -29,7 +29,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def load_config(args: argparse.Namespace) -> Config:
-    """The config of the test: the student alone, without what only training needs."""
+    """The config of the test: the student-only baseline, without what only training needs."""
     if not Path(args.config).is_file():
         raise FileNotFoundError(f'there is no config {args.config}')
     cfg = Config.fromfile(args.config)

@@ -86,8 +86,8 @@ def train_teacher(cfg: Config, args: argparse.Namespace) -> None:
 def refuse_small(teacher: str | Path, side: int) -> None:
     """Raises InputError where the config in a teacher's work directory says that it saw fewer than ``side`` pixels.
 
-    A student alone may have been trained there with its ``resolution`` changed, under the name that the teacher has. The
-    text is searched, not run.
+    A student-only baseline may have been trained there with its ``resolution`` changed, under the name that the teacher has.
+    The text is searched, not run.
     """
     for file in Path(teacher).glob('*.py'):
         found = re.search(r'\bresolution=[(\[]?\s*(\d+)', file.read_text())

@@ -1,4 +1,4 @@
-"""The networks of the paper's tables, for 100 classes. All give the maps of their stages."""
+"""The networks of the paper's tables, for 100 classes. All give the feature maps of their stages."""
 from mmpretrain.models import GlobalAveragePooling, ImageClassifier, LinearClsHead, ResNet_CIFAR
 
 from mmcrrcd.models import ResNetCIFAR, ShuffleNetV1CIFAR, ShuffleNetV2CIFAR, VGGCIFAR, WRNCIFAR

@@ -1,4 +1,4 @@
-"""Generated letters and digits, a teacher for 32 pixels and a student for 8; what all trainings of the demo share."""
+"""Generated letters and digits, a teacher for 32×32 px and a student for 8; what all trainings of the demo share."""
 from mmengine.config import read_base
 from mmengine.dataset import DefaultSampler
 from mmengine.optim import CosineAnnealingLR

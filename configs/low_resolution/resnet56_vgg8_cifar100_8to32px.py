@@ -4,5 +4,5 @@ from mmengine.config import read_base
 with read_base():
     from .resnet56_vgg8_cifar100_8px import *
 
-# One of these for each batch. Tested at 16 pixels; --cfg-options model.data_preprocessor.resolution=8 tests at another.
-model.data_preprocessor.update(train_resolutions=[8, 12, 16, 24, 32], resolution=16, restore=False)
+# One of these for each batch. Tested at 16×16 px; --cfg-options model.data_preprocessor.resolution=8 tests at another.
+model.data_preprocessor.update(train_resolutions=[8, 12, 16, 24, 32], resolution=16, upsample=False)

@@ -9,7 +9,7 @@ with read_base():
 
 from mmcrrcd.models import CRRCD
 
-# Table III of the paper: the teacher sees 32 pixels.
+# Table III of the paper: the teacher sees 32×32 px.
 resnet56.head.update(num_classes=10)
 vgg8.head.update(num_classes=10)
 data_preprocessor.update(resolution=8)

@@ -4,7 +4,7 @@ from mmengine.config import read_base
 with read_base():
     from .resnet56_vgg8_cifar100_8px import *
 
-# The same network at 32 pixels teaches.
+# The same network at 32×32 px teaches.
 teacher_config = 'configs/teachers/vgg8_cifar100.py'
 model.teacher = vgg8
 model.teacher_checkpoint = 'work_dirs/vgg8_cifar100'

@@ -4,12 +4,14 @@ from .identification_sets import FaceFiles, TinyFace, UCCSFaces, read_orl, read_
 from .images import CIFAR10Arrays, CIFAR100Arrays, ImageArrays, whole_batch
 from .recordio import RecordFaces
 from .stl10 import STL10Arrays
-from .stock import StockArrays
+from .pipeline_arrays import PipelineArrays
 from .svhn import SVHNArrays
 from .tiny_imagenet import TinyImageNetArrays
-from .transforms import ResolutionPair, reduce_resolution
+from .transforms import ResolutionPair, downsample
 from .verification_sets import VerificationPairs, bin_pairs, lfw_pairs
 
-__all__ = ['CIFAR10Arrays', 'CIFAR100Arrays', 'FaceFiles', 'FaceFolder', 'GlyphArrays', 'ImageArrays', 'RecordFaces',
-           'ResolutionPair', 'STL10Arrays', 'SVHNArrays', 'StockArrays', 'TinyFace', 'TinyImageNetArrays', 'UCCSFaces',
-           'VerificationPairs', 'bin_pairs', 'lfw_pairs', 'read_orl', 'read_tinyface', 'reduce_resolution', 'whole_batch']
+__all__ = [
+    'CIFAR100Arrays', 'CIFAR10Arrays', 'FaceFiles', 'FaceFolder', 'GlyphArrays', 'ImageArrays', 'PipelineArrays',
+    'RecordFaces', 'ResolutionPair', 'STL10Arrays', 'SVHNArrays', 'TinyFace', 'TinyImageNetArrays', 'UCCSFaces',
+    'VerificationPairs', 'bin_pairs', 'downsample', 'lfw_pairs', 'read_orl', 'read_tinyface', 'whole_batch',
+]

@@ -1,4 +1,4 @@
-"""A data set that needs no download: letters and digits in colour, drawn by the package itself."""
+"""A data set that needs no download: letters and digits in color, drawn by the package itself."""
 from functools import cache
 
 import numpy as np
@@ -26,28 +26,28 @@ def letter_mask(character: str, size: int, angle: float, x: float, y: float) -> 
 
 def draw_image(label: int, rng: np.random.Generator) -> np.ndarray:
     """One image (32, 32, 3) uint8: a shaded ground, pieces of other letters, the letter, a thin line, noise."""
-    def colour(*, unlike: np.ndarray | None = None) -> np.ndarray:
+    def color(*, unlike: np.ndarray | None = None) -> np.ndarray:
         while True:
             found = rng.integers(0, 256, 3)
             if unlike is None or abs((found - unlike) @ [0.299, 0.587, 0.114]) > 70:
                 return found
 
-    ground = colour()
+    ground = color()
     slope = rng.uniform(-25, 25, (2, 3))
     rows, columns = np.mgrid[-1:1:SIDE * 1j, -1:1:SIDE * 1j][..., None]
     shaded = ground + slope[0] * rows + slope[1] * columns
     image = Image.fromarray(shaded.clip(0, 255).astype(np.uint8))
 
     middle = rng.uniform(13, 19, 2)
-    ink = colour(unlike=ground)
-    for side in (-1, 1):                                 # neighbours, mostly outside, as in a house number
+    ink = color(unlike=ground)
+    for side in (-1, 1):                                 # neighbors, mostly outside, as in a house number
         x, y = middle[0] + side * rng.uniform(16, 22), middle[1] + rng.uniform(-4, 4)
         other = CLASSES[rng.integers(len(CLASSES))]
         mask = letter_mask(other, int(rng.integers(18, 28)), rng.uniform(-15, 15), x, y)
-        image.paste(tuple(colour().tolist()), mask=mask)
+        image.paste(tuple(color().tolist()), mask=mask)
     mask = letter_mask(CLASSES[label], int(rng.integers(18, 28)), rng.uniform(-15, 15), *middle)
     image.paste(tuple(ink.tolist()), mask=mask)
-    ImageDraw.Draw(image).line(rng.uniform(0, SIDE, 4).tolist(), fill=tuple(colour().tolist()), width=1)
+    ImageDraw.Draw(image).line(rng.uniform(0, SIDE, 4).tolist(), fill=tuple(color().tolist()), width=1)
     return (np.asarray(image) + rng.normal(0, 8, (SIDE, SIDE, 3))).round().clip(0, 255).astype(np.uint8)
 
 
@@ -61,7 +61,7 @@ def draw_split(split: str, num_images: int, seed: int) -> tuple[np.ndarray, np.n
 
 @DATASETS.register_module()
 class GlyphArrays(ImageArrays):
-    """Letters and digits, 40 classes, 32 x 32 pixels: readable as they are, easily confused at 8 pixels.
+    """Letters and digits, 40 classes, 32 x 32 pixels: readable as they are, easily confused at 8×8 px.
 
     The images are a function of the arguments, and the classes differ in count by one at most.
 

@@ -87,7 +87,7 @@ def read_tinyface(data_root: str) -> TinyFace:
 
 
 def read_orl(data_root: str) -> FaceFiles:
-    """ORL's 400 images, 92 x 112 and grey, ten of each of 40 people: ``s1/1.pgm`` to ``s40/10.pgm`` in ``data_root``.
+    """ORL's 400 images, 92 x 112 and gray, ten of each of 40 people: ``s1/1.pgm`` to ``s40/10.pgm`` in ``data_root``.
 
     Sorted by person and number; ids are those of the folders, from 1.
     """

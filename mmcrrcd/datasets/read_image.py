@@ -34,10 +34,10 @@ def open_regular(path: str | Path) -> BytesIO:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """RGB of 8 bits, upright; grey becomes three equal channels, 16 bits their upper 8, transparency is dropped."""
+    """RGB of 8 bits, upright; gray becomes three equal channels, 16 bits their upper 8, transparency is dropped."""
     kind = image.format
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith('I;16') or image.mode == 'I' and kind in ('PNG', 'PPM'):    # as Pillow keeps 16 bits of grey
+    if image.mode.startswith('I;16') or image.mode == 'I' and kind in ('PNG', 'PPM'):    # as Pillow keeps 16 bits of gray
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ('I', 'F'):
         raise ValueError('pixels of more than 16 bits')

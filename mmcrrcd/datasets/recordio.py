@@ -116,7 +116,7 @@ class RecordFaces(Dataset):
 
     Args:
         image_size: side. Images of another size (the files hold 112) are resized, bilinear with antialiasing.
-        cache_dir: decode all images once, into a ``.npy`` in this folder (37,632 bytes an image of 112 pixels), memory-mapped
+        cache_dir: decode all images once, into a ``.npy`` in this folder (37,632 bytes an image of 112×112 px), memory-mapped
             from then on. Otherwise batches are decoded as they come: use workers.
 
     Raises:

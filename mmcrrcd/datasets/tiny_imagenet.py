@@ -76,7 +76,7 @@ def list_val(folder: Path, classes: dict[str, str]) -> tuple[list[Path], list[in
 
 
 def decode(files: list[Path]) -> np.ndarray:
-    """(N, 64, 64, 3) uint8 RGB; grey images get three equal channels."""
+    """(N, 64, 64, 3) uint8 RGB; gray images get three equal channels."""
     images = np.empty((len(files), SIDE, SIDE, 3), np.uint8)
     for image, path in zip(images, files):
         pixels = read_image(path)

@@ -184,7 +184,7 @@ class GraphedTrainLoop(EpochBasedTrainLoop):
                               (not isinstance(runner.model, Distiller), f'a {type(runner.model).__name__}'),
                               (runner.optim_wrapper._accumulative_counts > 1, 'accumulated gradients'),
                               (any(group.get('capturable') is False for group in runner.optim_wrapper.param_groups),
-                               'an optimiser that counts its steps (say capturable=True in its config)'),
+                               'an optimizer that counts its steps (say capturable=True in its config)'),
                               (any(not schedule.by_epoch for schedule in schedules), 'schedules by iterations')):
             if refused:
                 raise InputError(f'GraphedTrainLoop (--cuda-graphs) is not for {what}: leave it out')

@@ -13,7 +13,7 @@ class BF16OptimWrapper(OptimWrapper):
     """``OptimWrapper`` whose forward passes run under bfloat16 autocast.
 
     bfloat16 has float32's range, so there is no gradient scaler (which mmengine's ``AmpOptimWrapper`` always has) and
-    nothing that needs a GPU. Weights, optimiser state and, in this package's algorithms, all losses stay in float32.
+    nothing that needs a GPU. Weights, optimizer state and, in this package's algorithms, all losses stay in float32.
     """
 
     @contextmanager

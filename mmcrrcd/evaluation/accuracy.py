@@ -7,7 +7,7 @@ from mmcrrcd.registry import METRICS
 
 @METRICS.register_module()
 class BatchAccuracy(BaseMetric):
-    """Top-k accuracy in percent, for the fast data path: one dict of tensors a batch instead of one object a sample.
+    """Top-k accuracy in percent, for the in-memory pipeline: one dict of tensors a batch instead of one object a sample.
 
     Expects ``data_samples = [dict(logits=(N, classes), labels=(N,))]``, which the algorithms of this package return.
     """

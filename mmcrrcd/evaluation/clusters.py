@@ -10,9 +10,9 @@ def silhouette(embeddings: np.ndarray, labels: np.ndarray) -> float:
     return float(silhouette_score(embeddings, labels))
 
 
-def knn_accuracy(embeddings: np.ndarray, labels: np.ndarray, neighbours: int) -> float:
+def knn_accuracy(embeddings: np.ndarray, labels: np.ndarray, neighbors: int) -> float:
     """Percent of the samples that the majority of their nearest others, themselves left out, puts into the right class."""
-    classifier = KNeighborsClassifier(neighbours).fit(embeddings, labels)
+    classifier = KNeighborsClassifier(neighbors).fit(embeddings, labels)
     return 100 * float((classifier.predict(None) == labels).mean())
 
 

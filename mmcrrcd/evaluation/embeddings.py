@@ -13,18 +13,18 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from mmcrrcd.checkpoint import load_network
-from mmcrrcd.datasets import ImageArrays, reduce_resolution
+from mmcrrcd.datasets import ImageArrays, downsample
 from mmcrrcd.datasets.transforms.resolution_pair import check_resolution
 from mmcrrcd.errors import InputError
 from mmcrrcd.models import PairPreprocessor
-from mmcrrcd.models.networks import EmbeddingNetwork, look
+from mmcrrcd.models.networks import EmbeddingNetwork, extract
 from mmcrrcd.registry import DATASETS, MODELS
-from mmcrrcd.structures import Stream
+from mmcrrcd.structures import NetworkOutput
 
 NAMED = dict(cifar10='CIFAR10Arrays', cifar100='CIFAR100Arrays', stl10='STL10Arrays', svhn='SVHNArrays',
              tinyimagenet='TinyImageNetArrays', uccs='UCCSFaces')
 SIDES = dict(STL10Arrays=96, TinyImageNetArrays=64, FaceFolder=112, RecordFaces=112, UCCSFaces=112)      # others: 32
-REDUCTION = ('resolution', 'interpolation', 'antialias', 'restore')
+DOWNSAMPLING = ('resolution', 'interpolation', 'antialias', 'upsample')
 
 
 Size = int | tuple[int, int]
@@ -35,20 +35,20 @@ class Classifier:
     """A network in eval mode, batch norms included, and what its config does to an image before the network sees it.
 
     Images of another size are first brought to ``side`` x ``side`` pixels, the size of the training's images (bilinear,
-    antialiased, rounded to uint8), then reduced as in training.
+    antialiased, rounded to uint8), then downsampled as in training.
 
     Args:
-        network: for :func:`look`.
-        normalisation: mean, std and to_rgb of a :class:`PairPreprocessor` for RGB images.
-        reduction: arguments of :func:`reduce_resolution`; without a ``resolution`` the network sees the images as they are.
-        scale_to: size to which the reduced images are scaled, by ``scaling``; None for their own.
-        scaling: interpolation and antialias of :func:`reduce_resolution` for that.
+        network: for :func:`extract`.
+        normalization: mean, std and to_rgb of a :class:`PairPreprocessor` for RGB images.
+        downsampling: arguments of :func:`downsample`; without a ``resolution`` the network sees the images as they are.
+        scale_to: size to which the downsampled images are scaled, by ``scaling``; None for their own.
+        scaling: interpolation and antialias of :func:`downsample` for that.
         resolutions: those that it has learned from, where they are several.
     """
     network: nn.Module
-    normalisation: dict
+    normalization: dict
     side: int
-    reduction: dict
+    downsampling: dict
     scale_to: Size | None = None
     scaling: dict = field(default_factory=dict)
     resolutions: tuple[Size, ...] = ()
@@ -56,31 +56,33 @@ class Classifier:
     @property
     def input_size(self) -> Size:
         """What the network sees."""
-        reduced = None if self.reduction.get('restore') else self.reduction.get('resolution')
-        return self.scale_to or reduced or self.side
+        low = None if self.downsampling.get('upsample') else self.downsampling.get('resolution')
+        return self.scale_to or low or self.side
 
     @property
     def any_size(self) -> bool:
         """Has it learned from images of several resolutions, each in its own size?"""
-        return bool(self.resolutions) and not self.reduction.get('restore')
+        return bool(self.resolutions) and not self.downsampling.get('upsample')
 
-    def at(self, resolution: Size, scale_to: Size | None = None, **reduction) -> 'Classifier':
-        """The same network on images reduced to another resolution, or in another way. Raises InputError for one below 1."""
-        check_resolution(resolution, reduction.get('interpolation', 'bilinear'))
-        return replace(self, reduction=self.reduction | dict(resolution=resolution, **reduction), scale_to=scale_to)
+    def at(self, resolution: Size, scale_to: Size | None = None, **downsampling) -> 'Classifier':
+        """The same network on images downsampled to another resolution, or in another way. Raises InputError for one below
+        1.
+        """
+        check_resolution(resolution, downsampling.get('interpolation', 'bilinear'))
+        return replace(self, downsampling=self.downsampling | dict(resolution=resolution, **downsampling), scale_to=scale_to)
 
     @torch.no_grad()
-    def __call__(self, images: Tensor) -> Stream:
+    def __call__(self, images: Tensor) -> NetworkOutput:
         """Of RGB images (N, 3, H, W) uint8."""
         if images.shape[2:] != (self.side, self.side):
-            images = reduce_resolution(images, self.side)
-        if self.reduction.get('resolution'):
-            images = reduce_resolution(images, **self.reduction)
+            images = downsample(images, self.side)
+        if self.downsampling.get('resolution'):
+            images = downsample(images, **self.downsampling)
         if self.scale_to:
-            images = reduce_resolution(images, self.scale_to, **self.scaling)
-        seen = PairPreprocessor(**self.normalisation).to(images.device)(dict(inputs=images))['inputs'].low
+            images = downsample(images, self.scale_to, **self.scaling)
+        seen = PairPreprocessor(**self.normalization).to(images.device)(dict(inputs=images))['inputs'].low
         try:
-            return look(self.network, seen)
+            return extract(self.network, seen)
         except (RuntimeError, ValueError) as error:
             height, width = seen.shape[2:]
             reason = str(error).splitlines()[0]
@@ -88,7 +90,7 @@ class Classifier:
 
     def path_of(self, images: Tensor) -> str:
         """The sizes that images (N, H, W, 3) go through, in words."""
-        sizes = [tuple(images.shape[1:3]), self.side, self.reduction.get('resolution') or self.side, self.input_size]
+        sizes = [tuple(images.shape[1:3]), self.side, self.downsampling.get('resolution') or self.side, self.input_size]
         texts = [f'{size} x {size}' if isinstance(size, int) else f'{size[0]} x {size[1]}' for size in sizes]
         return ' -> '.join(text for text, before in zip(texts, ['', *texts]) if text != before)
 
@@ -118,14 +120,15 @@ def load_classifier(config: str, checkpoint: str, teacher: bool = False, side: i
     network.requires_grad_(False).eval().to(get_device(), memory_format=torch.channels_last)
 
     settings = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
-    normalisation = dict(mean=settings.get('mean') or (0., 0., 0.), std=settings.get('std') or (1., 1., 1.),
+    normalization = dict(mean=settings.get('mean') or (0., 0., 0.), std=settings.get('std') or (1., 1., 1.),
                          to_rgb=settings.get('to_rgb', False) != reads_bgr(cfg))
     if isinstance(network, EmbeddingNetwork):
-        network.convert_from(PairPreprocessor(**normalisation))
+        network.convert_from(PairPreprocessor(**normalization))
     pair = next((step for step in steps_of(cfg) if kind(step) == 'ResolutionPair'), settings)
-    reduction = {} if teacher else {key: pair[key] for key in REDUCTION if pair.get(key) is not None}
-    scaling = {key: reduction[key] for key in ('interpolation', 'antialias') if reduction.get('restore') and key in reduction}
-    return Classifier(network, normalisation, side or training_side(cfg), reduction, scaling=scaling,
+    downsampling = {} if teacher else {key: pair[key] for key in DOWNSAMPLING if pair.get(key) is not None}
+    scaling = {key: downsampling[key] for key in ('interpolation', 'antialias')
+               if downsampling.get('upsample') and key in downsampling}
+    return Classifier(network, normalization, side or training_side(cfg), downsampling, scaling=scaling,
                       resolutions=() if teacher else tuple(settings.get('train_resolutions') or ()))
 
 
@@ -212,9 +215,9 @@ def embed(classifier: Classifier, data: ImageArrays, name: str, batch: int = 500
     device, embeddings, logits = get_device(), [], []
     index = torch.arange(len(data))
     for part in track(index.split(batch), name, console=Console(stderr=True)):
-        stream = classifier(data.__getitems__(part)['inputs'].to(device))
-        embeddings.append(stream.embedding)
-        logits.append(stream.logits)
+        output = classifier(data.__getitems__(part)['inputs'].to(device))
+        embeddings.append(output.embedding)
+        logits.append(output.logits)
     return torch.cat(embeddings), None if logits[0] is None else torch.cat(logits)
 
 

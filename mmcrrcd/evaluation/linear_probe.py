@@ -10,14 +10,14 @@ PROTOCOL = dict(epochs=100, batch_size=64, lr=0.1, momentum=0.9, nesterov=True, 
 
 def linear_probe(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, classes: int, seed: int,
                  epochs: int, batch_size: int, lr: float, milestones: tuple[int, ...],
-                 **optimiser) -> tuple[nn.Linear, list[float]]:
+                 **optimizer) -> tuple[nn.Linear, list[float]]:
     """Train a linear classifier by SGD on embeddings; ``**PROTOCOL`` are the published settings.
 
     Args:
         train, test: (N, D) float32 embeddings, on one device with their labels (N,) int64.
         seed: of the first weights and of the order of the samples.
         milestones: epochs after which the rate is divided by 10.
-        optimiser: momentum and so on, of ``torch.optim.SGD``.
+        optimizer: momentum and so on, of ``torch.optim.SGD``.
 
     Returns:
         The classifier, and its accuracy on ``test`` in percent after each epoch.
@@ -26,7 +26,7 @@ def linear_probe(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tenso
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         classifier = nn.Linear(train.shape[1], classes).to(train.device)
-    sgd = torch.optim.SGD(classifier.parameters(), lr=lr, **optimiser)
+    sgd = torch.optim.SGD(classifier.parameters(), lr=lr, **optimizer)
     schedule = torch.optim.lr_scheduler.MultiStepLR(sgd, milestones)
     curve = []
     for _ in range(epochs):

@@ -6,7 +6,7 @@ from mmcv.cnn.utils import fuse_conv_bn
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from .networks import look
+from .networks import extract
 
 
 @torch.no_grad()
@@ -23,8 +23,8 @@ def fold(network: nn.Module, images: Tensor, tolerance: float = 1e-3) -> nn.Modu
         return network
     folded = folded.requires_grad_(False).eval().to(memory_format=torch.channels_last)
     with torch.backends.cudnn.flags(allow_tf32=False):   # whose rounding alone can differ by more than the tolerance
-        streams = look(network, images), look(folded, images)
-    before, after = (stream.embedding if stream.logits is None else stream.logits for stream in streams)
+        outputs = extract(network, images), extract(folded, images)
+    before, after = (output.embedding if output.logits is None else output.logits for output in outputs)
     if (before - after).abs().max() <= tolerance * before.abs().max():
         return folded
     print_log('batch norms of the teacher stay as they are: folding them by the order of its modules changes its answers',

@@ -1,4 +1,4 @@
-"""From any network to a Stream: mmpretrain's classifiers, and plain modules through adapters."""
+"""From any network to a NetworkOutput: mmpretrain's classifiers, and plain modules through adapters."""
 import torch
 from mmpretrain.models import ImageClassifier
 from torch import Tensor, nn
@@ -6,44 +6,47 @@ from torch.nn import functional as F
 
 from mmcrrcd.errors import InputError
 from mmcrrcd.registry import MODELS
-from mmcrrcd.structures import Stream
+from mmcrrcd.structures import NetworkOutput
 
 from .backbones.base import StageBackbone
 
 
-def look(network: nn.Module, images: Tensor) -> Stream:
+def extract(network: nn.Module, images: Tensor) -> NetworkOutput:
     """What ``network`` says of ``images`` (N, 3, H, W); embedding and logits in float32.
 
-    ``network`` is an mmpretrain ``ImageClassifier``, or has a ``stream(images)`` method of its own.
+    ``network`` is an mmpretrain ``ImageClassifier``, or has a ``extract(images)`` method of its own.
     """
     if not isinstance(network, ImageClassifier):
-        return network.stream(images)
+        return network.extract(images)
     features = network.backbone(images)
-    maps, raw = features, ()
+    maps, pre_activations = features, ()
     has_stem = isinstance(network.backbone, StageBackbone)
     if has_stem:
         number = len(network.backbone.stages) + 1
-        maps, raw = features[:number], features[number:-1]
+        maps, pre_activations = features[:number], features[number:-1]
     pooled = features[-1:]
     if network.with_neck:
         pooled = network.neck(pooled)
     embedding = network.head.pre_logits(pooled)
-    return Stream(maps, embedding.float(), network.head(pooled).float(), tuple(images.shape[2:]), raw, has_stem)
+    logits = network.head(pooled).float()
+    return NetworkOutput(maps, embedding.float(), logits, tuple(images.shape[2:]), pre_activations, has_stem)
 
 
-def classification_loss(network: ImageClassifier, stream: Stream, labels: Tensor) -> Tensor:
-    """The loss of the network's head for its own ``stream`` of a batch with ``labels`` (N,). Scalar.
+def classification_loss(network: ImageClassifier, output: NetworkOutput, labels: Tensor) -> Tensor:
+    """The loss of the network's head for its own ``output`` of a batch with ``labels`` (N,). Scalar.
 
-    A head whose loss needs more than the logits offers ``loss_of(stream, labels)``, as :class:`MagFaceHead` does.
+    A head whose loss needs more than the logits offers ``loss_of(output, labels)``, as :class:`MagFaceHead` does.
     """
     head = network.head
-    return head.loss_of(stream, labels) if hasattr(head, 'loss_of') else head.loss_module(stream.logits, labels)
+    return head.loss_of(output, labels) if hasattr(head, 'loss_of') else head.loss_module(output.logits, labels)
 
 
-def ask_for_raw(network: nn.Module) -> None:
-    """From now on, the streams of ``network`` have ``raw``; where its backbone is none of this package's, they do not."""
+def ask_for_pre_activations(network: nn.Module) -> None:
+    """From now on, the outputs of ``network`` have ``pre_activations``; where its backbone is none of this package's, they do
+    not.
+    """
     if isinstance(network, ImageClassifier) and isinstance(network.backbone, StageBackbone):
-        network.backbone.gives_raw = True
+        network.backbone.gives_pre_activations = True
 
 
 @MODELS.register_module()
@@ -51,7 +54,7 @@ class PlainNetwork(nn.Module):
     """A plain module as teacher: its last linear layer tells embedding and logits apart.
 
     Args:
-        network: a module, or its config, that maps images (N, 3, H, W) to logits (N, classes); it gives no maps.
+        network: a module, or its config, that maps images (N, 3, H, W) to logits (N, classes); it gives no feature maps.
         classifier: name of the linear layer whose input is the embedding, ``'fc'`` in torchvision's ResNets.
 
     Example:
@@ -63,7 +66,7 @@ class PlainNetwork(nn.Module):
         self.network = MODELS.build(network) if isinstance(network, dict) else network
         self.classifier = classifier
 
-    def stream(self, images: Tensor) -> Stream:
+    def extract(self, images: Tensor) -> NetworkOutput:
         caught = []
         layer = self.network.get_submodule(self.classifier)
         handle = layer.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
@@ -71,7 +74,7 @@ class PlainNetwork(nn.Module):
             logits = self.network(images)
         finally:
             handle.remove()
-        return Stream((), caught[-1].float(), logits.float(), tuple(images.shape[2:]))
+        return NetworkOutput((), caught[-1].float(), logits.float(), tuple(images.shape[2:]))
 
 
 def per_channel(values: float | tuple[float, ...], name: str) -> Tensor:
@@ -84,7 +87,7 @@ def per_channel(values: float | tuple[float, ...], name: str) -> Tensor:
 
 @MODELS.register_module()
 class EmbeddingNetwork(nn.Module):
-    """A network that ends in its embedding, as face networks do, as teacher: it gives neither maps nor logits.
+    """A network that ends in its embedding, as face networks do, as teacher: it gives neither feature maps nor logits.
 
     It sees what it was trained with, whatever the data preprocessor made of the images: that is turned into it by one
     multiplication and one addition a channel (:meth:`convert_from`). Images are RGB, as everywhere in this package.
@@ -92,7 +95,7 @@ class EmbeddingNetwork(nn.Module):
     Args:
         network: a module, or its config, that maps images (N, 3, H, W) to embeddings (N, D).
         mean, std: its images are (image - mean) / std, of pixels from 0 to 255; a number, or three in the order of its
-            channels. None for images as the data preprocessor normalises them.
+            channels. None for images as the data preprocessor normalizes them.
         bgr: its channels are blue, green, red.
         input_size: side of its images in pixels; other images are scaled to it. None where it takes any.
 
@@ -116,7 +119,7 @@ class EmbeddingNetwork(nn.Module):
         self.register_buffer('shift', torch.zeros(3, 1, 1), persistent=False)
 
     def convert_from(self, preprocessor: nn.Module) -> None:
-        """From now on its images are those of ``preprocessor``: normalised with its ``mean`` and ``std``, or 0 to 255
+        """From now on its images are those of ``preprocessor``: normalized with its ``mean`` and ``std``, or 0 to 255
         where it has none. The distiller calls it.
         """
         if self.mean is None:
@@ -127,7 +130,7 @@ class EmbeddingNetwork(nn.Module):
             mean, std = mean.flip(0), std.flip(0)
         self.scale, self.shift = (std / self.std).to(self.scale), ((mean - self.mean) / self.std).to(self.shift)
 
-    def stream(self, images: Tensor) -> Stream:
+    def extract(self, images: Tensor) -> NetworkOutput:
         given = images.flip(1) if self.bgr else images
         given = given * self.scale + self.shift
         if self.input_size is not None and given.shape[2:] != (self.input_size, self.input_size):
@@ -136,4 +139,4 @@ class EmbeddingNetwork(nn.Module):
         if not isinstance(embedding, Tensor) or embedding.dim() != 2:
             gives = tuple(embedding.shape) if isinstance(embedding, Tensor) else f'a {type(embedding).__name__}'
             raise InputError(f'an embedding is a tensor (N, D), and the network gives {gives}')
-        return Stream((), embedding.float(), None, tuple(images.shape[2:]))
+        return NetworkOutput((), embedding.float(), None, tuple(images.shape[2:]))

@@ -1,4 +1,4 @@
-"""uint8 batch -> crop, flip, reduce, normalise -> (high, low): one place for both data paths."""
+"""uint8 batch -> crop, flip, downsample, normalize -> (high, low): one place for both data paths."""
 import random
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmcrrcd.datasets.transforms.resolution_pair import check_resolution, reduce_resolution
+from mmcrrcd.datasets.transforms.resolution_pair import check_resolution, downsample
 from mmcrrcd.errors import InputError, is_number
 from mmcrrcd.registry import MODELS
 from mmcrrcd.structures import Batch, Pair
@@ -38,24 +38,24 @@ def crop_and_flip(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, paddi
 class PairPreprocessor(BaseDataPreprocessor):
     """Turns a batch of either data path into ``inputs=Pair(high, low)`` and ``data_samples``.
 
-    Fast path: ``inputs`` (N, 3, H, W) uint8, ``labels``, ``index``; crop and flip happen here, on the device, and
-    ``data_samples`` becomes a :class:`Batch`. Stock path: lists of images and of ``DataSample`` from mmpretrain's
+    In-memory pipeline: ``inputs`` (N, 3, H, W) uint8, ``labels``, ``index``; crop and flip happen here, on the device, and
+    ``data_samples`` becomes a :class:`Batch`. mmpretrain pipeline: lists of images and of ``DataSample`` from mmpretrain's
     pipelines, already cropped and flipped, with ``img_low`` where :class:`ResolutionPair` made it.
 
     Args:
         mean, std: of the three channels, 0 to 255, in the order of the images (after ``to_rgb``).
         to_rgb: swap the channels, for images that were read as BGR.
         resolution: what the student sees, in training, validation and test alike; None for the teacher's resolution.
-        interpolation, antialias, restore: see :func:`reduce_resolution`.
-        padding: random crops after zero-padding by so many pixels, fast path and training only; None for no crop.
-        flip: probability of mirroring, fast path and training only.
+        interpolation, antialias, upsample: see :func:`downsample`.
+        padding: random crops after zero-padding by so many pixels, in-memory pipeline and training only; None for no crop.
+        flip: probability of mirroring, in-memory pipeline and training only.
         train_resolutions: several, of which one is drawn for each batch in training, for a student that works at any of
             them; validation and test stay at ``resolution``. docs/data.md says what this costs.
     """
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], to_rgb: bool = False,
                  resolution: int | tuple[int, int] | None = None, interpolation: str = 'bilinear', antialias: bool = True,
-                 restore: bool = False, padding: int | None = None, flip: float = 0.0,
+                 upsample: bool = False, padding: int | None = None, flip: float = 0.0,
                  train_resolutions: Sequence[int | tuple[int, int]] | None = None):
         super().__init__(non_blocking=True)
         if train_resolutions is not None and (not isinstance(train_resolutions, (list, tuple)) or not train_resolutions):
@@ -76,7 +76,7 @@ class PairPreprocessor(BaseDataPreprocessor):
         self.to_rgb = to_rgb
         self.resolution = resolution
         self.train_resolutions = train_resolutions
-        self.reduction = dict(interpolation=interpolation, antialias=antialias, restore=restore)
+        self.downsampling = dict(interpolation=interpolation, antialias=antialias, upsample=upsample)
         self.padding = padding
         self.flip = flip
 
@@ -97,28 +97,28 @@ class PairPreprocessor(BaseDataPreprocessor):
         if low is None:
             # Python's generator: drawn without waiting for the device, seeded by EpochSeedHook, and apart from crops and flips.
             resolution = random.choice(self.train_resolutions) if several else self.resolution
-            low = self.reduce(images, resolution)
+            low = self.downsample(images, resolution)
         elif several:
             raise InputError('train_resolutions draws the resolution of the batch, but the samples carry img_low already: take '
                              'ResolutionPair out of the pipeline')
         high = None
         if training:
-            high = self.normalise(images)
+            high = self.normalize(images)
         same = training and low is images
-        return dict(inputs=Pair(high, high if same else self.normalise(low)), data_samples=samples)
+        return dict(inputs=Pair(high, high if same else self.normalize(low)), data_samples=samples)
 
     def check_low(self, low: Tensor, images: Tensor) -> None:
         """Raises InputError where the pipeline's low images (N, 3, h, w) are not of the size that ``resolution`` gives."""
         if self.resolution is None:
             return
-        wanted = self.reduce(images[:1], self.resolution).shape[2:]
+        wanted = self.downsample(images[:1], self.resolution).shape[2:]
         if low.shape[2:] != wanted:
             raise InputError(f'the samples carry img_low of {low.shape[2]} x {low.shape[3]} pixels, and resolution='
                              f'{self.resolution} of the data_preprocessor makes it {wanted[0]} x {wanted[1]}')
 
-    def reduce(self, images: Tensor, resolution: int | tuple[int, int] | None) -> Tensor:
+    def downsample(self, images: Tensor, resolution: int | tuple[int, int] | None) -> Tensor:
         """What the student sees of images (N, 3, H, W) uint8 at ``resolution``; None for the images themselves."""
-        return images if resolution is None else reduce_resolution(images, resolution, **self.reduction)
+        return images if resolution is None else downsample(images, resolution, **self.downsampling)
 
     def augment(self, images: Tensor) -> Tensor:
         """Random crops and flips of a batch, (N, C, H, W)."""
@@ -129,7 +129,7 @@ class PairPreprocessor(BaseDataPreprocessor):
         flip = torch.rand(n, device=images.device) < self.flip
         return crop_and_flip(images, top, left, flip, padding)
 
-    def normalise(self, images: Tensor) -> Tensor:
+    def normalize(self, images: Tensor) -> Tensor:
         if self.to_rgb:
             images = images.flip(1)
         return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)

@@ -27,11 +27,11 @@ def draw_similarities(panels: dict[str, np.ndarray], same: np.ndarray, title: st
         panel.remove()
     for panel, (name, scores) in zip(axes.flat, panels.items()):
         positive, negative, edges = histograms(scores, same)
-        for shares, kind, number, colour in ((negative, 'negative', (~same).sum(), NEGATIVE),
+        for shares, kind, number, color in ((negative, 'negative', (~same).sum(), NEGATIVE),
                                              (positive, 'positive', same.sum(), POSITIVE)):
-            panel.stairs(shares, edges, fill=True, alpha=0.55, color=colour, label=f'{number:,} {kind} pairs')
-            panel.stairs(shares, edges, color=colour)
-            panel.axvline(scores[same == (kind == 'positive')].mean(), color=colour, linestyle='--')
+            panel.stairs(shares, edges, fill=True, alpha=0.55, color=color, label=f'{number:,} {kind} pairs')
+            panel.stairs(shares, edges, color=color)
+            panel.axvline(scores[same == (kind == 'positive')].mean(), color=color, linestyle='--')
         panel.set_title(f'{name}\nexpectation margin {expectation_margin(scores, same):.3f}, '
                         f'histogram intersection {histogram_intersection(scores, same):.3f}', fontsize=11)
         panel.set(xlim=limits(panels.values()))
@@ -44,7 +44,7 @@ def draw_similarities(panels: dict[str, np.ndarray], same: np.ndarray, title: st
     for panel in axes[:, 0]:
         panel.set(ylabel='share of the pairs', ylim=(0, None))
     figure.suptitle(title, fontsize=11)
-    handles = [*axes[0, 0].get_legend_handles_labels()[0], Line2D([], [], color='grey', linestyle='--', label='mean')]
+    handles = [*axes[0, 0].get_legend_handles_labels()[0], Line2D([], [], color='gray', linestyle='--', label='mean')]
     figure.legend(handles=handles, loc='outside lower center', ncols=3, frameon=False)
     return figure
 

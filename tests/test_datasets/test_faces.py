@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmcrrcd.datasets import FaceFolder, StockArrays, decoded, whole_batch
+from mmcrrcd.datasets import FaceFolder, PipelineArrays, decoded, whole_batch
 from mmcrrcd.errors import InputError
 from mmcrrcd.registry import DATASETS
 from PIL import Image
@@ -17,10 +17,10 @@ PEOPLE = {'Ann': 3, 'Bob': 1, 'Cas': 2, 'Dora': 4}
 PAIRS = '2\t1\nAnn\t1\t2\nAnn\t1\tBob\t1\nDora\t1\t2\nDora\t3\tCas\t1\n'
 
 
-def write_image(path: Path, seed: int, size: tuple[int, int] = (16, 16), grey: bool = False) -> None:
+def write_image(path: Path, seed: int, size: tuple[int, int] = (16, 16), gray: bool = False) -> None:
     """A smooth image, so that JPEG keeps it nearly as it is."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    small = np.random.default_rng(seed).integers(256, size=(4, 4) if grey else (4, 4, 3), dtype=np.uint8)
+    small = np.random.default_rng(seed).integers(256, size=(4, 4) if gray else (4, 4, 3), dtype=np.uint8)
     Image.fromarray(small).resize(size, Image.Resampling.BICUBIC).save(path)
 
 
@@ -29,7 +29,7 @@ def master(tmp_path_factory):
     folder = tmp_path_factory.mktemp('master') / 'faces'
     for i, (name, number) in enumerate(PEOPLE.items()):
         for j in range(1, number + 1):
-            write_image(folder / name / f'{name}_{j:04d}.jpg', seed=10 * i + j, grey=(name, j) == ('Cas', 2))
+            write_image(folder / name / f'{name}_{j:04d}.jpg', seed=10 * i + j, gray=(name, j) == ('Cas', 2))
     (folder / 'Nobody').mkdir()
     (folder / 'Ann' / 'Thumbs.db').write_bytes(b'no image')
     (folder / 'Ann' / '._Ann_0001.jpg').write_bytes(b'what macOS leaves')
@@ -63,7 +63,7 @@ def test_images_people_and_batches(folder, side):
     dataset = FaceFolder(folder, image_size=side)
     assert names(dataset) == ('Ann', 'Bob', 'Cas', 'Dora') and dataset.labels.tolist() == [0, 0, 0, 1, 2, 2, 3, 3, 3, 3]
     assert np.array_equal(dataset.images.numpy(), plain(folder, names(dataset), side))
-    assert np.ptp(dataset.images[5].numpy(), axis=2).max() == 0         # the grey one
+    assert np.ptp(dataset.images[5].numpy(), axis=2).max() == 0         # the gray one
     batch, = DataLoader(dataset, batch_size=10, collate_fn=whole_batch)
     assert batch['inputs'].shape == (10, 3, side, side) and batch['inputs'].dtype == torch.uint8
     assert batch['labels'].tolist() == dataset.labels.tolist() and batch['index'].tolist() == list(range(10))
@@ -247,9 +247,9 @@ def test_settings_that_cannot_work(folder, monkeypatch, settings, error, message
     assert str(raised.value).startswith(message) and '\n' not in str(raised.value)
 
 
-def test_from_a_config_and_on_the_stock_path(folder):
+def test_from_a_config_and_on_the_mmpretrain_pipeline(folder):
     dataset = DATASETS.build(dict(type='mmcrrcd.FaceFolder', data_root=str(folder), image_size=16))
-    sample = StockArrays(dataset).get_data_info(4)
+    sample = PipelineArrays(dataset).get_data_info(4)
     assert sample['gt_label'] == 2 and np.array_equal(sample['img'], dataset.images[4].numpy())
 
 

@@ -86,16 +86,16 @@ def test_mmpretrain_reads_the_same_images_and_labels(cifar100):
     class AnyChecksum(CIFAR100):
         train_list, test_list = [], [['test', None]]
 
-    stock = AnyChecksum(data_root=str(root), split='test', download=False, pipeline=[])
+    piped = AnyChecksum(data_root=str(root), split='test', download=False, pipeline=[])
     batch = CIFAR100Arrays(root, split='test', download=False).__getitems__(range(0, 10_000, 1_000))
     for i in range(10):
-        sample = stock[1_000 * i]
+        sample = piped[1_000 * i]
         assert np.array_equal(sample['img'], batch['inputs'][i].permute(1, 2, 0).numpy())
         assert sample['gt_label'] == batch['labels'][i] and sample['sample_idx'] == batch['index'][i]
 
 
 def test_mmpretrain_takes_no_files_of_another_checksum(cifar100):
-    """What docs/configs.md says of the stock path."""
+    """What docs/configs.md says of the mmpretrain pipeline."""
     with pytest.raises(RuntimeError, match='Cannot find CIFAR100 dataset'):
         CIFAR100(data_root=str(cifar100[0]), split='test', download=False)
 
@@ -281,13 +281,13 @@ def test_a_pickle_cannot_run_code(tmp_path, function, protocol):
     assert made.exists()
 
 
-@pytest.mark.skipif(not Path('/proc/self/maps').exists(), reason='looks at the maps of the process')
+@pytest.mark.skipif(not Path('/proc/self/feature maps').exists(), reason='looks at the feature maps of the process')
 def test_memory_mapped_images_are_read_batch_by_batch(tmp_path):
     images = np.random.default_rng(0).integers(256, size=(20, 4, 4, 3), dtype=np.uint8)
     np.save(tmp_path / 'images.npy', images)
     dataset = ImageArrays(np.load(tmp_path / 'images.npy', mmap_mode='c'), np.arange(20), CLASSES, 'mapped')
     np.testing.assert_array_equal(dataset.__getitems__([3, 7])['inputs'].permute(0, 2, 3, 1), images[[3, 7]])
-    with open('/proc/self/maps') as maps:
+    with open('/proc/self/feature maps') as maps:
         assert str(tmp_path / 'images.npy') in maps.read()       # still the file, no copy in memory
 
 

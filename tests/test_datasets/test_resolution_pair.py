@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 import torch
-from mmcrrcd.datasets import ResolutionPair, reduce_resolution
+from mmcrrcd.datasets import ResolutionPair, downsample
 from mmcrrcd.errors import InputError
 from mmcrrcd.registry import TRANSFORMS
 from mmpretrain.datasets.transforms import PackInputs
@@ -30,19 +30,19 @@ def difference(a: torch.Tensor, b: torch.Tensor) -> int:
 @pytest.mark.parametrize('size', (8, 16, 12, (7, 20), 1))
 def test_bilinear_is_what_pillow_gives(size):
     images = random_images()
-    small = reduce_resolution(images, size)
+    small = downsample(images, size)
     assert small.dtype == torch.uint8
     assert difference(small, pillow(images, (size, size) if isinstance(size, int) else size, 'bilinear')) <= 1
 
 
 def test_bicubic_is_what_pillow_gives():
     images = random_images(low=90, high=160)             # far from 0 and 255, where Pillow cuts off between its two passes
-    assert difference(reduce_resolution(images, 8, 'bicubic'), pillow(images, (8, 8), 'bicubic')) <= 1
+    assert difference(downsample(images, 8, 'bicubic'), pillow(images, (8, 8), 'bicubic')) <= 1
 
 
 def test_bilinear_without_antialias_looks_at_four_pixels():
     images = random_images(20, 32)
-    small = reduce_resolution(images, (8, 12), antialias=False)
+    small = downsample(images, (8, 12), antialias=False)
     expected = np.empty((3, 3, 8, 12))
     for i in range(8):
         for j in range(12):
@@ -57,14 +57,14 @@ def test_bilinear_without_antialias_looks_at_four_pixels():
 def test_only_antialias_sees_every_pixel():
     stripes = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
     stripes[..., ::8, :] = 255
-    assert reduce_resolution(stripes, 4, antialias=False).eq(0).all()
-    assert reduce_resolution(stripes, 4).float().mean() == pytest.approx(255 / 8, rel=0.1)
+    assert downsample(stripes, 4, antialias=False).eq(0).all()
+    assert downsample(stripes, 4).float().mean() == pytest.approx(255 / 8, rel=0.1)
 
 
 def test_area_is_the_mean_of_blocks():
     images = random_images()
     blocks = images.numpy().reshape(3, 3, 8, 4, 8, 4).astype(float).mean((3, 5))
-    assert np.array_equal(reduce_resolution(images, 8, 'area').numpy(), np.round(blocks))
+    assert np.array_equal(downsample(images, 8, 'area').numpy(), np.round(blocks))
 
 
 def test_area_of_a_factor_that_is_no_whole_number():
@@ -74,37 +74,37 @@ def test_area_of_a_factor_that_is_no_whole_number():
         for j in range(12):
             rows, columns = (slice(k * 32 // 12, -(-(k + 1) * 32 // 12)) for k in (i, j))
             expected[:, :, i, j] = images.numpy()[:, :, rows, columns].astype(float).mean((2, 3))
-    assert np.abs(reduce_resolution(images, 12, 'area').numpy() - expected).max() <= 0.5 + 1e-3
+    assert np.abs(downsample(images, 12, 'area').numpy() - expected).max() <= 0.5 + 1e-3
 
 
 @pytest.mark.parametrize('side', (8, 12, 20))
-def test_nearest_takes_the_pixel_under_the_centre(side):
+def test_nearest_takes_the_pixel_under_the_center(side):
     images = random_images()
     at = [int((i + 0.5) * 32 / side) for i in range(side)]
-    assert torch.equal(reduce_resolution(images, side, 'nearest'), images[:, :, at][:, :, :, at])
+    assert torch.equal(downsample(images, side, 'nearest'), images[:, :, at][:, :, :, at])
 
 
-def test_restore_scales_the_rounded_small_image_up():
+def test_upsample_scales_the_rounded_small_image_up():
     images = random_images(24, 32)
-    restored = reduce_resolution(images, (6, 8), restore=True)
-    assert difference(restored, pillow(reduce_resolution(images, (6, 8)), (24, 32), 'bilinear')) <= 1
-    blocks = reduce_resolution(images, (6, 8), 'nearest', restore=True)
-    assert torch.equal(blocks, reduce_resolution(images, (6, 8), 'nearest').repeat_interleave(4, 2).repeat_interleave(4, 3))
+    upsampled = downsample(images, (6, 8), upsample=True)
+    assert difference(upsampled, pillow(downsample(images, (6, 8)), (24, 32), 'bilinear')) <= 1
+    blocks = downsample(images, (6, 8), 'nearest', upsample=True)
+    assert torch.equal(blocks, downsample(images, (6, 8), 'nearest').repeat_interleave(4, 2).repeat_interleave(4, 3))
 
 
 def test_values_are_rounded_and_stay_in_range():
     pair = torch.tensor([[10, 11], [11, 11]], dtype=torch.uint8).expand(1, 3, 2, 2)
-    assert reduce_resolution(pair, 1, 'area').unique().tolist() == [11]                      # 10.75
+    assert downsample(pair, 1, 'area').unique().tolist() == [11]                      # 10.75
     edge = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
     edge[..., 13:] = 255
-    small = reduce_resolution(edge, 8, 'bicubic')[0, 0, 0]                                   # which overshoots
+    small = downsample(edge, 8, 'bicubic')[0, 0, 0]                                   # which overshoots
     assert small[0] == small[1] == 0 and small[-1] == small[-2] == 255
-    assert torch.equal(reduce_resolution(edge, 32), edge)
+    assert torch.equal(downsample(edge, 32), edge)
 
 
 def test_transform_is_the_same_function_one_image_at_a_time():
     images = random_images()
-    batched = reduce_resolution(images, 8)
+    batched = downsample(images, 8)
     transform = TRANSFORMS.build(dict(type='mmcrrcd.ResolutionPair', resolution=8))
     for image, expected in zip(images, batched):
         img = image.permute(1, 2, 0).numpy()
@@ -144,12 +144,12 @@ def test_settings_that_cannot_work(settings, message):
     assert str(error.value) == message
 
 
-def test_normalised_images_are_refused():
-    with pytest.raises(InputError, match='takes uint8 images, before any normalisation; got float32') as error:
+def test_normalized_images_are_refused():
+    with pytest.raises(InputError, match='takes uint8 images, before any normalization; got float32') as error:
         ResolutionPair(8)(dict(img=np.zeros((32, 32, 3), np.float32)))
     assert '\n' not in str(error.value)
 
 
 def test_repr_shows_the_settings():
     assert repr(ResolutionPair(8, antialias=False)) == (
-        "ResolutionPair(resolution=8, interpolation='bilinear', antialias=False, restore=False)")
+        "ResolutionPair(resolution=8, interpolation='bilinear', antialias=False, upsample=False)")

@@ -1,4 +1,4 @@
-"""STL-10 from files in the official form: planes of colour, by columns; labels from 1; folds as lines of positions."""
+"""STL-10 from files in the official form: planes of color, by columns; labels from 1; folds as lines of positions."""
 import numpy as np
 import pytest
 import torch
@@ -66,7 +66,7 @@ def test_images_without_labels(files):
 
 
 def test_a_student_learns_from_images_without_labels(files):
-    """The classification loss is that of the labelled ones, over the batch; KD and the relational loss count all."""
+    """The classification loss is that of the labeled ones, over the batch; KD and the relational loss count all."""
     folder, _ = files
     dataset = STL10Arrays(folder.parent, 'train+unlabeled', download=False)
     heads = [network['head'] | dict(num_classes=10) for network in (STUDENT, TEACHER)]

@@ -16,10 +16,10 @@ NUMBERS = [f'n{1000 + 7 * i:08}' for i in range(200)]
 PER_CLASS = 2
 
 
-def write_image(path: Path, seed: int, grey: bool = False, side: int = 64) -> None:
+def write_image(path: Path, seed: int, gray: bool = False, side: int = 64) -> None:
     """A smooth image, so that JPEG keeps it nearly as it is."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    small = np.random.default_rng(seed).integers(256, size=(4, 4) if grey else (4, 4, 3), dtype=np.uint8)
+    small = np.random.default_rng(seed).integers(256, size=(4, 4) if gray else (4, 4, 3), dtype=np.uint8)
     Image.fromarray(small).resize((side, side), Image.Resampling.BICUBIC).save(path, 'JPEG', quality=95)
 
 
@@ -28,11 +28,11 @@ def master(tmp_path_factory):
     folder = tmp_path_factory.mktemp('master') / 'tiny-imagenet-200'
     for i, number in enumerate(NUMBERS):
         for j in range(PER_CLASS):
-            write_image(folder / 'train' / number / 'images' / f'{number}_{j}.JPEG', seed=10 * i + j, grey=i == 5)
+            write_image(folder / 'train' / number / 'images' / f'{number}_{j}.JPEG', seed=10 * i + j, gray=i == 5)
         (folder / 'train' / number / f'{number}_boxes.txt').write_text(f'{number}_0.JPEG\t0\t0\t63\t63\n')
     lines = []
     for i in range(30):
-        write_image(folder / 'val' / 'images' / f'val_{i}.JPEG', seed=5000 + i, grey=i == 3)
+        write_image(folder / 'val' / 'images' / f'val_{i}.JPEG', seed=5000 + i, gray=i == 3)
         lines.append(f'val_{i}.JPEG\t{NUMBERS[i * 37 % 200]}\t0\t32\t44\t62\n')
     (folder / 'val' / 'val_annotations.txt').write_text(''.join(lines))
     (folder / 'wnids.txt').write_text('\n'.join(reversed(NUMBERS)) + '\n')                    # in an order of its own
@@ -75,10 +75,10 @@ def test_images_labels_and_classes(folder, warnings):
                         (logging.WARNING, f'{folder} (val) holds 30 of the official 10,000 images')]
 
 
-def test_grey_images_get_three_equal_channels(folder):
-    grey = load(folder).images[3].numpy()
+def test_gray_images_get_three_equal_channels(folder):
+    gray = load(folder).images[3].numpy()
     expected = np.asarray(Image.open(folder / 'val/images/val_3.JPEG'))
-    assert expected.ndim == 2 and np.array_equal(grey, np.repeat(expected[..., None], 3, axis=2))
+    assert expected.ndim == 2 and np.array_equal(gray, np.repeat(expected[..., None], 3, axis=2))
 
 
 def test_the_test_split_is_the_validation_split(folder):

@@ -22,8 +22,8 @@ CASES = list(itertools.product(FORMS, (None, 3, 6)))
 def steps(teacher, form: tuple, num_anchors: int | None, rank: int = 0, world: int = 1) -> list[dict]:
     """What each of STEPS training steps leaves behind in process ``rank``."""
     torch.manual_seed(0)
-    normalizer, centre, sampling = form
-    settings = crrcd(teacher, normalizer=normalizer, centre=centre, num_anchors=num_anchors, num_negatives=QUEUE,
+    normalizer, center, sampling = form
+    settings = crrcd(teacher, normalizer=normalizer, center=center, num_anchors=num_anchors, num_negatives=QUEUE,
                      num_samples=1000, sampling=sampling)
     settings['data_preprocessor'].update(padding=None, flip=0)
     model = MODELS.build(settings)
@@ -84,9 +84,9 @@ def of_two(tmp_path_factory, teacher):
 def test_gradients_and_losses_are_those_of_the_whole_batch(of_two, teacher, case):
     """Through DistributedDataParallel, which averages the gradients of the processes, for CE + KD + RCD.
 
-    The student's batch norms use held statistics here. In training mode each process normalises by its own share of the
+    The student's batch norms use held statistics here. In training mode each process normalizes by its own share of the
     batch, so the student's forward pass itself differs, unless the config says ``sync_bn='torch'`` (on GPUs).
-    Tolerance: 1e-3 of the largest entry of a gradient, 1e-5 for small ones (centring makes that of a bias zero but for
+    Tolerance: 1e-3 of the largest entry of a gradient, 1e-5 for small ones (centering makes that of a bias zero but for
     rounding); sums are taken in another order, and steps build on one another.
     """
     first, second = of_two[case]

@@ -113,7 +113,7 @@ def test_on_a_cpu_it_is_the_loop_of_mmengine(tmp_path):
     ('several processes', dict(model=MMDistributedDataParallel.__new__(MMDistributedDataParallel))),
     ('a Linear', dict(model=nn.Linear(1, 1))),
     ('accumulated gradients', dict(optim_wrapper=SimpleNamespace(_accumulative_counts=2, param_groups=[]))),
-    ('an optimiser that counts its steps', dict(optim_wrapper=SimpleNamespace(_accumulative_counts=1,
+    ('an optimizer that counts its steps', dict(optim_wrapper=SimpleNamespace(_accumulative_counts=1,
                                                                               param_groups=[dict(capturable=False)]))),
     ('schedules by iterations', dict(param_schedulers=[SimpleNamespace(by_epoch=True), SimpleNamespace(by_epoch=False)])),
 ])

@@ -18,13 +18,13 @@ class Spy(Hook):
     priority = 'LOWEST'
 
     def __init__(self):
-        self.said, self.shown = defaultdict(list), defaultdict(list)
+        self.said, self.log_vars = defaultdict(list), defaultdict(list)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         for name, value in outputs.items():
             self.said[name].append(value.item())
         for name, buffer in runner.message_hub.log_scalars.items():
-            self.shown[name].append(list(buffer.data[0]))
+            self.log_vars[name].append(list(buffer.data[0]))
 
 
 def test_what_is_shown_is_the_mean_since_the_last_time(tmp_path):

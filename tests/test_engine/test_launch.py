@@ -1,6 +1,6 @@
 """What the tools say of an error that the input caused."""
 import pytest
-from tiny import config, crrcd, stock_loader, train, write_folder, write_teacher
+from tiny import config, crrcd, pipeline_loader, train, write_folder, write_teacher
 
 from mmcrrcd.engine.launch import one_line_errors
 
@@ -10,7 +10,7 @@ def test_an_image_that_mmpretrain_cannot_read_is_named(tmp_path, workers):
     files = write_folder(tmp_path / 'images', seed=0)
     damaged = files / 'class1' / '005.png'
     damaged.write_bytes(damaged.read_bytes()[:30])
-    loader = stock_loader(files, training=True, workers=workers)
+    loader = pipeline_loader(files, training=True, workers=workers)
     cfg = config(tmp_path / 'run', crrcd(write_teacher(tmp_path / 'teacher.pth')), epochs=1, train_dataloader=loader)
     with pytest.raises(SystemExit) as error, one_line_errors():
         train(cfg)

@@ -4,7 +4,7 @@ import torch
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from tiny import BATCH, IMAGES, config, crrcd, network, stock_loader, train, write_folder, write_teacher
+from tiny import BATCH, IMAGES, config, crrcd, network, pipeline_loader, train, write_folder, write_teacher
 
 from mmcrrcd.checkpoint import find_checkpoint
 from mmcrrcd.errors import InputError
@@ -53,18 +53,18 @@ BF16 = dict(type='mmcrrcd.BF16OptimWrapper', optimizer=dict(type='SGD', lr=0.05,
 
 
 @pytest.mark.parametrize('path, workers, normalizer, changes', [
-    ('fast', 0, 'softmax', {}),
-    ('fast', 0, 'batch', {}),
-    ('fast', 0, 'softmax', dict(optim_wrapper=BF16)),
-    ('fast', 0, 'softmax', dict(param_scheduler=dict(type='OneCycleLR', eta_max=0.05, total_steps=12, by_epoch=False))),
-    ('stock', 0, 'softmax', {}),
-    ('stock', 2, 'softmax', dict(optim_wrapper=BF16)),
+    ('in_memory', 0, 'softmax', {}),
+    ('in_memory', 0, 'batch', {}),
+    ('in_memory', 0, 'softmax', dict(optim_wrapper=BF16)),
+    ('in_memory', 0, 'softmax', dict(param_scheduler=dict(type='OneCycleLR', eta_max=0.05, total_steps=12, by_epoch=False))),
+    ('mmpretrain', 0, 'softmax', {}),
+    ('mmpretrain', 2, 'softmax', dict(optim_wrapper=BF16)),
 ])
 def test_resumed_run_ends_bit_for_bit_where_the_whole_one_does(tmp_path, teacher, path, workers, normalizer, changes):
-    if path == 'stock':
-        test_loader = stock_loader(write_folder(tmp_path / 'test', seed=1), training=False)
+    if path == 'mmpretrain':
+        test_loader = pipeline_loader(write_folder(tmp_path / 'test', seed=1), training=False)
         changes = dict(
-            train_dataloader=stock_loader(write_folder(tmp_path / 'train', seed=0), training=True, workers=workers),
+            train_dataloader=pipeline_loader(write_folder(tmp_path / 'train', seed=0), training=True, workers=workers),
             val_dataloader=test_loader, test_dataloader=test_loader,
             val_evaluator=dict(type='Accuracy', topk=(1, )), test_evaluator=dict(type='Accuracy', topk=(1, ))) | changes
     model = crrcd(teacher, normalizer=normalizer)

@@ -1,4 +1,4 @@
-"""Silhouette and nearest neighbours against their definitions, and a map that can be drawn again."""
+"""Silhouette and nearest neighbors against their definitions, and a map that can be drawn again."""
 from collections import Counter
 
 import numpy as np
@@ -31,15 +31,15 @@ def test_silhouette(clouds):
     assert silhouette(x, labels) == pytest.approx(np.mean(values), abs=1e-5)
 
 
-@pytest.mark.parametrize('neighbours', [1, 5])
-def test_nearest_neighbours_without_the_sample_itself(clouds, neighbours):
+@pytest.mark.parametrize('neighbors', [1, 5])
+def test_nearest_neighbors_without_the_sample_itself(clouds, neighbors):
     x, labels = clouds
     d, right = distances(x), 0
     for i, k in enumerate(labels):
-        near = sorted((j for j in range(len(x)) if j != i), key=lambda j, i=i: d[i, j])[:neighbours]
+        near = sorted((j for j in range(len(x)) if j != i), key=lambda j, i=i: d[i, j])[:neighbors]
         counts = Counter(labels[near])
         right += min(counts, key=lambda c, counts=counts: (-counts[c], c)) == k
-    accuracy = knn_accuracy(x, labels, neighbours)
+    accuracy = knn_accuracy(x, labels, neighbors)
     assert accuracy == pytest.approx(100 * right / len(x)) and 40 < accuracy < 100
 
 

@@ -4,14 +4,14 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
-from tiny import CLASSES, MEAN, SIZE, STD, STUDENT, TinyImages, config, crrcd, stock_loader, write_folder, write_teacher
+from tiny import CLASSES, MEAN, SIZE, STD, STUDENT, TinyImages, config, crrcd, pipeline_loader, write_folder, write_teacher
 from torch import nn
 
-from mmcrrcd.datasets import ImageArrays, reduce_resolution
+from mmcrrcd.datasets import ImageArrays, downsample
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.embeddings import (NAMED, Classifier, accuracy, embed, embed_blocks, embed_images, load_classifier,
                                            load_runs, named_images, own_images, training_side)
-from mmcrrcd.models.networks import look
+from mmcrrcd.models.networks import extract
 from mmcrrcd.registry import DATASETS, MODELS
 
 
@@ -22,7 +22,7 @@ def write(cfg: Config, path) -> str:
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
-    """A CRRCD model of random weights with its checkpoint, the teacher's, and its config, at 8 of 16 pixels."""
+    """A CRRCD model of random weights with its checkpoint, the teacher's, and its config, at 8 of 16×16 px."""
     folder = tmp_path_factory.mktemp('run')
     teacher = write_teacher(folder / 'teacher.pth')
     cfg = config(folder, crrcd(teacher))
@@ -32,7 +32,7 @@ def run(tmp_path_factory):
     model.init_weights()
     batch = TinyImages(seed=0).__getitems__(range(8))
     for _ in range(20):                                  # batch norms as after a training, not the identity
-        look(model.student, model.data_preprocessor(batch)['inputs'].low)
+        extract(model.student, model.data_preprocessor(batch)['inputs'].low)
     torch.save(dict(state_dict=model.state_dict()), folder / 'run.pth')
     return dict(model=model.eval(), config=write(cfg, folder / 'run.py'), checkpoint=str(folder / 'run.pth'),
                 teacher=str(teacher), folder=folder)
@@ -58,7 +58,7 @@ def test_student_says_what_it_says_in_the_test_of_its_training(run, kind):
     embedding, logits = embed(network, data, 'x', batch=7)
     torch.testing.assert_close(logits.cpu(), expected, atol=1e-5, rtol=1e-5)
     low = run['model'].data_preprocessor(batch)['inputs'].low
-    torch.testing.assert_close(embedding.cpu(), look(run['model'].student, low).embedding, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(embedding.cpu(), extract(run['model'].student, low).embedding, atol=1e-5, rtol=1e-5)
     assert accuracy(network, data, 'x') == pytest.approx(100 * (expected.argmax(1) == data.labels).float().mean().item())
 
 
@@ -85,7 +85,7 @@ def test_teacher_sees_the_images_as_they_are(run, checkpoint):
     data = TinyImages(seed=1)
     pixels = data.images.permute(0, 3, 1, 2)
     high = (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
-    expected = look(run['model'].teacher, high)          # folded, hence the tolerance
+    expected = extract(run['model'].teacher, high)          # folded, hence the tolerance
     torch.testing.assert_close(network(pixels).logits, expected.logits, atol=1e-3, rtol=1e-3)
     assert network.path_of(data.images) == '16 x 16'
 
@@ -102,14 +102,14 @@ def test_networks_stay_as_they_were(run):
 class Seen(nn.Module):
     """Keeps what it is shown."""
 
-    def stream(self, images):
+    def extract(self, images):
         self.images = images
         raise RuntimeError('enough')
 
 
 def seen(images, **settings) -> torch.Tensor:
     network = Seen()
-    settings = dict(normalisation=dict(mean=[0.] * 3, std=[1.] * 3), side=16, reduction={}) | settings
+    settings = dict(normalization=dict(mean=[0.] * 3, std=[1.] * 3), side=16, downsampling={}) | settings
     with pytest.raises(InputError, match=r'the network cannot take images of \d+ x \d+ pixels: enough'):
         Classifier(network, **settings)(images)
     return network.images
@@ -118,29 +118,29 @@ def seen(images, **settings) -> torch.Tensor:
 def test_path_of_the_images():
     """To the training's size, to the resolution, back; each time rounded to uint8, by the transform of the training."""
     images = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    base = reduce_resolution(images, 16)
-    small = reduce_resolution(base, 8, 'nearest')
+    base = downsample(images, 16)
+    small = downsample(base, 8, 'nearest')
     nearest = dict(resolution=8, interpolation='nearest')
     for settings, expected in (
-            (dict(), base), (dict(reduction=nearest), small),
-            (dict(reduction=nearest, scale_to=12), reduce_resolution(small, 12)),
-            (dict(reduction=nearest | dict(restore=True)), reduce_resolution(base, 8, 'nearest', restore=True)),
-            (dict(normalisation=dict(mean=[0.] * 3, std=[1.] * 3, to_rgb=True)), base.flip(1))):
+            (dict(), base), (dict(downsampling=nearest), small),
+            (dict(downsampling=nearest, scale_to=12), downsample(small, 12)),
+            (dict(downsampling=nearest | dict(upsample=True)), downsample(base, 8, 'nearest', upsample=True)),
+            (dict(normalization=dict(mean=[0.] * 3, std=[1.] * 3, to_rgb=True)), base.flip(1))):
         assert torch.equal(seen(images, **settings), expected.float())
     assert torch.equal(seen(base), base.float())
 
 
-@pytest.mark.parametrize('reduction, at, path', [
+@pytest.mark.parametrize('downsampling, at, path', [
     ({}, {}, '32 x 32 -> 16 x 16'),
     (dict(resolution=8), {}, '32 x 32 -> 16 x 16 -> 8 x 8'),
-    (dict(resolution=8, restore=True), {}, '32 x 32 -> 16 x 16 -> 8 x 8 -> 16 x 16'),
+    (dict(resolution=8, upsample=True), {}, '32 x 32 -> 16 x 16 -> 8 x 8 -> 16 x 16'),
     (dict(resolution=(8, 6)), {}, '32 x 32 -> 16 x 16 -> 8 x 6'),
     (dict(resolution=8), dict(resolution=12), '32 x 32 -> 16 x 16 -> 12 x 12'),
     (dict(resolution=8), dict(resolution=12, scale_to=8), '32 x 32 -> 16 x 16 -> 12 x 12 -> 8 x 8'),
-    (dict(resolution=8, restore=True), dict(resolution=12), '32 x 32 -> 16 x 16 -> 12 x 12 -> 16 x 16'),
+    (dict(resolution=8, upsample=True), dict(resolution=12), '32 x 32 -> 16 x 16 -> 12 x 12 -> 16 x 16'),
 ])
-def test_path_in_words(reduction, at, path):
-    network = Classifier(Seen(), {}, 16, reduction)
+def test_path_in_words(downsampling, at, path):
+    network = Classifier(Seen(), {}, 16, downsampling)
     network = network.at(**at) if at else network
     assert network.path_of(torch.zeros(1, 32, 32, 3)) == path
 
@@ -152,12 +152,12 @@ def test_channels_come_in_the_order_of_the_training(run, bgr):
     model = dict(crrcd(run['teacher']), data_preprocessor=dict(type='mmcrrcd.PairPreprocessor', mean=MEAN, std=STD))
     cfg = config(run['folder'], model, test_dataloader=dict(dataset=dict(type='CustomDataset', pipeline=steps)))
     network = load_classifier(write(cfg, run['folder'] / f'order_{bgr}.py'), run['checkpoint'])
-    assert network.normalisation['to_rgb'] == bgr
+    assert network.normalization['to_rgb'] == bgr
 
 
 def test_own_images_of_a_pipeline_are_those_of_the_arrays(run):
     files = write_folder(run['folder'] / 'files', seed=1)
-    cfg = config(run['folder'], crrcd(run['teacher']), test_dataloader=stock_loader(files, training=False))
+    cfg = config(run['folder'], crrcd(run['teacher']), test_dataloader=pipeline_loader(files, training=False))
     found, expected = own_images(write(cfg, run['folder'] / 'files.py')), TinyImages(seed=1)
     order = np.argsort(expected.labels.numpy(), kind='stable')           # by folders
     assert torch.equal(found.images, expected.images[order]) and torch.equal(found.labels, expected.labels[order])
@@ -179,7 +179,7 @@ def test_a_config_without_a_test_is_read_by_its_training(run):
 @pytest.mark.parametrize('model, dataset, side', [
     (dict(), dict(type='mmcrrcd.CIFAR100Arrays'), 32),
     (dict(), dict(type='mmcrrcd.STL10Arrays'), 96),
-    (dict(), dict(type='mmcrrcd.StockArrays', arrays=dict(type='mmcrrcd.TinyImageNetArrays'), pipeline=[]), 64),
+    (dict(), dict(type='mmcrrcd.PipelineArrays', arrays=dict(type='mmcrrcd.TinyImageNetArrays'), pipeline=[]), 64),
     (dict(), dict(type='X', pipeline=[dict(type='ResizeEdge', scale=72), dict(type='CenterCrop', crop_size=64)]), 64),
     (dict(), dict(type='X', pipeline=[dict(type='Resize', scale=(224, 224))]), 224),
     (dict(input_size=48), dict(type='X', pipeline=[dict(type='CenterCrop', crop_size=64)]), 48),

@@ -24,9 +24,9 @@ def faces(seed: int, ties: bool = False, probes: int = 20, gallery: int = 30, ot
     gallery_ids = np.concatenate([np.arange(people), rng.integers(people, size=gallery - people)])
     probe_ids = rng.integers(people, size=probes)
     if not ties:                                         # near enough to their people that ranks are of all sizes
-        centres = rng.normal(0, 1, (people, 12))
-        made[0] += centres[gallery_ids]
-        made[1] += centres[probe_ids]
+        centers = rng.normal(0, 1, (people, 12))
+        made[0] += centers[gallery_ids]
+        made[1] += centers[probe_ids]
     gallery, probe, distractors = (torch.from_numpy(x) for x in made)
     return gallery, torch.from_numpy(gallery_ids), probe, torch.from_numpy(probe_ids), distractors
 

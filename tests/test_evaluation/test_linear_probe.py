@@ -14,18 +14,18 @@ CLASSES = 4
 SHORT = PROTOCOL | dict(epochs=3)
 
 
-def features(rng: np.random.Generator, centres: np.ndarray, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+def features(rng: np.random.Generator, centers: np.ndarray, n: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Clouds that overlap, so that the best linear classifier is finite; not negative, as after a ReLU."""
     labels = np.arange(n) % CLASSES
-    x = (centres[labels] + rng.normal(0, 1.2, (n, centres.shape[1]))).clip(0)
+    x = (centers[labels] + rng.normal(0, 1.2, (n, centers.shape[1]))).clip(0)
     return torch.from_numpy(x.astype(np.float32)), torch.from_numpy(labels)
 
 
 @pytest.fixture(scope='module')
 def data():
     rng = np.random.default_rng(0)
-    centres = rng.normal(0, 1, (CLASSES, 8))
-    return *features(rng, centres, 1000), *features(rng, centres, 500)
+    centers = rng.normal(0, 1, (CLASSES, 8))
+    return *features(rng, centers, 1000), *features(rng, centers, 500)
 
 
 def test_published_settings():

@@ -1,4 +1,6 @@
-"""The CIFAR backbones: sizes against published networks, every input size, maps before activation, folding of batch norms."""
+"""The CIFAR backbones: sizes against published networks, every input size, feature maps before activation, folding of batch
+norms.
+"""
 import json
 from collections import Counter
 
@@ -11,7 +13,7 @@ import mmcrrcd.models  # noqa: F401
 from mmcrrcd.models.backbones import VGGCIFAR, WRNCIFAR, MobileNetV2CIFAR, ResNetCIFAR, ShuffleNetV1CIFAR, ShuffleNetV2CIFAR
 from mmcrrcd.models.backbones.base import StageBackbone
 from mmcrrcd.models.frozen import fold
-from mmcrrcd.models.networks import ask_for_raw, look
+from mmcrrcd.models.networks import ask_for_pre_activations, extract
 from mmcrrcd.registry import MODELS
 from utils import GOLDEN
 
@@ -31,7 +33,7 @@ NETWORKS = {
     'WRN50-2': dict(type=ResNet_CIFAR, depth=50, base_channels=128, expansion=2, out_indices=ALL),
 }
 # torchvision's network without its max-pooling and with stride 1 in its stem: the reference has its parameters alone
-WRN50 = {'maps': [[64, 32, 32], [256, 32, 32], [512, 16, 16], [1024, 8, 8], [2048, 4, 4]], 'embedding': 2048}
+WRN50 = {'feature maps': [[64, 32, 32], [256, 32, 32], [512, 16, 16], [1024, 8, 8], [2048, 4, 4]], 'embedding': 2048}
 # one of each kind, for what does not depend on the depth
 KINDS = {
     'resnet': dict(type=ResNetCIFAR, depth=8),
@@ -71,7 +73,7 @@ def test_equals_the_published_network(name):
     assert Counter(tuple(p.shape) for p in parameters) == Counter(map(tuple, published['shapes']))
     with torch.no_grad():
         out = backbone(torch.randn(2, 3, 32, 32))
-    maps = [tuple(shape) for shape in published['maps']]
+    maps = [tuple(shape) for shape in published['feature maps']]
     if isinstance(backbone, StageBackbone):
         assert [tuple(x.shape[1:]) for x in out[:-1]] == maps
         assert backbone.out_channels == embedding
@@ -157,11 +159,11 @@ def test_mobilenet_maps_are_without_relu():
     assert all(x.min() < 0 for x in maps)
 
 
-def with_raw(kind: str, training: bool = True, size: int = 16) -> tuple[nn.Module, list, list, list]:
-    """The backbone, and of one batch the tuple without raw maps, the same with them, and the raw maps."""
+def with_pre_activations(kind: str, training: bool = True, size: int = 16) -> tuple[nn.Module, list, list, list]:
+    """The backbone, and of one batch the tuple without pre-activations, the same with them, and the pre-activations."""
     plain, giving = (randomise_norms(build(KINDS[kind])).train(training) for _ in range(2))
     giving.load_state_dict(plain.state_dict())
-    giving.gives_raw = True
+    giving.gives_pre_activations = True
     images = torch.randn(2, 3, size, size)
     with torch.no_grad():
         before, after = plain(images), giving(images)
@@ -173,41 +175,41 @@ def with_raw(kind: str, training: bool = True, size: int = 16) -> tuple[nn.Modul
 
 @pytest.mark.parametrize('training', (True, False))
 @pytest.mark.parametrize('kind', KINDS)
-def test_raw_maps_change_nothing_else(kind, training):
-    """Neither maps nor feature nor, in training, the statistics of the norms."""
-    _, before, after, raws = with_raw(kind, training)
+def test_pre_activations_change_nothing_else(kind, training):
+    """Neither feature maps nor feature nor, in training, the statistics of the norms."""
+    _, before, after, pre_activations = with_pre_activations(kind, training)
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
-    assert [x.shape for x in raws] == [x.shape for x in before[1:-1]]
+    assert [x.shape for x in pre_activations] == [x.shape for x in before[1:-1]]
 
 
 @pytest.mark.parametrize('kind', AFTER_RELU)
-def test_relu_of_a_raw_map_is_the_map(kind):
-    _, _, (_, *maps, _), raws = with_raw(kind)
-    assert all(raw.min() < 0 and torch.equal(torch.relu(raw), x) for raw, x in zip(raws, maps, strict=True))
+def test_relu_of_a_pre_activation_is_the_map(kind):
+    _, _, (_, *maps, _), pre_activations = with_pre_activations(kind)
+    assert all(pre.min() < 0 and torch.equal(pre.relu(), x) for pre, x in zip(pre_activations, maps, strict=True))
 
 
-def test_raw_maps_of_shufflenet_v2_have_half_their_channels_before_relu():
-    *_, raws = with_raw('shufflenet_v2')
-    for raw in raws:                                      # shuffled: even channels are those that the last unit has kept
-        assert raw[:, 0::2].min() >= 0 and raw[:, 1::2].amin((0, 2, 3)).lt(0).float().mean() > 0.5
+def test_pre_activations_of_shufflenet_v2_have_half_their_channels_before_relu():
+    *_, pre_activations = with_pre_activations('shufflenet_v2')
+    for pre_activation in pre_activations:               # shuffled: even channels are those that the last unit has kept
+        assert pre_activation[:, 0::2].min() >= 0 and pre_activation[:, 1::2].amin((0, 2, 3)).lt(0).float().mean() > 0.5
 
 
-def test_raw_maps_of_wrn_are_after_the_norm_that_follows():
-    backbone, _, (_, *maps, _), raws = with_raw('wrn', training=False)
+def test_pre_activations_of_wrn_are_after_the_norm_that_follows():
+    backbone, _, (_, *maps, _), pre_activations = with_pre_activations('wrn', training=False)
     norms = [backbone.stages[1][0].bn1, backbone.stages[2][0].bn1, backbone.last[0]]
     with torch.no_grad():
-        assert all(torch.equal(raw, norm(x)) for raw, norm, x in zip(raws, norms, maps, strict=True))
+        assert all(torch.equal(pre, norm(x)) for pre, norm, x in zip(pre_activations, norms, maps, strict=True))
 
 
-def test_raw_maps_of_mobilenet_are_its_maps():
-    _, _, (_, *maps, _), raws = with_raw('mobilenet_v2')
-    assert all(torch.equal(raw, x) for raw, x in zip(raws, maps, strict=True))
+def test_pre_activations_of_mobilenet_are_its_maps():
+    _, _, (_, *maps, _), pre_activations = with_pre_activations('mobilenet_v2')
+    assert all(torch.equal(pre_activation, x) for pre_activation, x in zip(pre_activations, maps, strict=True))
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_gradients_through_raw_maps(kind):
+def test_gradients_through_pre_activations(kind):
     backbone = build(KINDS[kind])
-    backbone.gives_raw = True
+    backbone.gives_pre_activations = True
     *_, feature = out = backbone(torch.randn(2, 3, 8, 8))
     sum(x.square().mean() for x in out).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in backbone.parameters())
@@ -215,7 +217,7 @@ def test_gradients_through_raw_maps(kind):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_a_stream_has_raw_maps_once_asked_for(kind):
+def test_an_output_has_pre_activations_once_asked_for(kind):
     """Also where the backbone has been compiled before."""
     torch._dynamo.reset()                                 # the limit of recompilations counts over all backbones
     channels = build(KINDS[kind]).out_channels
@@ -224,12 +226,13 @@ def test_a_stream_has_raw_maps_once_asked_for(kind):
     network.backbone.compile(backend='eager', fullgraph=True)
     images = torch.randn(2, 3, 8, 8)
     with torch.no_grad():
-        before = look(network, images)
-        ask_for_raw(network)
-        after = look(network, images)
-    assert before.raw == () and [x.shape for x in after.raw] == [x.shape for x in after.maps[1:]]
+        before = extract(network, images)
+        ask_for_pre_activations(network)
+        after = extract(network, images)
+    assert before.pre_activations == ()
+    assert [x.shape for x in after.pre_activations] == [x.shape for x in after.feature_maps[1:]]
     assert torch.equal(before.logits, after.logits)
-    assert all(torch.equal(a, b) for a, b in zip(before.maps, after.maps, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before.feature_maps, after.feature_maps, strict=True))
 
 
 @pytest.mark.parametrize('width, channels', ((1.0, 1280), (1.4, 1792)))
@@ -267,10 +270,10 @@ def test_fold_keeps_the_logits(kind):
     folded = fold(network, images)
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
-        before, after = look(network, images), look(folded, images)
+        before, after = extract(network, images), extract(folded, images)
     assert (before.logits - after.logits).abs().max() <= 1e-3 * before.logits.abs().max()
-    assert len(before.maps) == len(after.maps)
-    for a, b in zip(before.maps, after.maps):
+    assert len(before.feature_maps) == len(after.feature_maps)
+    for a, b in zip(before.feature_maps, after.feature_maps):
         assert (a - b).abs().max() <= 1e-3 * a.abs().max()
     # every kind lists its layers in call order, so none of them has to fall back on the network itself
     assert folded is not network

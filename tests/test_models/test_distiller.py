@@ -51,10 +51,10 @@ def test_the_teacher_is_frozen_and_nobodys_parameter():
     assert not any('teacher' in key for key in model.state_dict() if not key.startswith('losses.rcd.teacher_relation'))
     assert not teacher_ids & {id(p) for p in model.parameters()}
     assert not any(m.training for m in model.teacher.modules())
-    optimiser = torch.optim.SGD(model.parameters(), 0.1)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
     for _ in range(3):
         sum(v for k, v in losses(model).items() if k.startswith('loss')).backward()
-        optimiser.step()
+        optimizer.step()
     assert all(p.grad is None and not p.requires_grad for p in model.teacher.parameters())
     assert all(torch.equal(value, before[name]) for name, value in model.teacher.state_dict().items())
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.student.parameters())
@@ -90,8 +90,8 @@ def test_the_total_is_eq_13():
     parts = model(**data, mode='loss')
     model.losses.rcd.queue.load_state_dict(queue)
     pair, batch = data['inputs'], data['data_samples']
-    from mmcrrcd.models import look
-    student, teacher = look(model.student, pair.low), look(model.teacher, pair.high)
+    from mmcrrcd.models import extract
+    student, teacher = extract(model.student, pair.low), extract(model.teacher, pair.high)
     expected = (F.cross_entropy(student.logits, batch.labels) + 0.7 * kd_loss(student.logits, teacher.logits, 4.0)
                 + 0.3 * model.losses.rcd(student, teacher, batch))
     torch.testing.assert_close(sum(v for k, v in parts.items() if k.startswith('loss')), expected)
@@ -102,7 +102,7 @@ def test_the_total_is_eq_13():
 
 @pytest.mark.parametrize('temperature', [1, 4])
 def test_kd_equals_the_published_code(temperature):
-    data = np.load(GOLDEN / 'peers.npz')
+    data = np.load(GOLDEN / 'reference.npz')
     student, teacher = (torch.from_numpy(data[f'logits_{kind}']) for kind in 's t'.split())
     value = kd_loss(student, teacher, temperature)
     torch.testing.assert_close(value, torch.from_numpy(np.asarray(data[f'out_kd_T{temperature}'])), rtol=0, atol=1e-9)
@@ -172,7 +172,7 @@ def test_any_two_losses_together_with_the_method():
 
 @pytest.mark.parametrize('both', [
     dict(ft=dict(type=FTLoss, weight=200, paraphraser_epochs=0), crd=dict(type=CRDLoss, num_samples=24, num_negatives=8)),
-    dict(ab=dict(type=ABLoss), at=dict(type=ATLoss, weight=1000)),                      # maps before and after activation
+    dict(ab=dict(type=ABLoss), at=dict(type=ATLoss, weight=1000)),     # feature maps before and after activation
     dict(vid=dict(type=VIDLoss), rkd=dict(type=RKDLoss)),
     dict(dkd=dict(type=DKDLoss), crcd=dict(type=CRCDLoss, num_samples=24, num_negatives=8))], ids='-'.join)
 def test_any_two_methods_together(both):
@@ -208,7 +208,7 @@ def test_a_student_that_is_no_classifier_is_refused():
         build(student=nn.Linear(3, 5))
 
 
-def test_initialising_twice_keeps_the_teacher(tmp_path):
+def test_initializing_twice_keeps_the_teacher(tmp_path):
     torch.save(build().teacher.state_dict(), tmp_path / 'teacher.pth')
     model = build(teacher_checkpoint=str(tmp_path / 'teacher.pth'))
     model.load_teacher()
@@ -263,10 +263,10 @@ def test_a_plain_module_as_teacher():
     assert model.losses.rcd.teacher_relation.phi_i.in_features == 7
 
 
-def test_stock_networks_of_mmpretrain():
-    stock = dict(type=ImageClassifier, backbone=dict(type=ResNet_CIFAR, depth=18, base_channels=8, stem_channels=8),
+def test_networks_of_mmpretrain():
+    piped = dict(type=ImageClassifier, backbone=dict(type=ResNet_CIFAR, depth=18, base_channels=8, stem_channels=8),
                  neck=dict(type=GlobalAveragePooling), head=dict(type=LinearClsHead, num_classes=5, in_channels=64))
-    assert losses(build(teacher=stock))['loss_kd'] > 0
+    assert losses(build(teacher=piped))['loss_kd'] > 0
 
 
 def test_teacher_and_student_of_different_classes_are_refused():
@@ -307,7 +307,7 @@ def test_losses_stay_in_float32_under_autocast():
     assert all(value.dtype == torch.float32 for value in parts.values())
 
 
-def test_the_batch_of_the_stock_path():
+def test_the_batch_of_the_mmpretrain_pipeline():
     samples = [DataSample().set_gt_label(i) for i in (3, 1)]
     batch = Batch.of(samples)
     assert batch.labels.tolist() == [3, 1]

@@ -6,7 +6,7 @@ from torch import nn
 
 from mmcrrcd.models import EmbeddingNetwork, ResNetCIFAR, VGGCIFAR, WRNCIFAR
 from mmcrrcd.models.frozen import fold
-from mmcrrcd.models.networks import look
+from mmcrrcd.models.networks import extract
 
 TEACHERS = dict(resnet56=(ResNetCIFAR, dict(depth=56), 64), wrn40_2=(WRNCIFAR, dict(depth=40, width=2), 128),
                 vgg13=(VGGCIFAR, dict(depth=13), 512))
@@ -22,16 +22,16 @@ def test_embeddings_in_bfloat16_are_close_to_those_of_the_unfolded_float32_teach
     images = torch.randn(16, 3, 32, 32)
     with torch.no_grad():
         teacher.train()
-        look(teacher, images)                            # statistics of its own, so that maps keep their size
+        extract(teacher, images)                            # statistics of its own, so that maps keep their size
         for norm in (m for m in teacher.modules() if isinstance(m, nn.BatchNorm2d)):
             norm.weight.uniform_(0.5, 1.5)
             norm.bias.uniform_(-0.5, 0.5)
             norm.momentum = 1.0
-        look(teacher, images)
-        expected = look(teacher.eval(), images).embedding
+        extract(teacher, images)
+        expected = extract(teacher.eval(), images).embedding
         folded = fold(teacher, images)
         with torch.autocast('cpu', torch.bfloat16):
-            found = look(folded, images).embedding
+            found = extract(folded, images).embedding
     assert folded is not teacher and found.dtype == torch.float32
     error = (found - expected).norm(dim=1) / expected.norm(dim=1)
     assert 0 < error.max() < TOLERANCE

@@ -5,9 +5,9 @@ import pytest
 import torch
 from mmcrrcd.errors import InputError
 from mmcrrcd.models import (ArcFaceMargin, CosFaceMargin, CosineHead, Distiller, EKD, KDLoss, MagFaceHead, PairPreprocessor,
-                            SphereFaceMargin, arcface_cosine, look, magface_margin, magface_regulariser, sphereface_cosine)
+                            SphereFaceMargin, arcface_cosine, extract, magface_margin, magface_regularizer, sphereface_cosine)
 from mmcrrcd.registry import MODELS
-from mmcrrcd.structures import Stream
+from mmcrrcd.structures import NetworkOutput
 from mmpretrain.structures import DataSample
 from tiny import CLASSES, MEAN, SIZE, STD, network
 from torch import Tensor
@@ -73,7 +73,7 @@ def loss_of(head: CosineHead, embedding: Tensor, labels: Tensor) -> Tensor:
     """As :func:`classification_loss` asks for it."""
     logits = head((embedding, ))
     if hasattr(head, 'loss_of'):
-        return head.loss_of(Stream((), embedding, logits), labels)
+        return head.loss_of(NetworkOutput((), embedding, logits), labels)
     return head.loss_module(logits, labels)
 
 
@@ -144,10 +144,10 @@ def test_sphereface_over_all_angles(m):
     assert (value.diff() < 1e-9).all() and value[0] == 1 and value[-1] == pytest.approx(1 - 2 * m)
 
 
-def test_magfaces_margin_and_regulariser():
+def test_magfaces_margin_and_regularizer():
     norm = torch.tensor([10.0, 60.0, 110.0], dtype=torch.float64)
     torch.testing.assert_close(magface_margin(norm, NORMS, MARGINS), torch.tensor([0.45, 0.625, 0.8], dtype=torch.float64))
-    g = magface_regulariser(torch.linspace(10, 110, 101, dtype=torch.float64), 110)
+    g = magface_regularizer(torch.linspace(10, 110, 101, dtype=torch.float64), 110)
     assert g[0] == pytest.approx(1 / 10 + 10 / 12100) and g[-1] == pytest.approx(2 / 110) and (g.diff() < 0).all()
 
 
@@ -240,7 +240,7 @@ def test_as_the_classification_loss_of_a_distiller(name, algorithm):
     data = model.data_preprocessor(dict(inputs=inputs, labels=torch.arange(8) % CLASSES, index=torch.arange(8)), training=True)
     parts = model(**data, mode='loss')
     pair, labels = data['inputs'], data['data_samples'].labels
-    ours, theirs = look(model.student, pair.low), look(model.teacher, pair.high)
+    ours, theirs = extract(model.student, pair.low), extract(model.teacher, pair.high)
     torch.testing.assert_close(parts['loss_cls'], loss_of(model.student.head, ours.embedding, labels))
     torch.testing.assert_close(parts['loss_kd'], KDLoss()(ours, theirs, None))
     if algorithm is EKD:

@@ -1,11 +1,11 @@
-"""Face networks: their sizes, the embedding at each image size, what a stream and a folded teacher have of them."""
+"""Face networks: their sizes, the embedding at each image size, what an output and a folded teacher have of them."""
 import pytest
 import torch
 from mmcrrcd.errors import InputError
-from mmcrrcd.models import CosineHead, EmbeddingNeck, IResNet, look
+from mmcrrcd.models import CosineHead, EmbeddingNeck, IResNet, extract
 from mmcrrcd.models.backbones.base import StageBackbone
 from mmcrrcd.models.frozen import fold
-from mmcrrcd.models.networks import ask_for_raw
+from mmcrrcd.models.networks import ask_for_pre_activations
 from mmcrrcd.registry import MODELS
 from mmpretrain.models import ImageClassifier, ResNet_CIFAR
 from torch import nn
@@ -23,7 +23,7 @@ def network(size: int, depth: int = 18, kind: type = IResNet, classes: int = 9) 
 
 
 def slow_number(blocks: tuple[int, ...]) -> int:
-    """Parameters of an IResNet with 512 dimensions at 112 pixels, layer by layer; a norm has two a channel, a PReLU one."""
+    """Parameters of an IResNet with 512 dimensions at 112×112 px, layer by layer; a norm has two a channel, a PReLU one."""
     number = 3 * 64 * 9 + 3 * 64
     before = 64
     for channels, many in zip((64, 128, 256, 512), blocks):
@@ -43,23 +43,23 @@ def test_parameters(depth, published):
 
 @pytest.mark.parametrize('depth, kind', ((18, IResNet), (50, IResNet), (18, ResNet_CIFAR), (50, ResNet_CIFAR)))
 @pytest.mark.parametrize('size', SIZES)
-def test_a_stream_at_each_size(size, depth, kind):
+def test_an_output_at_each_size(size, depth, kind):
     model = network(size, depth, kind).eval()
     with torch.no_grad():
-        stream = look(model, torch.randn(2, 3, size, size))
-    sides = [x.shape[-1] for x in stream.maps]
+        output = extract(model, torch.randn(2, 3, size, size))
+    sides = [x.shape[-1] for x in output.feature_maps]
     assert sides[-4:] == [-(-size // 2**i) for i in (1, 2, 3, 4)] and len(sides) == (5 if kind is IResNet else 4)
-    assert stream.embedding.shape == (2, 512) and stream.logits.shape == (2, 9)
-    expected = torch.cosine_similarity(stream.embedding[:, None], model.head.weight, dim=-1)
-    torch.testing.assert_close(stream.logits, 64 * expected, rtol=1e-4, atol=1e-4)
+    assert output.embedding.shape == (2, 512) and output.logits.shape == (2, 9)
+    expected = torch.cosine_similarity(output.embedding[:, None], model.head.weight, dim=-1)
+    torch.testing.assert_close(output.logits, 64 * expected, rtol=1e-4, atol=1e-4)
 
 
 def test_trains_at_16_pixels_and_under_autocast():
     model = network(16).train()
     with torch.autocast('cpu', torch.bfloat16):
-        stream = look(model, torch.randn(4, 3, 16, 16))
-    assert stream.embedding.dtype == stream.logits.dtype == torch.float32
-    model.head.loss_module(stream.logits, torch.tensor([0, 8, 3, 3])).backward()
+        output = extract(model, torch.randn(4, 3, 16, 16))
+    assert output.embedding.dtype == output.logits.dtype == torch.float32
+    model.head.loss_module(output.logits, torch.tensor([0, 8, 3, 3])).backward()
     without = [name for name, p in model.named_parameters() if p.grad is None]
     assert without == ['neck.last_norm.weight']
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
@@ -85,13 +85,14 @@ def test_a_block_is_bn_conv_bn_prelu_conv_bn_and_the_sum():
         torch.testing.assert_close(block(x), inner + shortcut)
 
 
-def test_raw_maps_are_its_maps():
+def test_pre_activations_are_its_maps():
     model = network(32).eval()
-    ask_for_raw(model)
+    ask_for_pre_activations(model)
     with torch.no_grad():
-        stream = look(model, torch.randn(2, 3, 32, 32))
-    assert len(stream.raw) == 4 and all(torch.equal(a, b) for a, b in zip(stream.raw, stream.maps[1:]))
-    assert isinstance(model.backbone, StageBackbone) and stream.maps[-1].min() < 0
+        output = extract(model, torch.randn(2, 3, 32, 32))
+    assert len(output.pre_activations) == 4
+    assert all(torch.equal(a, b) for a, b in zip(output.pre_activations, output.feature_maps[1:]))
+    assert isinstance(model.backbone, StageBackbone) and output.feature_maps[-1].min() < 0
 
 
 def test_fold_keeps_the_answers():
@@ -107,7 +108,7 @@ def test_fold_keeps_the_answers():
     assert sum(isinstance(m, nn.BatchNorm2d) for m in folded.modules()) == 8 + 1
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
-        before, after = look(model, images), look(folded, images)
+        before, after = extract(model, images), extract(folded, images)
     for a, b in ((before.embedding, after.embedding), (before.logits, after.logits)):
         assert (a - b).abs().max() <= 1e-3 * a.abs().max()
 
@@ -127,7 +128,7 @@ def test_the_neck():
 
 @pytest.mark.parametrize('make, message', [
     (lambda: IResNet(34), 'IResNet has depth 18, 50, 100, got 34'),
-    (lambda: network(112)(torch.zeros(2, 3, 16, 16)), 'the neck is for maps of 7 x 7, the backbone gives 1 x 1')])
+    (lambda: network(112)(torch.zeros(2, 3, 16, 16)), 'the neck is for feature maps of 7 x 7, the backbone gives 1 x 1')])
 def test_what_does_not_fit(make, message):
     with pytest.raises(InputError, match=message) as error:
         make()

@@ -11,7 +11,7 @@ from torch import nn
 import tiny
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.embeddings import accuracy, load_classifier
-from mmcrrcd.models import CRRCD, Distiller, EmbeddingNetwork, OnnxNetwork, PairPreprocessor, look
+from mmcrrcd.models import CRRCD, Distiller, EmbeddingNetwork, OnnxNetwork, PairPreprocessor, extract
 from mmcrrcd.registry import MODELS
 from test_models.test_distiller import build, fast_batch, losses, preprocessor
 
@@ -75,17 +75,17 @@ def test_a_network_sees_the_images_that_it_was_trained_with(bgr):
     teacher = EmbeddingNetwork(face(), mean=(120.0, 127.5, 130.0), std=128, bgr=bgr)
     reader = PairPreprocessor(mean=[123.0, 116.0, 103.0], std=[58.0, 57.0, 56.0])
     teacher.convert_from(reader)
-    stream = look(teacher, reader.normalise(images))
+    output = extract(teacher, reader.normalize(images))
     for channel, mean in enumerate((120.0, 127.5, 130.0)):
         expected = (images[:, 2 - channel if bgr else channel].double() - mean) / 128
         torch.testing.assert_close(teacher.network.seen[:, channel].double(), expected, rtol=0, atol=1e-5)
-    assert stream.logits is None and stream.maps == () and stream.embedding.shape == (6, WIDTH)
+    assert output.logits is None and output.feature_maps == () and output.embedding.shape == (6, WIDTH)
 
 
-def test_without_a_normalisation_of_its_own_it_sees_what_the_preprocessor_makes():
+def test_without_a_normalization_of_its_own_it_sees_what_the_preprocessor_makes():
     teacher, images = EmbeddingNetwork(face()), torch.randn(2, 3, 16, 16)
     teacher.convert_from(MODELS.build(preprocessor()))
-    look(teacher, images)
+    extract(teacher, images)
     assert torch.equal(teacher.network.seen, images)
 
 
@@ -104,7 +104,7 @@ def test_a_checkpoint_of_such_a_teacher_is_loaded_and_folded(tmp_path):
     model.load_teacher()
     assert not isinstance(model.teacher.network.norm, nn.BatchNorm2d)
     images = torch.randn(4, 3, 32, 32)
-    torch.testing.assert_close(look(model.teacher, images).embedding, face()(images))
+    torch.testing.assert_close(extract(model.teacher, images).embedding, face()(images))
 
 
 @pytest.mark.parametrize('objective', [dict(kd=dict(type='mmcrrcd.KDLoss')), dict(dkd=dict(type='mmcrrcd.DKDLoss')),

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmcrrcd.datasets import ImageArrays, ResolutionPair, reduce_resolution, whole_batch
+from mmcrrcd.datasets import ImageArrays, ResolutionPair, downsample, whole_batch
 from mmcrrcd.errors import InputError
 from mmcrrcd.models import CRRCD, PairPreprocessor, ResNetCIFAR, crop_and_flip
 from mmcrrcd.structures import Batch
@@ -15,7 +15,7 @@ from mmpretrain.datasets.transforms import PackInputs, RandomCrop
 from mmpretrain.models import GlobalAveragePooling, ImageClassifier, LinearClsHead
 from torch.utils.data import DataLoader
 
-STOCK = Path(__file__).parents[2] / 'configs' / '_base_' / 'datasets' / 'cifar100_stock.py'
+PIPELINE = Path(__file__).parents[2] / 'configs' / '_base_' / 'datasets' / 'cifar100_mmpretrain.py'
 SIZE = 8
 MEAN, STD = [129.31, 124.11, 112.40], [68.21, 65.41, 70.41]
 
@@ -88,19 +88,19 @@ def test_to_rgb_swaps_the_channels_of_both_before_the_mean():
     assert torch.equal(swapped.high, straight.high) and torch.equal(swapped.low, straight.low)
 
 
-@pytest.mark.parametrize('reduction', (dict(), dict(interpolation='area'), dict(antialias=False), dict(restore=True)))
+@pytest.mark.parametrize('downsampling', (dict(), dict(interpolation='area'), dict(antialias=False), dict(upsample=True)))
 @pytest.mark.parametrize('training', (True, False))
-def test_low_is_high_at_the_resolution(training, reduction):
+def test_low_is_high_at_the_resolution(training, downsampling):
     images = random_images(3, 3, 16, 16)
     torch.manual_seed(0)
-    pair = plain(resolution=4, padding=2, flip=0.5, **reduction)(batch_of(images), training=training)['inputs']
+    pair = plain(resolution=4, padding=2, flip=0.5, **downsampling)(batch_of(images), training=training)['inputs']
     high = pair.high.to(torch.uint8) if training else images
-    assert torch.equal(pair.low, reduce_resolution(high, 4, **reduction).float())
-    assert pair.low.shape[-1] == (16 if 'restore' in reduction else 4)
+    assert torch.equal(pair.low, downsample(high, 4, **downsampling).float())
+    assert pair.low.shape[-1] == (16 if 'upsample' in downsampling else 4)
     assert training != torch.equal(high, images)
 
 
-def test_one_resolution_is_normalised_once():
+def test_one_resolution_is_normalized_once():
     pair = plain(MEAN, STD)(batch_of(random_images(2, 3, 8, 8)), training=True)['inputs']
     assert pair.low is pair.high
 
@@ -111,9 +111,9 @@ def network(width: int) -> dict:
                 head=dict(type=LinearClsHead, num_classes=10, in_channels=width, init_cfg=None))
 
 
-def stock_batch(images, labels, top, left, flip, where: str, resolution: int | None) -> dict:
-    """The images through the pipeline of the stock config, with given crops and flips."""
-    steps = list(Config.fromfile(STOCK).train_dataloader.dataset.pipeline)
+def piped_batch(images, labels, top, left, flip, where: str, resolution: int | None) -> dict:
+    """The images through the pipeline of the config for mmpretrain's pipeline, with given crops and flips."""
+    steps = list(Config.fromfile(PIPELINE).train_dataloader.dataset.pipeline)
     if where == 'pipeline' and resolution:
         steps.insert(-1, dict(type=ResolutionPair, resolution=resolution))
     pipeline = Compose(steps)
@@ -129,7 +129,7 @@ def stock_batch(images, labels, top, left, flip, where: str, resolution: int | N
 
 @pytest.mark.parametrize('sampling', ('supervised', 'unsupervised'))
 @pytest.mark.parametrize('resolution, where', ((None, 'pipeline'), (8, 'pipeline'), (8, 'preprocessor')))
-def test_stock_path_and_fast_path_give_the_same_losses(resolution, where, sampling):
+def test_pipeline_and_in_memory_path_give_the_same_losses(resolution, where, sampling):
     images = random_images(SIZE, 32, 32, 3).numpy()
     rng = np.random.default_rng(1)
     labels = rng.integers(10, size=SIZE)
@@ -141,31 +141,31 @@ def test_stock_path_and_fast_path_give_the_same_losses(resolution, where, sampli
                   data_preprocessor=dict(settings, resolution=resolution))
     model.init_weights()
     model.losses.rcd.queue.push(torch.randn(32, 16), torch.arange(32) % 10)
-    fast_model, stock_model = model.train(), copy.deepcopy(model)
+    in_memory_model, piped_model = model.train(), copy.deepcopy(model)
 
-    fast_model.data_preprocessor.augment = lambda batch: crop_and_flip(
+    in_memory_model.data_preprocessor.augment = lambda batch: crop_and_flip(
         batch, torch.from_numpy(top), torch.from_numpy(left), torch.from_numpy(flip), padding=4)
     loader = DataLoader(ImageArrays(images, labels, [str(i) for i in range(10)], 'here'), SIZE, collate_fn=whole_batch)
-    fast = fast_model.data_preprocessor(next(iter(loader)), training=True)
+    in_memory = in_memory_model.data_preprocessor(next(iter(loader)), training=True)
     if where == 'pipeline':
-        stock_model.data_preprocessor.resolution = None      # the low-resolution images come with the samples
-    stock = stock_model.data_preprocessor(
-        stock_batch(images, labels, top, left, flip, where, resolution), training=True)
+        piped_model.data_preprocessor.resolution = None      # the low-resolution images come with the samples
+    piped = piped_model.data_preprocessor(
+        piped_batch(images, labels, top, left, flip, where, resolution), training=True)
 
-    assert stock['inputs'].low.shape[-1] == (resolution or 32)
-    assert torch.equal(stock['inputs'].high, fast['inputs'].high)
-    assert torch.equal(stock['inputs'].low, fast['inputs'].low)
-    of_fast = fast_model(**fast, mode='loss')
-    of_stock = stock_model(**stock, mode='loss')
-    assert of_fast.keys() == of_stock.keys() >= {'loss_cls', 'loss_kd', 'loss_rcd'}
-    for name, value in of_fast.items():
+    assert piped['inputs'].low.shape[-1] == (resolution or 32)
+    assert torch.equal(piped['inputs'].high, in_memory['inputs'].high)
+    assert torch.equal(piped['inputs'].low, in_memory['inputs'].low)
+    of_in_memory = in_memory_model(**in_memory, mode='loss')
+    of_piped = piped_model(**piped, mode='loss')
+    assert of_in_memory.keys() == of_piped.keys() >= {'loss_cls', 'loss_kd', 'loss_rcd'}
+    for name, value in of_in_memory.items():
         # the same numbers in the same order: nothing but the last bit may differ
-        assert torch.allclose(value, of_stock[name], rtol=1e-6, atol=0), name
-    assert of_fast['loss_rcd'] > 0 and of_fast['loss_kd'] > 0
-    assert torch.equal(fast_model.losses.rcd.queue.key, stock_model.losses.rcd.queue.key)
+        assert torch.allclose(value, of_piped[name], rtol=1e-6, atol=0), name
+    assert of_in_memory['loss_rcd'] > 0 and of_in_memory['loss_kd'] > 0
+    assert torch.equal(in_memory_model.losses.rcd.queue.key, piped_model.losses.rcd.queue.key)
 
 
-def test_stock_path_needs_no_crop_of_its_own():
+def test_mmpretrain_pipeline_needs_no_crop_of_its_own():
     """Its images are augmented already: the preprocessor's padding and flip are for whole batches."""
     images = [random_images(3, 8, 8) for _ in range(4)]
     data = plain(padding=4, flip=1.0)(dict(inputs=images), training=True)
@@ -192,8 +192,9 @@ def test_low_images_of_another_size_than_the_resolution_are_refused(training):
         return pseudo_collate([pipeline(dict(img=image, gt_label=0)) for _ in range(2)])
 
     assert plain(resolution=4)(samples(resolution=4), training)['inputs'].low.shape == (2, 3, 4, 4)
-    assert plain(resolution=4, restore=True)(samples(resolution=4, restore=True), training)['inputs'].low.shape[2:] == (16, 16)
+    low = plain(resolution=4, upsample=True)(samples(resolution=4, upsample=True), training)['inputs'].low
+    assert low.shape[2:] == (16, 16)
     assert plain()(samples(resolution=4), training)['inputs'].low.shape == (2, 3, 4, 4)
-    for settings in (dict(resolution=8), dict(resolution=4, restore=True), dict(resolution=(4, 8))):
+    for settings in (dict(resolution=8), dict(resolution=4, upsample=True), dict(resolution=(4, 8))):
         with pytest.raises(InputError, match='img_low of .* pixels, and resolution=4 of the data_preprocessor makes it 4 x 4$'):
             plain(resolution=4)(samples(**settings), training)

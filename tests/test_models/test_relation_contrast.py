@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from mmcrrcd.models.losses import FeatureRelation, RelationContrastLoss, RelationCritic
 from mmcrrcd.models.losses import relation_contrast as module
-from mmcrrcd.structures import Batch, Stream
+from mmcrrcd.structures import Batch, NetworkOutput
 from utils import GOLDEN
 
 
@@ -22,7 +22,7 @@ def slow_scores(loss, e_t, e_s, queue):
     for a in range(b):
         teacher = torch.stack([critic.h1(relation(loss.teacher_relation, e_t[a], y)) for y in [*e_t, *queue]])
         cross = torch.stack([critic.h2(relation(loss.cross_relation, e_t[a], y)) for y in e_s])
-        if critic.centre == 'anchor':
+        if critic.center == 'anchor':
             teacher, cross = teacher - teacher.mean(0), cross - cross.mean(0)
         teacher, cross = F.normalize(teacher, dim=-1), F.normalize(cross, dim=-1)
         for i in range(b):
@@ -58,7 +58,7 @@ def slow_loss(loss, e_t, e_s, keys, queue, queue_keys, anchors):
 def filled(loss, e_t, e_s, queue, queue_keys):
     """``loss`` in float64 with a full queue."""
     logits = torch.zeros(len(e_t), 3)
-    loss.prepare(Stream((), e_s, logits), Stream((), e_t, logits))
+    loss.build(NetworkOutput((), e_s, logits), NetworkOutput((), e_t, logits))
     loss.double()
     loss.queue.push(queue, queue_keys)
     return loss
@@ -67,7 +67,7 @@ def filled(loss, e_t, e_s, queue, queue_keys):
 def call(loss, e_t, e_s, labels, index=None):
     logits = torch.zeros(len(e_t), 3)
     index = torch.arange(len(e_t)) if index is None else index
-    return loss(Stream((), e_s, logits), Stream((), e_t, logits), Batch(labels, index))
+    return loss(NetworkOutput((), e_s, logits), NetworkOutput((), e_t, logits), Batch(labels, index))
 
 
 @pytest.mark.parametrize('sampling', ['supervised', 'unsupervised'])
@@ -75,7 +75,7 @@ def call(loss, e_t, e_s, labels, index=None):
 def test_equals_the_reference_values(normalizer, sampling):
     data = {k: torch.from_numpy(np.asarray(v)) for k, v in np.load(GOLDEN / 'relation_contrast.npz').items()}
     loss = RelationContrastLoss(dim=8, num_negatives=20, tau=float(data['tau']), num_anchors=None, sampling=sampling,
-                                normalizer=normalizer, centre=None, num_samples=int(data['m']))
+                                normalizer=normalizer, center=None, num_samples=int(data['m']))
     keys = data['queue_labels'] if sampling == 'supervised' else torch.arange(20) + 100
     filled(loss, data['e_t'], data['e_s'], data['queue'], keys)
     for prefix, part in (('Ft', loss.teacher_relation), ('Fts', loss.cross_relation)):
@@ -92,16 +92,16 @@ def test_equals_the_reference_values(normalizer, sampling):
 
 
 @pytest.mark.parametrize('anchors', [1, 3, None])
-@pytest.mark.parametrize('centre', [None, 'anchor'])
+@pytest.mark.parametrize('center', [None, 'anchor'])
 @pytest.mark.parametrize('sampling', ['supervised', 'unsupervised'])
 @pytest.mark.parametrize('normalizer', ['softmax', 'batch', 'none'])
-def test_equals_loops_with_gradients(normalizer, sampling, centre, anchors):
+def test_equals_loops_with_gradients(normalizer, sampling, center, anchors):
     torch.manual_seed(0)
     e_t, e_s, queue = (torch.randn(n, d).double() for n, d in ((5, 6), (5, 4), (7, 6)))
     e_s.requires_grad_()
     labels, queue_labels = torch.tensor([0, 1, 2, 0, 1]), torch.tensor([0, 1, 2, 0, 1, 2, 0])
     index, queue_index = torch.arange(5), torch.tensor([9, 1, 8, 7, 4, 6, 10])
-    loss = RelationContrastLoss(dim=3, num_negatives=7, tau=0.3, num_anchors=anchors, sampling=sampling, centre=centre,
+    loss = RelationContrastLoss(dim=3, num_negatives=7, tau=0.3, num_anchors=anchors, sampling=sampling, center=center,
                                 normalizer=normalizer, num_samples=50)
     keys, queue_keys = (labels, queue_labels) if sampling == 'supervised' else (index, queue_index)
     filled(loss, e_t, e_s, queue, queue_keys)
@@ -113,17 +113,17 @@ def test_equals_loops_with_gradients(normalizer, sampling, centre, anchors):
         torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-9)
 
 
-@pytest.mark.parametrize('centre', [None, 'anchor'])
+@pytest.mark.parametrize('center', [None, 'anchor'])
 @pytest.mark.parametrize('normalizer', ['softmax', 'batch', 'none'])
 @pytest.mark.parametrize('sampling', ['supervised', 'unsupervised'])
-def test_without_a_queue_the_batch_serves(sampling, normalizer, centre):
+def test_without_a_queue_the_batch_serves(sampling, normalizer, center):
     torch.manual_seed(0)
     e_t, e_s = torch.randn(5, 6).double(), torch.randn(5, 4).double().requires_grad_()
     labels, index = torch.tensor([0, 1, 2, 0, 1]), torch.arange(5)
-    loss = RelationContrastLoss(dim=3, num_negatives=None, tau=0.3, num_anchors=3, sampling=sampling, centre=centre,
+    loss = RelationContrastLoss(dim=3, num_negatives=None, tau=0.3, num_anchors=3, sampling=sampling, center=center,
                                 normalizer=normalizer, num_samples=50)
     logits = torch.zeros(5, 3)
-    loss.prepare(Stream((), e_s, logits), Stream((), e_t, logits))
+    loss.build(NetworkOutput((), e_s, logits), NetworkOutput((), e_t, logits))
     loss.double().check_batch(10_000)
     keys = labels if sampling == 'supervised' else index
     expected = slow_loss(loss, e_t, e_s, keys, e_t, keys, 3)
@@ -158,7 +158,7 @@ def test_the_loss_counts_once_the_queue_is_full():
     loss = RelationContrastLoss(dim=3, num_negatives=8)
     logits = torch.zeros(4, 3)
     e_t, e_s = torch.randn(4, 6), torch.randn(4, 5)
-    loss.prepare(Stream((), e_s, logits), Stream((), e_t, logits))
+    loss.build(NetworkOutput((), e_s, logits), NetworkOutput((), e_t, logits))
     values = [call(loss, e_t, e_s, torch.arange(4)).item() for _ in range(3)]
     assert values[:2] == [0, 0] and values[2] > 0
     assert torch.equal(loss.queue.embedding, torch.cat([e_t, e_t]))
@@ -177,11 +177,11 @@ def test_queue_is_first_in_first_out_and_in_the_state_dict():
 def test_z_is_set_by_the_first_counted_batch_and_kept():
     torch.manual_seed(0)
     loss = RelationContrastLoss(dim=3, num_negatives=4, normalizer='batch')
-    streams = [(torch.randn(4, 6), torch.randn(4, 5)) for _ in range(3)]
+    outputs = [(torch.randn(4, 6), torch.randn(4, 5)) for _ in range(3)]
     logits = torch.zeros(4, 3)
-    loss.prepare(Stream((), streams[0][1], logits), Stream((), streams[0][0], logits))
+    loss.build(NetworkOutput((), outputs[0][1], logits), NetworkOutput((), outputs[0][0], logits))
     seen = []
-    for e_t, e_s in streams:
+    for e_t, e_s in outputs:
         value = call(loss, e_t, e_s, torch.arange(4))
         seen.append(loss.log_mean.item())
         assert math.isfinite(value.item())
@@ -227,7 +227,7 @@ def test_the_parts_alone_equal_loops_and_have_their_gradients():
 
 @pytest.mark.parametrize('settings, word', [
     (dict(sampling='both'), 'sampling'), (dict(normalizer='sum'), 'normalizer'), (dict(normalizer='none'), 'num_samples'),
-    (dict(tau=0), 'tau'), (dict(centre='batch'), 'centre'), (dict(num_anchors=0), 'num_anchors'),
+    (dict(tau=0), 'tau'), (dict(center='batch'), 'center'), (dict(num_anchors=0), 'num_anchors'),
     (dict(num_negatives='many'), 'num_negatives'), (dict(num_negatives=64.5), 'num_negatives'), (dict(dim=True), 'dim'),
     (dict(tau=float('nan')), 'tau')])
 def test_wrong_settings_are_named(settings, word):
@@ -239,6 +239,6 @@ def test_a_queue_shorter_than_the_batch_is_refused():
     loss = RelationContrastLoss(dim=3, num_negatives=4)
     logits = torch.zeros(6, 3)
     e_t, e_s = torch.randn(6, 6), torch.randn(6, 5)
-    loss.prepare(Stream((), e_s, logits), Stream((), e_t, logits))
+    loss.build(NetworkOutput((), e_s, logits), NetworkOutput((), e_t, logits))
     with pytest.raises(ValueError, match='num_negatives=4'):
         call(loss, e_t, e_s, torch.arange(6))

@@ -5,13 +5,13 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from mmcrrcd.datasets import reduce_resolution
+from mmcrrcd.datasets import downsample
 from mmcrrcd.engine.hooks.epoch_seed import seed_all
 from mmcrrcd.errors import InputError
 from mmcrrcd.models import PairPreprocessor
 from mmengine.hooks import Hook
 from mmengine.structures import BaseDataElement
-from tiny import BATCH, IMAGES, MEAN, STD, config, crrcd, stock_loader, train, write_folder, write_teacher
+from tiny import BATCH, IMAGES, MEAN, STD, config, crrcd, pipeline_loader, train, write_folder, write_teacher
 
 SIDES = [4, 8, (6, 10), 16]
 PER_EPOCH = IMAGES // BATCH
@@ -37,7 +37,7 @@ def test_every_resolution_is_drawn_and_the_images_are_reduced_to_it():
         pair = process(data, training=True)['inputs']
         assert size(pair.high) == (16, 16)
         counts[size(pair.low)] += 1
-        expected = reduce_resolution(data['inputs'], size(pair.low))
+        expected = downsample(data['inputs'], size(pair.low))
         assert torch.equal(pair.low, (expected - process.mean) / process.std)
     assert set(counts) == {(4, 4), (8, 8), (6, 10), (16, 16)}
     assert all(70 < count < 130 for count in counts.values())
@@ -51,9 +51,9 @@ def test_tests_stay_at_one_resolution():
     assert random.getstate() == state
 
 
-def test_restored_images_have_one_size_and_several_sharpnesses():
+def test_upsampled_images_have_one_size_and_several_sharpnesses():
     seed_all(0)
-    process, data = preprocessor(restore=True), batch()
+    process, data = preprocessor(upsample=True), batch()
     images = [process(data, training=True)['inputs'].low for _ in range(40)]
     assert {size(low) for low in images} == {(16, 16)}
     assert len({low.numpy().tobytes() for low in images}) == len(SIDES)
@@ -65,11 +65,11 @@ def drawn(seed: int, process: PairPreprocessor, data: dict, number: int = 20) ->
 
 
 def test_the_draw_is_a_function_of_the_seed_and_the_same_on_both_paths():
-    fast, data = preprocessor(padding=2, flip=0.5), batch()
-    assert drawn(1, fast, data) == drawn(1, fast, data) != drawn(2, fast, data)
-    assert drawn(1, fast, data) == drawn(1, preprocessor(), data)                             # crops draw elsewhere
-    stock = dict(inputs=list(data['inputs']))
-    assert drawn(1, fast, data) == drawn(1, preprocessor(), stock)
+    in_memory, data = preprocessor(padding=2, flip=0.5), batch()
+    assert drawn(1, in_memory, data) == drawn(1, in_memory, data) != drawn(2, in_memory, data)
+    assert drawn(1, in_memory, data) == drawn(1, preprocessor(), data)                             # crops draw elsewhere
+    piped = dict(inputs=list(data['inputs']))
+    assert drawn(1, in_memory, data) == drawn(1, preprocessor(), piped)
 
 
 def test_crops_are_those_of_a_run_at_one_resolution():
@@ -80,16 +80,16 @@ def test_crops_are_those_of_a_run_at_one_resolution():
     assert all(torch.equal(a, b) for a, b in zip(several, one))
 
 
-def test_stock_path_and_fast_path_give_the_same_pairs():
+def test_pipeline_and_in_memory_path_give_the_same_pairs():
     data = batch()
     samples = [BaseDataElement(gt_label=label[None], metainfo=dict(sample_idx=i)) for i, label in enumerate(data['labels'])]
     for _ in range(8):
         seed = random.randrange(2**31)
         seed_all(seed)
-        fast = preprocessor()(data, training=True)['inputs']
+        in_memory = preprocessor()(data, training=True)['inputs']
         seed_all(seed)
-        stock = preprocessor()(dict(inputs=list(data['inputs']), data_samples=samples), training=True)['inputs']
-        assert torch.equal(fast.low, stock.low) and torch.equal(fast.high, stock.high)
+        piped = preprocessor()(dict(inputs=list(data['inputs']), data_samples=samples), training=True)['inputs']
+        assert torch.equal(in_memory.low, piped.low) and torch.equal(in_memory.high, piped.high)
 
 
 def test_images_reduced_in_the_pipeline_already_are_refused():
@@ -129,13 +129,13 @@ class Watch(Hook):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize('path', ['fast', 'stock'])
+@pytest.mark.parametrize('path', ['in_memory', 'mmpretrain'])
 def test_resumed_run_ends_bit_for_bit_where_the_whole_one_does(tmp_path, path):
     model = crrcd(write_teacher(tmp_path / 'teacher.pth'))
     model['data_preprocessor']['train_resolutions'] = [4, 8, 12, 16]
     changes = {}
-    if path == 'stock':
-        loader = stock_loader(write_folder(tmp_path / 'images', seed=0), training=True)
+    if path == 'mmpretrain':
+        loader = pipeline_loader(write_folder(tmp_path / 'images', seed=0), training=True)
         loader['dataset']['pipeline'] = [step for step in loader['dataset']['pipeline'] if 'ResolutionPair' not in step['type']]
         changes = dict(train_dataloader=loader)
     watch = Watch()

@@ -1,4 +1,4 @@
-"""tools/linear_probe.py, plot_tsne.py and plot_resolution.py as a user calls them, on a student that sees 8 of 16 pixels."""
+"""tools/linear_probe.py, plot_tsne.py and plot_resolution.py as a user calls them, on a student that sees 8 of 16×16 px."""
 import json
 import runpy
 import sys
@@ -10,12 +10,12 @@ import torch
 from mmengine.config import Config
 from tiny import CLASSES, IMAGES, MEAN, STD, TinyImages, config, crrcd, random_images, train, write_teacher
 
-from mmcrrcd.datasets import ImageArrays, reduce_resolution
+from mmcrrcd.datasets import ImageArrays, downsample
 from mmcrrcd.evaluation import embeddings
 from mmcrrcd.evaluation.batch_norm import fit_batch_norms, training_images
 from mmcrrcd.evaluation.embeddings import NAMED, accuracy, load_classifier
 from mmcrrcd.evaluation.linear_probe import PROTOCOL
-from mmcrrcd.models.networks import look
+from mmcrrcd.models.networks import extract
 from mmcrrcd.registry import DATASETS
 
 ROOT = Path(__file__).parents[2]
@@ -86,7 +86,7 @@ def test_tsne(tool):
     assert rows['CRRCD']['pixels'] == '16 x 16 -> 8 x 8' and rows['teacher']['pixels'] == '16 x 16'
     assert rows['teacher']['width'] == 32
     for name, row in rows.items():
-        assert f'{name}: silhouette {row["silhouette"]:.3f}, 5 nearest neighbours {row["knn_accuracy"]:.1f} %' in out
+        assert f'{name}: silhouette {row["silhouette"]:.3f}, 5 nearest neighbors {row["knn_accuracy"]:.1f} %' in out
 
 
 @pytest.mark.parametrize('options, at', [
@@ -146,14 +146,14 @@ def test_resolution_with_batch_norms_of_each(tool):
 def test_images_are_scaled_up_as_in_the_training_however_they_were_reduced(tool, own, options, monkeypatch):
     """The way of ``--interpolation`` is that of the camera; the network scales up in the way of its training."""
     text = Path('student.py').read_text()
-    Path('restored.py').write_text(text.replace('resolution=8', f"resolution=8, restore=True, interpolation='{own}'"))
+    Path('upsampled.py').write_text(text.replace('resolution=8', f"resolution=8, upsample=True, interpolation='{own}'"))
     shown = []
-    monkeypatch.setattr(embeddings, 'look', lambda network, images: shown.append(images) or look(network, images))
-    tool('plot_resolution.py', '--run', 'restored.py', 'student', 'restored', '--resolutions', 8, '--interpolation', 'nearest',
-         *options, '--out', 'resolution.png')
-    assert json.loads(Path('resolution.json').read_text())['scaled_to'] == dict(restored=16)
+    monkeypatch.setattr(embeddings, 'extract', lambda network, images: shown.append(images) or extract(network, images))
+    tool('plot_resolution.py', '--run', 'upsampled.py', 'student', 'upsampled', '--resolutions', 8, '--interpolation',
+         'nearest', *options, '--out', 'resolution.png')
+    assert json.loads(Path('resolution.json').read_text())['scaled_to'] == dict(upsampled=16)
     images = TinyImages(seed=1).__getitems__(torch.arange(IMAGES))['inputs']
-    scaled = reduce_resolution(reduce_resolution(images, 8, 'nearest'), 16, own)
+    scaled = downsample(downsample(images, 8, 'nearest'), 16, own)
     seen = (scaled - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
     torch.testing.assert_close(torch.cat(shown), seen)
 

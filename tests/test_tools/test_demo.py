@@ -25,16 +25,16 @@ def demo():
 
 
 def test_students_differ_in_the_objective_only():
-    alone, kd, crrcd = (config(name).to_dict() for name in ('alone', 'kd', 'crrcd'))
+    student_only, kd, crrcd = (config(name).to_dict() for name in ('student_only', 'kd', 'crrcd'))
     for other in (kd, crrcd):
-        assert {k: v for k, v in other.items() if k != 'model'} == {k: v for k, v in alone.items() if k != 'model'}
+        assert {k: v for k, v in other.items() if k != 'model'} == {k: v for k, v in student_only.items() if k != 'model'}
         for part in ('student', 'data_preprocessor'):
-            assert other['model'][part] == alone['model'][part]
-    assert alone['data_preprocessor']['resolution'] == 8
-    assert set(crrcd['model']) - set(alone['model']) == {'teacher', 'teacher_checkpoint'}       # the method's own defaults
+            assert other['model'][part] == student_only['model'][part]
+    assert student_only['data_preprocessor']['resolution'] == 8
+    assert set(crrcd['model']) - set(student_only['model']) == {'teacher', 'teacher_checkpoint'}   # the method's own defaults
 
 
-@pytest.mark.parametrize('name', ['teacher', 'alone', 'kd', 'crrcd'])
+@pytest.mark.parametrize('name', ['teacher', 'student_only', 'kd', 'crrcd'])
 def test_tools_that_test_and_export_know_the_data(name):
     cfg = config(name)
     assert cfg.test_dataloader == cfg.val_dataloader and cfg.test_evaluator == cfg.val_evaluator and cfg.test_cfg == {}
@@ -68,10 +68,10 @@ def test_one_epoch_of_everything(demo, monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(demo['main'].__globals__, 'load_config', few_images)
     demo['main'](['--epochs', '1', '--work-dir', str(tmp_path)])
     out = capsys.readouterr().out
-    for row in ('teacher', 'student alone', 'student, KD', 'student, CRRCD'):
+    for row in ('teacher', 'student-only baseline', 'student, KD', 'student, CRRCD'):
         assert row in out
     assert 'mmengine' not in out                         # its log is in the files
-    assert all(list((tmp_path / name).glob('*/*.log')) for name in ('teacher', 'alone', 'kd', 'crrcd'))
+    assert all(list((tmp_path / name).glob('*/*.log')) for name in ('teacher', 'student_only', 'kd', 'crrcd'))
     assert (tmp_path / 'answers.png').stat().st_size > 10_000
     teacher = torch.load(tmp_path / 'teacher' / 'epoch_1.pth', weights_only=True)
     assert teacher['meta']['epoch'] == 1

@@ -11,10 +11,10 @@ import pytest
 import torch
 from mmengine.config import Config
 from PIL import Image
-from tiny import CLASSES, MEAN, STD, STUDENT, TinyImages, config, crrcd, stock_loader, train, write_folder, write_teacher
+from tiny import CLASSES, MEAN, STD, STUDENT, TinyImages, config, crrcd, pipeline_loader, train, write_folder, write_teacher
 
 from mmcrrcd.checkpoint import read_network
-from mmcrrcd.datasets import reduce_resolution
+from mmcrrcd.datasets import downsample
 from mmcrrcd.registry import MODELS
 
 ROOT = Path(__file__).parents[2]
@@ -56,14 +56,14 @@ def runs(tmp_path_factory):
     teacher = write_teacher(folder / 'teacher.pth')
     files = write_folder(folder / 'images', seed=1)
     arrays = train(config(folder / 'arrays', crrcd(teacher, resolution=8), epochs=2))
-    loader = stock_loader(files, training=False)
+    loader = pipeline_loader(files, training=False)
     loader['dataset']['pipeline'] = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
     model = crrcd(teacher, resolution=None) | dict(student=STOCK_NETWORK)
     model['data_preprocessor']['to_rgb'] = True
     accuracy = dict(type='Accuracy', topk=(1, ))
-    stock = train(config(folder / 'files', model, epochs=2, train_dataloader=loader, val_dataloader=loader,
+    piped = train(config(folder / 'files', model, epochs=2, train_dataloader=loader, val_dataloader=loader,
                          test_dataloader=loader, val_evaluator=accuracy, test_evaluator=accuracy))
-    return dict(arrays=arrays, files=stock, folder=folder, images=files)
+    return dict(arrays=arrays, files=piped, folder=folder, images=files)
 
 
 @pytest.fixture(scope='module')
@@ -93,7 +93,7 @@ def test_mmpretrain_gives_the_same_logits_and_accuracy(exported, answers, name):
     pixels = torch.from_numpy(np.array(Image.open(image))).permute(2, 0, 1)[None]
     if name == 'arrays':
         assert torch.equal(pixels, TinyImages(seed=1)[6]['inputs'])
-        pixels = reduce_resolution(pixels, 8)
+        pixels = downsample(pixels, 8)
     inputs = (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
     student = runner.model.student.eval()
     with torch.no_grad():
@@ -135,7 +135,7 @@ def test_a_student_for_several_resolutions_is_exported_for_one(runs, tmp_path, m
         network.load_state_dict(weights)
         norm, seen = next(module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)), []
         norm.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(inputs[0]))
-        images = reduce_resolution(TinyImages(seed=0).__getitems__(torch.arange(24))['inputs'], side)
+        images = downsample(TinyImages(seed=0).__getitems__(torch.arange(24))['inputs'], side)
         with torch.no_grad():
             network.eval()((images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1))
         mean, var = seen[0].mean((0, 2, 3)), seen[0].var((0, 2, 3))

@@ -31,7 +31,7 @@ def write(path: Path, image: np.ndarray) -> Path:
 
 
 def face(person: int, number: int, side: int = 20) -> np.ndarray:
-    """A person's colour, with much noise that is not the same on the left and on the right."""
+    """A person's color, with much noise that is not the same on the left and on the right."""
     rng = np.random.default_rng([person, number])
     noise = rng.integers(-70, 70, (side, side, 3)) + np.linspace(-20, 40, side).astype(int)[None, :, None]
     return (np.random.default_rng(person).integers(60, 190, 3) + noise).clip(0, 255).astype(np.uint8)
@@ -81,7 +81,7 @@ def write_tinyface(folder: Path) -> None:
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
-    """A trained student for 8 of 16 pixels with its teacher, and small data sets of every kind."""
+    """A trained student for 8 of 16×16 px with its teacher, and small data sets of every kind."""
     folder = tmp_path_factory.mktemp('run')
     cfg = config(folder / 'student', crrcd(write_teacher(folder / 'teacher.pth')), epochs=1)
     cfg.dump(folder / 'student.py')

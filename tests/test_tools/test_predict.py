@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from mmcrrcd.checkpoint import read_network
-from mmcrrcd.datasets import reduce_resolution
-from mmcrrcd.models.networks import look
+from mmcrrcd.datasets import downsample
+from mmcrrcd.models.networks import extract
 from mmcrrcd.registry import MODELS
 from mmengine.config import Config
 from PIL import Image
@@ -51,7 +51,7 @@ def probabilities(work_dir: Path, images: np.ndarray) -> torch.Tensor:
     network.load_state_dict(read_network(work_dir))
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
     with torch.no_grad():
-        return look(network, (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)).logits.softmax(1)
+        return extract(network, (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)).logits.softmax(1)
 
 
 def of_all_classes(answer: dict) -> torch.Tensor:
@@ -84,7 +84,7 @@ def test_images_of_the_training_s_size_get_the_answers_of_its_test(work_dir, pre
     images, labels = random_images(seed=1)
     folder = write_folder(tmp_path / 'images', seed=1)
     result = predict(folder)
-    reduced = reduce_resolution(torch.from_numpy(images).permute(0, 3, 1, 2), 8).permute(0, 2, 3, 1).numpy()
+    reduced = downsample(torch.from_numpy(images).permute(0, 3, 1, 2), 8).permute(0, 2, 3, 1).numpy()
     expected = probabilities(work_dir, reduced)
     assert len(result['images']) == len(images)
     for answer in result['images']:
@@ -95,15 +95,15 @@ def test_images_of_the_training_s_size_get_the_answers_of_its_test(work_dir, pre
 
 def test_any_mode_and_size_and_what_cannot_be_read(work_dir, predict, tmp_path, capsys):
     pixels = small(3)
-    grey = np.repeat(pixels[..., :1], 3, axis=2)
-    Image.fromarray(pixels).save(tmp_path / 'colour.PNG')
-    Image.fromarray(pixels[..., 0]).save(tmp_path / 'grey.png')
-    Image.fromarray(pixels[..., 0].astype(np.uint16) * 257).save(tmp_path / 'grey16.png')
+    gray = np.repeat(pixels[..., :1], 3, axis=2)
+    Image.fromarray(pixels).save(tmp_path / 'color.PNG')
+    Image.fromarray(pixels[..., 0]).save(tmp_path / 'gray.png')
+    Image.fromarray(pixels[..., 0].astype(np.uint16) * 257).save(tmp_path / 'gray16.png')
     Image.fromarray(np.dstack([pixels, small(4)[..., 0]])).save(tmp_path / 'rgba.png')
     Image.fromarray(small(5, 5, 3)).save(tmp_path / 'below [size].png')
     Image.fromarray(small(6, 37, 91)).save(tmp_path / 'wide.png')
     Image.fromarray(small(7, 1, 1)).save(tmp_path / 'one_pixel.bmp')
-    whole = tmp_path / 'colour.PNG'
+    whole = tmp_path / 'color.PNG'
     (tmp_path / 'below').mkdir()
     (tmp_path / 'below' / 'cut.png').write_bytes(whole.read_bytes()[:-60])
     (tmp_path / 'no_image.jpg').write_text('text')
@@ -112,12 +112,12 @@ def test_any_mode_and_size_and_what_cannot_be_read(work_dir, predict, tmp_path, 
     (tmp_path / 'notes.txt').write_text('not looked at')
     result = predict(tmp_path)
     answers = {Path(answer['file']).name: of_all_classes(answer) for answer in result['images']}
-    assert sorted(answers) == ['below [size].png', 'colour.PNG', 'grey.png', 'grey16.png', 'one_pixel.bmp', 'rgba.png',
+    assert sorted(answers) == ['below [size].png', 'color.PNG', 'gray.png', 'gray16.png', 'one_pixel.bmp', 'rgba.png',
                                'wide.png']
-    expected = probabilities(work_dir, np.stack([pixels, grey]))
-    for name, row in (('colour.PNG', 0), ('rgba.png', 0), ('grey.png', 1), ('grey16.png', 1)):
+    expected = probabilities(work_dir, np.stack([pixels, gray]))
+    for name, row in (('color.PNG', 0), ('rgba.png', 0), ('gray.png', 1), ('gray16.png', 1)):
         torch.testing.assert_close(answers[name], expected[row], rtol=1e-4, atol=1e-6)
-    wide = reduce_resolution(torch.from_numpy(small(6, 37, 91)).permute(2, 0, 1)[None], 8).permute(0, 2, 3, 1).numpy()
+    wide = downsample(torch.from_numpy(small(6, 37, 91)).permute(2, 0, 1)[None], 8).permute(0, 2, 3, 1).numpy()
     torch.testing.assert_close(answers['wide.png'], probabilities(work_dir, wide)[0], rtol=1e-4, atol=1e-6)
     assert [Path(each['file']).name for each in result['unreadable']] == ['cut.png', 'empty.gif', 'float.tif', 'no_image.jpg']
     assert all(each['reason'] and '\n' not in each['reason'] for each in result['unreadable'])
@@ -152,13 +152,13 @@ def test_table_of_the_best_classes(work_dir, tmp_path, monkeypatch, capsys):
 
 def test_restoring_and_other_settings_of_the_training(work_dir, predict, tmp_path):
     cfg = Config.fromfile(next(work_dir.glob('*.py')))
-    cfg.model.data_preprocessor.update(restore=True, interpolation='nearest')
+    cfg.model.data_preprocessor.update(upsample=True, interpolation='nearest')
     cfg.dump(tmp_path / 'config.py')
     images = np.stack([small(1, 16, 16)])
     Image.fromarray(images[0]).save(tmp_path / 'image.png')
     result = predict(tmp_path / 'image.png', config=tmp_path / 'config.py')
     assert result['resized_to'] == '8 x 8 pixels, then to 16 x 16 pixels (nearest)'
-    seen = reduce_resolution(torch.from_numpy(images).permute(0, 3, 1, 2), 8, 'nearest', restore=True).permute(0, 2, 3, 1)
+    seen = downsample(torch.from_numpy(images).permute(0, 3, 1, 2), 8, 'nearest', upsample=True).permute(0, 2, 3, 1)
     torch.testing.assert_close(of_all_classes(result['images'][0]), probabilities(work_dir, seen.numpy())[0],
                                rtol=1e-4, atol=1e-6)
 
@@ -183,13 +183,13 @@ def test_of_several_resolutions_an_image_is_seen_at_the_nearest(work_dir, predic
     assert [Path(answer['file']).stem for answer in result['images']] == list(images)
     assert [answer['pixels'] for answer in result['images']] == [[side, side] for side in (8, 12, 16, 8, 16)]
     for answer, image, (side, _) in zip(result['images'], images.values(), [answer['pixels'] for answer in result['images']]):
-        seen = reduce_resolution(torch.from_numpy(image).permute(2, 0, 1)[None], side).permute(0, 2, 3, 1).numpy()
+        seen = downsample(torch.from_numpy(image).permute(2, 0, 1)[None], side).permute(0, 2, 3, 1).numpy()
         torch.testing.assert_close(of_all_classes(answer), probabilities(work_dir, seen)[0], rtol=1e-4, atol=1e-6)
-    cfg.model.data_preprocessor.restore = True
-    cfg.dump(tmp_path / 'restored.py')
-    restored = predict(tmp_path / 'images', config=tmp_path / 'restored.py')['images']
-    seen = reduce_resolution(reduce_resolution(torch.from_numpy(images['b']).permute(2, 0, 1)[None], 12), 16)
-    torch.testing.assert_close(of_all_classes(restored[1]), probabilities(work_dir, seen.permute(0, 2, 3, 1).numpy())[0],
+    cfg.model.data_preprocessor.upsample = True
+    cfg.dump(tmp_path / 'upsampled.py')
+    upsampled = predict(tmp_path / 'images', config=tmp_path / 'upsampled.py')['images']
+    seen = downsample(downsample(torch.from_numpy(images['b']).permute(2, 0, 1)[None], 12), 16)
+    torch.testing.assert_close(of_all_classes(upsampled[1]), probabilities(work_dir, seen.permute(0, 2, 3, 1).numpy())[0],
                                rtol=1e-4, atol=1e-6)
     one = predict(tmp_path / 'images', '--resolution', 12, config=tmp_path / 'config.py')
     assert {tuple(answer['pixels']) for answer in one['images']} == {(12, 12)}

@@ -1,4 +1,4 @@
-"""CIFAR-100 as arrays: the fast path. Crop, flip and reduction of the resolution are in the preprocessor."""
+"""CIFAR-100 as arrays: the in-memory pipeline. Crop, flip and reduction of the resolution are in the preprocessor."""
 from mmengine.dataset import DefaultSampler
 
 from mmcrrcd.datasets import CIFAR100Arrays, whole_batch

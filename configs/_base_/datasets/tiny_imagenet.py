@@ -1,4 +1,4 @@
-"""Tiny ImageNet as arrays, 200 classes at 64 pixels, tested on its validation images."""
+"""Tiny ImageNet as arrays, 200 classes at 64×64 px, tested on its validation images."""
 from mmengine.config import read_base
 
 from mmcrrcd.datasets import TinyImageNetArrays

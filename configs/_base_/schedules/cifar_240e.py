@@ -4,7 +4,7 @@ from mmengine.optim import MultiStepLR, OptimWrapper
 from torch.optim import SGD
 
 with read_base():
-    from ..datasets.cifar100 import *                    # or cifar100_stock
+    from ..datasets.cifar100 import *                    # or cifar100_mmpretrain
 
 train_dataloader.update(batch_size=64)
 optim_wrapper = dict(type=OptimWrapper, optimizer=dict(type=SGD, lr=0.05, momentum=0.9, weight_decay=5e-4))

@@ -1,3 +1,3 @@
-from .resolution_pair import ResolutionPair, reduce_resolution
+from .resolution_pair import ResolutionPair, downsample
 
-__all__ = ['ResolutionPair', 'reduce_resolution']
+__all__ = ['ResolutionPair', 'downsample']

@@ -11,8 +11,8 @@ from mmcrrcd.registry import TRANSFORMS
 MODES = {'bilinear': 'bilinear', 'bicubic': 'bicubic', 'area': 'area', 'nearest': 'nearest-exact'}
 
 
-def reduce_resolution(images: Tensor, resolution: int | tuple[int, int], interpolation: str = 'bilinear',
-                      antialias: bool = True, restore: bool = False) -> Tensor:
+def downsample(images: Tensor, resolution: int | tuple[int, int], interpolation: str = 'bilinear',
+               antialias: bool = True, upsample: bool = False) -> Tensor:
     """Images as a small sensor would have stored them: resampled, and rounded to uint8 again.
 
     Args:
@@ -20,11 +20,11 @@ def reduce_resolution(images: Tensor, resolution: int | tuple[int, int], interpo
         resolution: height and width in pixels; one number for square images.
         interpolation: 'bilinear', 'bicubic', 'area' or 'nearest'.
         antialias: widen the bilinear or bicubic kernel by the factor, as Pillow does. Without it most source pixels of a
-            strong reduction are never looked at.
-        restore: scale the small image back up to (H, W), with the same interpolation, for networks of a fixed input size.
+            strong downsampling are never looked at.
+        upsample: bring the small image back to (H, W), with the same interpolation, for networks of a fixed input size.
 
     Returns:
-        (N, C, h, w) uint8, or (N, C, H, W) where restored.
+        (N, C, h, w) uint8, or (N, C, H, W) where upsampled.
     """
     size = (resolution, resolution) if isinstance(resolution, int) else tuple(resolution)
 
@@ -33,7 +33,7 @@ def reduce_resolution(images: Tensor, resolution: int | tuple[int, int], interpo
         return F.interpolate(x, to, mode=MODES[interpolation], **options).round_().clamp_(0, 255)
 
     small = resample(images.float(), size)
-    return (resample(small, tuple(images.shape[-2:])) if restore else small).to(torch.uint8)
+    return (resample(small, tuple(images.shape[-2:])) if upsample else small).to(torch.uint8)
 
 
 def check_resolution(resolution: int | tuple[int, int] | None, interpolation: str) -> None:
@@ -49,21 +49,21 @@ def check_resolution(resolution: int | tuple[int, int] | None, interpolation: st
 class ResolutionPair(BaseTransform):
     """Adds ``img_low`` to a sample: its ``img`` at ``resolution``. Comes after crops and flips, so the two show the same.
 
-    Pack both with ``PackInputs(algorithm_keys=('img_low', ))``. The arguments are those of :func:`reduce_resolution`.
+    Pack both with ``PackInputs(algorithm_keys=('img_low', ))``. The arguments are those of :func:`downsample`.
 
     Required key: ``img`` (H, W, C) uint8. Added key: ``img_low`` (C, h, w) uint8 tensor.
     """
 
     def __init__(self, resolution: int | tuple[int, int], interpolation: str = 'bilinear', antialias: bool = True,
-                 restore: bool = False):
+                 upsample: bool = False):
         check_resolution(resolution, interpolation)
-        self.settings = dict(resolution=resolution, interpolation=interpolation, antialias=antialias, restore=restore)
+        self.settings = dict(resolution=resolution, interpolation=interpolation, antialias=antialias, upsample=upsample)
 
     def transform(self, results: dict) -> dict:
         img = np.ascontiguousarray(results['img'])
         if img.dtype != np.uint8:
-            raise InputError(f'ResolutionPair takes uint8 images, before any normalisation; got {img.dtype}')
-        results['img_low'] = reduce_resolution(torch.from_numpy(img).permute(2, 0, 1)[None], **self.settings)[0]
+            raise InputError(f'ResolutionPair takes uint8 images, before any normalization; got {img.dtype}')
+        results['img_low'] = downsample(torch.from_numpy(img).permute(2, 0, 1)[None], **self.settings)[0]
         return results
 
     def __repr__(self) -> str:

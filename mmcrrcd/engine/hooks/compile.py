@@ -23,7 +23,7 @@ def heavy_parts(model: nn.Module) -> list[nn.Module]:
 class CompileHook(Hook):
     """Compiles the backbones of student and teacher, and the losses, when training starts.
 
-    By ``module.compile()``, so that names in the state dict stay what they are; data, optimiser and the loop stay as they are,
+    By ``module.compile()``, so that names in the state dict stay what they are; data, optimizer and the loop stay as they are,
     too. Worth trying on a GPU, where small networks are bound by the launch of their kernels (docs/speed.md).
 
     Args:

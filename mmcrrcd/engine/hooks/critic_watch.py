@@ -12,7 +12,7 @@ def warning_of(positive: float, negative: float, gap: float = GAP) -> str | None
     if abs(positive - negative) >= gap:
         return None
     return (f'the critic is a constant: positives score {positive:.3f}, negatives {negative:.3f}, so the relational loss '
-            "teaches nothing. normalizer='softmax', centre='anchor' or a lower learning rate usually helps.")
+            "teaches nothing. normalizer='softmax', center='anchor' or a lower learning rate usually helps.")
 
 
 @HOOKS.register_module()

@@ -5,7 +5,7 @@ from torch import Tensor
 from mmcrrcd.models.losses.kd import KDLoss
 from mmcrrcd.models.losses.relation_contrast import RelationContrastLoss
 from mmcrrcd.registry import ALGORITHMS
-from mmcrrcd.structures import Batch, Stream
+from mmcrrcd.structures import Batch, NetworkOutput
 
 from .distiller import Distiller
 from .schedule import Schedule
@@ -23,36 +23,36 @@ class CRRCD(Distiller):
         temperature: of the KD loss, rho in Eq. 12.
         objective: further losses beside these two.
         student, teacher, teacher_checkpoint, ...: see :class:`Distiller`.
-        dim, num_negatives, tau, num_anchors, sampling, normalizer, centre, num_samples: see :class:`RelationContrastLoss`.
+        dim, num_negatives, tau, num_anchors, sampling, normalizer, center, num_samples: see :class:`RelationContrastLoss`.
 
     Every ``RATIO_INTERVAL`` iterations the log shows ``gradient_ratio``: the norm of the relational loss's gradient at the
-    student's last map over that of the classification loss, weights included.
+    student's last feature map over that of the classification loss, weights included.
     """
 
     RATIO_INTERVAL = 100
 
     def __init__(self, student: dict, teacher: dict, alpha: Schedule = 0.5, beta: Schedule = 0.2, temperature: float = 4.0,
                  dim: int = 128, num_negatives: int | None = 512, tau: float = 0.1, num_anchors: int | None = 8,
-                 sampling: str = 'supervised', normalizer: str = 'softmax', centre: str | None = 'anchor',
+                 sampling: str = 'supervised', normalizer: str = 'softmax', center: str | None = 'anchor',
                  num_samples: int | None = None, objective: dict[str, dict] | None = None, **kwargs):
         parts = {}
         if alpha:
             parts['kd'] = dict(type=KDLoss, weight=alpha, temperature=temperature)
         if beta:
             parts['rcd'] = dict(type=RelationContrastLoss, weight=beta, dim=dim, num_negatives=num_negatives, tau=tau,
-                                num_anchors=num_anchors, sampling=sampling, normalizer=normalizer, centre=centre,
+                                num_anchors=num_anchors, sampling=sampling, normalizer=normalizer, center=center,
                                 num_samples=num_samples)
         super().__init__(student, teacher, objective={**parts, **(objective or {})}, **kwargs)
         self._calls = 0
 
-    def compare(self, student: Stream, teacher: Stream, batch: Batch) -> dict[str, Tensor]:
-        parts = super().compare(student, teacher, batch)
-        if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+    def compute_losses(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> dict[str, Tensor]:
+        parts = super().compute_losses(student, teacher, batch)
+        if torch.cuda.is_available() and torch.cuda.is_current_output_capturing():
             return parts                                 # of a CUDA graph, which would compute the ratio in every step
         self._calls += 1
-        if ({'loss_rcd', 'loss_cls'} <= parts.keys() and student.maps and student.maps[-1].requires_grad
+        if ({'loss_rcd', 'loss_cls'} <= parts.keys() and student.feature_maps and student.feature_maps[-1].requires_grad
                 and self._calls % self.RATIO_INTERVAL == 0):
-            rcd, cls = (torch.autograd.grad(parts[name], student.maps[-1], retain_graph=True)[0].float().norm()
+            rcd, cls = (torch.autograd.grad(parts[name], student.feature_maps[-1], retain_graph=True)[0].float().norm()
                         for name in ('loss_rcd', 'loss_cls'))
             parts['gradient_ratio'] = rcd / cls
         return parts

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from mmcrrcd.checkpoint import load_network
 from mmcrrcd.errors import InputError
 from mmcrrcd.models.frozen import fold
-from mmcrrcd.models.networks import EmbeddingNetwork, ask_for_raw, classification_loss, look
+from mmcrrcd.models.networks import EmbeddingNetwork, ask_for_pre_activations, classification_loss, extract
 from mmcrrcd.registry import ALGORITHMS, LOSSES, MODELS
-from mmcrrcd.structures import Batch, Pair, Stream
+from mmcrrcd.structures import Batch, Pair, NetworkOutput
 
 from .schedule import Schedule, check_schedule, value_at
 
@@ -22,8 +22,9 @@ class Distiller(BaseModel):
     """Trains ``student`` on the low-resolution images with what ``teacher`` says of the high-resolution ones.
 
     The total is ``cls_weight`` x the student's own classification loss plus, for each entry of ``objective``, its weight
-    x ``loss(student: Stream, teacher: Stream, batch: Batch)``. Without teacher and objective it is plain supervised
-    training, which is how teachers, and students alone, are trained: rows of a table then differ in the objective only.
+    x ``loss(student: NetworkOutput, teacher: NetworkOutput, batch: Batch)``. Without teacher and objective it is plain
+    supervised training, which is how teachers, and student-only baselines, are trained: rows of a table then differ in the
+    objective only.
 
     The teacher is in eval mode whole, sees no gradient, and is not in ``state_dict()``, ``parameters()`` or DDP.
 
@@ -36,12 +37,12 @@ class Distiller(BaseModel):
         objective: from a name to ``dict(type=..., weight=..., **settings)``; ``weight`` is a number or a schedule over
             epochs (see :func:`value_at`); a loss whose weight is the number 0 is left out. Shown in the log as
             ``loss_<name>``. Without a teacher it may hold losses that say ``needs_teacher = False``, such as
-            :class:`CenterLoss`; the teacher's stream is None for them.
+            :class:`CenterLoss`; the teacher's output is None for them.
         cls_weight: weight of the classification loss, a number or a schedule.
         input_size: side in pixels of the teacher's images, for the trial pass that gives the widths and map sizes.
         data_preprocessor: usually a :class:`PairPreprocessor`.
 
-    Modes of ``forward``, as in mmpretrain: 'loss' needs both; 'tensor' (logits) and 'predict' run the student alone.
+    Modes of ``forward``, as in mmpretrain: 'loss' needs both; 'tensor' (logits) and 'predict' run the student-only baseline.
     """
 
     staged = False                  # are some parameters left out in some epochs, whatever the weights say? DDP has to know
@@ -55,7 +56,7 @@ class Distiller(BaseModel):
         if not isinstance(self.student, ImageClassifier):
             raise InputError(f"the student is an ImageClassifier of mmpretrain, got a {type(self.student).__name__}")
         self.student.to(memory_format=torch.channels_last)
-        # Kept out of nn.Module's registration, so that it is in no state_dict, optimiser or gradient bucket.
+        # Kept out of nn.Module's registration, so that it is in no state_dict, optimizer or gradient bucket.
         self.__dict__['teacher'] = MODELS.build(teacher) if isinstance(teacher, dict) else teacher
         self.teacher_checkpoint = teacher_checkpoint
         self._teacher_is_ready = not isinstance(teacher, dict) and teacher_checkpoint is None
@@ -75,8 +76,8 @@ class Distiller(BaseModel):
         if self.teacher is None and needing:
             raise InputError(f'the objective ({", ".join(needing)}) needs a teacher')
         if any(getattr(loss, 'needs_raw', False) for loss in self.losses.values()):
-            ask_for_raw(self.student)
-            ask_for_raw(self.teacher)
+            ask_for_pre_activations(self.student)
+            ask_for_pre_activations(self.teacher)
         if isinstance(self.teacher, EmbeddingNetwork):
             self.teacher.convert_from(self.data_preprocessor)
         if self.teacher is not None or self.losses:
@@ -96,7 +97,7 @@ class Distiller(BaseModel):
             teacher = None if self.teacher is None else self._try(self.teacher, pair.high, 'teacher')
             student = self._try(self.student.eval(), pair.low, 'student')
             for each in getattr(self.data_preprocessor, 'train_resolutions', None) or ():
-                self._try(self.student, self.data_preprocessor.reduce(zeros, each).float(), 'student')
+                self._try(self.student, self.data_preprocessor.downsample(zeros, each).float(), 'student')
         self.student.train(training)
         if teacher is not None and teacher.logits is None:
             for name, loss in self.losses.items():
@@ -106,20 +107,20 @@ class Distiller(BaseModel):
         elif teacher is not None and teacher.logits.shape != student.logits.shape:
             raise InputError(f'the teacher knows {teacher.logits.shape[1]} classes, the student {student.logits.shape[1]}')
         for loss in self.losses.values():
-            if hasattr(loss, 'prepare'):
-                loss.prepare(student, teacher)
+            if hasattr(loss, 'build'):
+                loss.build(student, teacher)
 
     @staticmethod
-    def _try(network: nn.Module, images: Tensor, name: str) -> Stream:
+    def _try(network: nn.Module, images: Tensor, name: str) -> NetworkOutput:
         try:
-            return look(network, images)
+            return extract(network, images)
         except (RuntimeError, ValueError) as error:
             height, width = images.shape[2:]
             reason = str(error).splitlines()[0]
             raise InputError(f'the {name} cannot take images of {height} x {width} pixels: {reason}') from error
 
     def init_weights(self) -> None:
-        """Initialises the student, loads the teacher. mmengine calls it when training starts."""
+        """Initializes the student, loads the teacher. mmengine calls it when training starts."""
         super().init_weights()
         if self.teacher is not None:
             self.load_teacher()
@@ -145,7 +146,7 @@ class Distiller(BaseModel):
     def use_teacher(self, teacher: nn.Module) -> None:
         """Takes a teacher of the same kind in place of its own: frozen, with its weights, perhaps that of another student."""
         if any(getattr(loss, 'needs_raw', False) for loss in self.losses.values()):
-            ask_for_raw(teacher)
+            ask_for_pre_activations(teacher)
         self.__dict__['teacher'] = teacher
         self._teacher_is_ready = True
 
@@ -160,29 +161,29 @@ class Distiller(BaseModel):
                              'hands to the student')
         pair = inputs if isinstance(inputs, Pair) else Pair(inputs, inputs)
         if mode == 'tensor':
-            return look(self.student, pair.low).logits
+            return extract(self.student, pair.low).logits
         if mode == 'predict':
             return self.predict(pair, data_samples)
         if mode == 'loss':
             batch = Batch.of(data_samples)
-            teacher = self.teach(pair.high)
-            student = look(self.student, pair.low)
+            teacher = self.forward_teacher(pair.high)
+            student = extract(self.student, pair.low)
             with torch.autocast(pair.low.device.type, enabled=False):
-                return self.compare(student, teacher, batch)
+                return self.compute_losses(student, teacher, batch)
         raise InputError(f"mode is 'tensor', 'predict' or 'loss', got {mode!r}")
 
     @torch.no_grad()
-    def teach(self, images: Tensor) -> Stream | None:
+    def forward_teacher(self, images: Tensor) -> NetworkOutput | None:
         """What the teacher says of the high-resolution images (N, 3, H, W)."""
-        return None if self.teacher is None else look(self.teacher, images)
+        return None if self.teacher is None else extract(self.teacher, images)
 
     def predict(self, pair: Pair, data_samples):
         """``[dict(logits, labels)]`` for a :class:`Batch`, a list of ``DataSample`` for a list of them."""
         if data_samples is None or isinstance(data_samples, list):
             return self.student.predict(pair.low, data_samples)
-        return [dict(logits=look(self.student, pair.low).logits, labels=data_samples.labels)]
+        return [dict(logits=extract(self.student, pair.low).logits, labels=data_samples.labels)]
 
-    def compare(self, student: Stream, teacher: Stream | None, batch: Batch) -> dict[str, Tensor]:
+    def compute_losses(self, student: NetworkOutput, teacher: NetworkOutput | None, batch: Batch) -> dict[str, Tensor]:
         """The weighted parts of the total, each named ``loss_*``, and what else the log should show.
 
         A part whose weight is zero in this epoch is not computed: what it alone trains stays as it is, weight decay included.
@@ -194,6 +195,6 @@ class Distiller(BaseModel):
         for name, loss in self.losses.items():
             if weight := value_at(self.weights[name], epoch):
                 parts[f'loss_{name}'] = weight * loss(student, teacher, batch)
-                parts.update(getattr(loss, 'shown', {}))
+                parts.update(getattr(loss, 'log_vars', {}))
         parts['accuracy'] = 100 * (student.logits.argmax(1) == batch.labels).float().mean()
         return parts

@@ -6,32 +6,33 @@ from torch.utils._pytree import tree_map_only
 
 from mmcrrcd.errors import InputError
 from mmcrrcd.models.losses.stages import at_least_float32, pair_stages, same_size
-from mmcrrcd.models.networks import classification_loss, look
+from mmcrrcd.models.networks import classification_loss, extract
 from mmcrrcd.registry import ALGORITHMS
-from mmcrrcd.structures import Batch, Stream
+from mmcrrcd.structures import Batch, NetworkOutput
 
 from .distiller import Distiller
 from .schedule import Schedule
 
 
 class GuidedLoss(nn.Module):
-    """Mean squared error between the teacher's maps and the student's through a guided module, summed over the stages.
+    """Mean squared error between the teacher's feature maps and the student's through a guided module, summed over the stages.
 
-    A guided module is a 1x1 convolution to the teacher's channels and a batch norm. The larger of two maps is averaged to
-    the size of the smaller.
+    A guided module is a 1x1 convolution to the teacher's channels and a batch norm. The larger of two feature maps is averaged
+    to the size of the smaller.
     """
 
-    def prepare(self, student: Stream, teacher: Stream) -> None:
+    def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
         self.pairs = pair_stages(student, teacher)
         self.guided = nn.ModuleList()
         for i, j in self.pairs:
-            here, there = student.maps[i].shape[1], teacher.maps[j].shape[1]
+            here, there = student.feature_maps[i].shape[1], teacher.feature_maps[j].shape[1]
             self.guided.append(nn.Sequential(nn.Conv2d(here, there, 1, bias=False), nn.BatchNorm2d(there)))
 
-    def forward(self, student: Stream, teacher: Stream, batch: Batch) -> Tensor:
+    def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
         total = 0
         for (i, j), module in zip(self.pairs, self.guided, strict=True):
-            total = total + F.mse_loss(*same_size(module(at_least_float32(student.maps[i])), at_least_float32(teacher.maps[j])))
+            guided = module(at_least_float32(student.feature_maps[i]))
+            total = total + F.mse_loss(*same_size(guided, at_least_float32(teacher.feature_maps[j])))
         return total
 
 
@@ -52,7 +53,7 @@ class EKD(Distiller):
     Args:
         beta: weight of the guided loss, a number or a schedule.
         objective: further losses, ``dict(kd=dict(type='mmcrrcd.KDLoss', weight=1.0))`` for the teacher's logits.
-        teacher: config of an mmpretrain classifier whose maps are seen. There is no ``teacher_checkpoint``.
+        teacher: config of an mmpretrain classifier whose feature maps are seen. There is no ``teacher_checkpoint``.
         student, ...: see :class:`Distiller`.
 
     Shown in the log: ``accuracy_teacher``, in percent.
@@ -69,12 +70,12 @@ class EKD(Distiller):
         self.teacher = self.teacher.requires_grad_().train()
         self._teacher_is_ready = True
 
-    def teach(self, images: Tensor) -> Stream:
+    def forward_teacher(self, images: Tensor) -> NetworkOutput:
         """What the teacher says of the high-resolution images (N, 3, H, W), with gradients."""
-        return look(self.teacher, images)
+        return extract(self.teacher, images)
 
-    def compare(self, student: Stream, teacher: Stream, batch: Batch) -> dict[str, Tensor]:
-        parts = super().compare(student, tree_map_only(Tensor, Tensor.detach, teacher), batch)
+    def compute_losses(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> dict[str, Tensor]:
+        parts = super().compute_losses(student, tree_map_only(Tensor, Tensor.detach, teacher), batch)
         parts['loss_teacher'] = classification_loss(self.teacher, teacher, batch.labels)
         parts['accuracy_teacher'] = 100 * (teacher.logits.argmax(1) == batch.labels).float().mean()
         return parts

@@ -8,7 +8,7 @@ from torch.utils._pytree import tree_map_only
 from mmcrrcd.errors import InputError, check_positive
 from mmcrrcd.models.losses.kd import KDLoss
 from mmcrrcd.registry import ALGORITHMS
-from mmcrrcd.structures import Batch, Pair, Stream
+from mmcrrcd.structures import Batch, Pair, NetworkOutput
 
 from .distiller import Distiller
 from .schedule import Schedule, value_at
@@ -25,10 +25,10 @@ def rotations(images: Tensor) -> Tensor:
     return turned.contiguous(memory_format=torch.channels_last)
 
 
-def upright(stream: Stream) -> Stream:
-    """The part of a stream of :func:`rotations` that is of the images as they are."""
-    n = len(stream.logits) // TURNS
-    return tree_map_only(Tensor, lambda x: x[:n], stream)
+def upright(output: NetworkOutput) -> NetworkOutput:
+    """The part of an output of :func:`rotations` that is of the images as they are."""
+    n = len(output.logits) // TURNS
+    return tree_map_only(Tensor, lambda x: x[:n], output)
 
 
 def similarities(projected: Tensor) -> Tensor:
@@ -71,8 +71,8 @@ class TransformedLoss(nn.Module):
         super().__init__()
         self.temperature, self.ratio = temperature, ratio
 
-    def forward(self, student: Stream, teacher: Stream, batch: Batch) -> Tensor:
-        """Streams of :func:`rotations`."""
+    def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
+        """Outputs of :func:`rotations`."""
         n, answers = len(batch.labels), batch.labels.repeat(TURNS - 1)
         return selective_kd(student.logits[n:], teacher.logits[n:], answers, self.temperature, self.ratio)
 
@@ -84,20 +84,20 @@ class ContrastLoss(nn.Module):
         super().__init__()
         self.temperature, self.ratio = temperature, ratio
 
-    def prepare(self, student: Stream, teacher: Stream) -> None:
+    def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
         def head(width: int) -> nn.Sequential:
             return nn.Sequential(nn.Linear(width, width), nn.ReLU(inplace=True), nn.Linear(width, width))
 
-        self.student_head, self.teacher_head = (head(stream.embedding.shape[1]) for stream in (student, teacher))
+        self.student_head, self.teacher_head = (head(output.embedding.shape[1]) for output in (student, teacher))
 
-    def forward(self, student: Stream, teacher: Stream, batch: Batch) -> Tensor:
-        """Streams of :func:`rotations`; the teacher's head learns nothing here."""
+    def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
+        """Outputs of :func:`rotations`; the teacher's head learns nothing here."""
         with torch.no_grad():
             of_teacher = similarities(self.teacher_head(teacher.embedding))
         of_student = similarities(self.student_head(student.embedding))
         return selective_kd(of_student, of_teacher, self.answers(of_teacher), self.temperature, self.ratio)
 
-    def pretext(self, teacher: Stream) -> tuple[Tensor, Tensor]:
+    def pretext(self, teacher: NetworkOutput) -> tuple[Tensor, Tensor]:
         """What trains the teacher's head, to find the upright image of a turned one: loss, and accuracy in percent."""
         scores = similarities(self.teacher_head(teacher.embedding))
         answers = self.answers(scores)
@@ -115,7 +115,7 @@ class SSKD(Distiller):
     Losses, constants and stages are those of the published code (github.com/xuguodong03/SSKD, student.py and wrapper.py).
     First the frozen teacher gets a head that tells which upright image a turned one comes from. Then the student learns
     classification and KD on upright images, KD on turned ones, and the head's similarities. The published code crops each
-    turned image anew and optimises the two stages apart; here the turns are of one crop, at both resolutions alike, and
+    turned image anew and optimizes the two stages apart; here the turns are of one crop, at both resolutions alike, and
     the two stages are epochs of one training, whose learning rate the config sets: 60 + 240 epochs in the published
     recipe, 0.05 in both, x0.1 after epochs 30 and 45 of the first stage and 150, 180 and 210 of the second.
 
@@ -170,19 +170,19 @@ class SSKD(Distiller):
         pair = Pair(*map(rotations, inputs))
         if any(value_at(weight, self.epoch) for weight in (self.cls_weight, *self.weights.values())):
             return super().forward(pair, data_samples, mode)
-        teacher = self.teach(pair.high)
+        teacher = self.forward_teacher(pair.high)
         with torch.autocast(pair.high.device.type, enabled=False):
             return self.train_head(teacher)
 
-    def compare(self, student: Stream, teacher: Stream, batch: Batch) -> dict[str, Tensor]:
-        """Streams of :func:`rotations`, and the batch of the upright images."""
-        parts = super().compare(upright(student), upright(teacher), batch)
+    def compute_losses(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> dict[str, Tensor]:
+        """Outputs of :func:`rotations`, and the batch of the upright images."""
+        parts = super().compute_losses(upright(student), upright(teacher), batch)
         for name, loss in self.of_rotations.items():
             if weight := value_at(self.weights[name], self.epoch):
                 parts[f'loss_{name}'] = weight * loss(student, teacher, batch)
         return parts | self.train_head(teacher)
 
-    def train_head(self, teacher: Stream) -> dict[str, Tensor]:
+    def train_head(self, teacher: NetworkOutput) -> dict[str, Tensor]:
         """The parts of the first stage."""
         if not (weight := value_at(self.head_weight, self.epoch)):
             return {}

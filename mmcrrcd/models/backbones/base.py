@@ -1,4 +1,4 @@
-"""What every backbone of this package has in common: it returns its maps, stem first, and then its feature."""
+"""What every backbone of this package has in common: it returns its feature maps, stem first, and then its feature."""
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -7,19 +7,19 @@ from torch.nn import functional as F
 class StageBackbone(BaseModule):
     """A network as a stem, a list of stages and what follows them.
 
-    ``forward`` maps (N, 3, H, W) to ``(*maps, feature)``: the outputs of the stem and of each stage, (N, C, h, w), as the
-    distillation literature taps them, and the map that is pooled into the embedding. Where nothing follows the last stage
-    the feature *is* the last map. As in mmpretrain, a neck and a head take the last of the tuple.
+    ``forward`` feature maps (N, 3, H, W) to ``(*maps, feature)``: the outputs of the stem and of each stage, (N, C, h, w), as
+    the distillation literature taps them, and the map that is pooled into the embedding. Where nothing follows the last stage
+    the feature *is* the last feature map. As in mmpretrain, a neck and a head take the last of the tuple.
 
     Subclasses set ``self.stem``, ``self.stages`` (an ``nn.ModuleList``) and, where something follows the last stage,
     ``self.last``; ``self.out_channels`` is the width of the feature.
 
-    With ``gives_raw`` on, ``forward`` returns ``(*maps, *raws, feature)``: for each stage also its output before its last
-    activation.
+    With ``gives_pre_activations`` on, ``forward`` returns ``(*maps, *pre_activations, feature)``: for each stage also its
+    output before its last activation.
     """
 
     out_channels: int
-    gives_raw = False
+    gives_pre_activations = False
 
     def __init__(self, init_cfg: dict | list | None = None):
         super().__init__(init_cfg)
@@ -27,34 +27,36 @@ class StageBackbone(BaseModule):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         x = self.stem(images)
-        if self.gives_raw:
-            return self.forward_with_raw(x)
+        if self.gives_pre_activations:
+            return self.forward_with_pre_activations(x)
         maps = [x]
         for stage in self.stages:
             x = stage(x)
             maps.append(x)
         return (*maps, self.last(x))
 
-    def forward_with_raw(self, x: Tensor) -> tuple[Tensor, ...]:
-        """``(*maps, *raws, feature)`` from the stem's map on."""
-        maps, raws = [x], []
+    def forward_with_pre_activations(self, x: Tensor) -> tuple[Tensor, ...]:
+        """``(*maps, *pre_activations, feature)`` from the stem's feature map on."""
+        maps, pre_activations = [x], []
         for stage in self.stages:
-            x, raw = self.map_and_raw(stage, x)
+            x, pre_activation = self.map_and_pre_activation(stage, x)
             maps.append(x)
-            raws.append(raw)
-        return (*maps, *raws, self.last(x))
+            pre_activations.append(pre_activation)
+        return (*maps, *pre_activations, self.last(x))
 
-    def map_and_raw(self, stage: nn.Sequential, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The output of a stage, and what it is before its last ReLU. Here the last block tells, by its method ``raw``."""
+    def map_and_pre_activation(self, stage: nn.Sequential, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The output of a stage, and what it is before its last ReLU. Here the last block tells, by its method
+        ``pre_activation``.
+        """
         *blocks, last = stage
         for block in blocks:
             x = block(x)
-        raw = last.raw(x)
-        return F.relu(raw), raw
+        pre_activation = last.pre_activation(x)
+        return F.relu(pre_activation), pre_activation
 
 
 def kaiming_init(module: nn.Module) -> None:
-    """He initialisation (fan-out) of convolutions, ones and zeros for norms: the recipe of the CIFAR networks."""
+    """He initialization (fan-out) of convolutions, ones and zeros for norms: the recipe of the CIFAR networks."""
     for m in module.modules():
         if isinstance(m, nn.Conv2d):
             nn.init.kaiming_normal_(m.weight, mode='fan_out', nonlinearity='relu')

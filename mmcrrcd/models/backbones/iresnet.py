@@ -1,4 +1,4 @@
-"""IResNet, the residual network of the face recognition field, for aligned faces of 112 pixels."""
+"""IResNet, the residual network of the face recognition field, for aligned faces of 112×112 px."""
 from torch import Tensor, nn
 
 from mmcrrcd.errors import InputError
@@ -33,12 +33,13 @@ class IBasicBlock(nn.Module):
 
 @MODELS.register_module()
 class IResNet(StageBackbone):
-    """ResNet with the improved block of ArcFace: a stem that keeps the size, four stages of stride 2; the maps of the stages
-    are after BN and sum, without activation.
+    """ResNet with the improved block of ArcFace: a stem that keeps the size, four stages of stride 2; the feature maps of the
+    stages are after BN and sum, without activation.
 
     `ArcFace: Additive Angular Margin Loss for Deep Face Recognition <https://arxiv.org/abs/1801.07698>`_.
 
-    Images of 112 pixels end at 7x7, of 32 at 2x2, of 16 at 1x1; :class:`EmbeddingNeck` makes the embedding of the last map.
+    Images of 112×112 px end at 7x7, of 32 at 2x2, of 16 at 1x1; :class:`EmbeddingNeck` makes the embedding of the last feature
+    map.
 
     Args:
         depth: 18, 50 or 100.
@@ -71,6 +72,6 @@ class IResNet(StageBackbone):
             if isinstance(m, nn.Conv2d):
                 nn.init.normal_(m.weight, std=0.1)
 
-    def map_and_raw(self, stage: nn.Sequential, x: Tensor) -> tuple[Tensor, Tensor]:
+    def map_and_pre_activation(self, stage: nn.Sequential, x: Tensor) -> tuple[Tensor, Tensor]:
         x = stage(x)
         return x, x

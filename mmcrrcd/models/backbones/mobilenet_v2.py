@@ -30,10 +30,10 @@ class InvertedResidual(nn.Module):
 
 @MODELS.register_module()
 class MobileNetV2CIFAR(StageBackbone):
-    """MobileNetV2 with a stem of stride 2 and four stages; the maps of the stages are after BN, without ReLU.
+    """MobileNetV2 with a stem of stride 2 and four stages; the feature maps of the stages are after BN, without ReLU.
 
-    `MobileNetV2: Inverted Residuals and Linear Bottlenecks <https://arxiv.org/abs/1801.04381>`_. Images of 32 pixels
-    end at 2x2; the feature is the last map after a 1x1 convolution, BN and ReLU.
+    `MobileNetV2: Inverted Residuals and Linear Bottlenecks <https://arxiv.org/abs/1801.04381>`_. Images of 32×32 px
+    end at 2x2; the feature is the last feature map after a 1x1 convolution, BN and ReLU.
 
     Args:
         width: factor of all numbers of channels; of the feature's 1280 only where it is above 1.
@@ -65,6 +65,6 @@ class MobileNetV2CIFAR(StageBackbone):
         self.last = nn.Sequential(*conv_bn(in_channels, self.out_channels), nn.ReLU(inplace=True))
         kaiming_init(self)
 
-    def map_and_raw(self, stage: nn.Sequential, x: Tensor) -> tuple[Tensor, Tensor]:
+    def map_and_pre_activation(self, stage: nn.Sequential, x: Tensor) -> tuple[Tensor, Tensor]:
         x = stage(x)
         return x, x

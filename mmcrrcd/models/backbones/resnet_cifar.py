@@ -22,19 +22,19 @@ class BasicBlock(nn.Module):
             self.downsample = nn.Sequential(nn.Conv2d(in_channels, channels, 1, stride, bias=False),
                                             nn.BatchNorm2d(channels))
 
-    def raw(self, x: Tensor) -> Tensor:
+    def pre_activation(self, x: Tensor) -> Tensor:
         """The output before its ReLU."""
         shortcut = x if self.downsample is None else self.downsample(x)
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         return self.bn2(self.conv2(x)).add_(shortcut)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.raw(x), inplace=True)
+        return F.relu(self.pre_activation(x), inplace=True)
 
 
 @MODELS.register_module()
 class ResNetCIFAR(StageBackbone):
-    """ResNet of ``depth`` = 6n + 2 with three stages of n basic blocks; maps after ReLU.
+    """ResNet of ``depth`` = 6n + 2 with three stages of n basic blocks; feature maps after ReLU.
 
     Args:
         depth: 8, 14, 20, 32, 44, 56, 110, ...

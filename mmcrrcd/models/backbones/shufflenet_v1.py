@@ -25,7 +25,7 @@ class ShuffleUnit(nn.Module):
         self.conv3 = nn.Conv2d(hidden, channels, 1, groups=groups, bias=False)
         self.bn3 = nn.BatchNorm2d(channels)
 
-    def raw(self, x: Tensor) -> Tensor:
+    def pre_activation(self, x: Tensor) -> Tensor:
         """The output before its ReLU."""
         out = channel_shuffle(F.relu(self.bn1(self.conv1(x)), inplace=True), self.in_groups)
         out = F.relu(self.bn2(self.conv2(out)), inplace=True)
@@ -33,12 +33,12 @@ class ShuffleUnit(nn.Module):
         return torch.cat((out, F.avg_pool2d(x, 3, 2, 1)), dim=1) if self.stride == 2 else out + x
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.raw(x), inplace=True)
+        return F.relu(self.pre_activation(x), inplace=True)
 
 
 @MODELS.register_module()
 class ShuffleNetV1CIFAR(StageBackbone):
-    """ShuffleNet with a 1x1 stem of 24 channels and three stages of 4, 8 and 4 units; maps after ReLU.
+    """ShuffleNet with a 1x1 stem of 24 channels and three stages of 4, 8 and 4 units; feature maps after ReLU.
 
     `ShuffleNet: An Extremely Efficient Convolutional Neural Network for Mobile Devices
     <https://arxiv.org/abs/1707.01083>`_. The first 1x1 convolution of the first unit has no groups.

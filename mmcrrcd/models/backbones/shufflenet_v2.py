@@ -26,7 +26,7 @@ class SplitUnit(nn.Module):
         half = channels // 2
         self.branch = nn.Sequential(*pointwise(half, half), *depthwise(half, 1), *pointwise(half, half))
 
-    def raw(self, x: Tensor) -> Tensor:
+    def pre_activation(self, x: Tensor) -> Tensor:
         """The output before the branch's last ReLU; the other half comes from a ReLU."""
         kept, rest = x.chunk(2, dim=1)
         return channel_shuffle(torch.cat((kept, self.branch[:-1](rest)), dim=1), 2)
@@ -51,10 +51,10 @@ class DownUnit(nn.Module):
 
 @MODELS.register_module()
 class ShuffleNetV2CIFAR(StageBackbone):
-    """ShuffleNet V2 with a 1x1 stem of 24 channels and three stages of 4, 8 and 4 units; maps after ReLU.
+    """ShuffleNet V2 with a 1x1 stem of 24 channels and three stages of 4, 8 and 4 units; feature maps after ReLU.
 
     `ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design <https://arxiv.org/abs/1807.11164>`_. The
-    feature is the last map after a 1x1 convolution, BN and ReLU.
+    feature is the last feature map after a 1x1 convolution, BN and ReLU.
 
     Args:
         widths: channels of the three stages and of the feature. (116, 232, 464, 1024) is the published "1x".

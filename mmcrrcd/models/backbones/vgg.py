@@ -9,7 +9,7 @@ from .base import StageBackbone, kaiming_init
 
 
 class PoolLarge(nn.Module):
-    """2x2 max-pooling of maps of at least 8 pixels; smaller ones stay as they are."""
+    """2x2 max-pooling of feature maps of at least 8 pixels; smaller ones stay as they are."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.max_pool2d(x, 2) if min(x.shape[-2:]) >= 8 else x
@@ -17,10 +17,10 @@ class PoolLarge(nn.Module):
 
 @MODELS.register_module()
 class VGGCIFAR(StageBackbone):
-    """VGG of five groups of 3x3 convolutions, each with BN and ReLU; maps after ReLU, before the pooling that follows.
+    """VGG of five groups of 3x3 convolutions, each with BN and ReLU; feature maps after ReLU, before the pooling that follows.
 
     `Very Deep Convolutional Networks for Large-Scale Image Recognition <https://arxiv.org/abs/1409.1556>`_. The fourth
-    pooling takes place for images of 64 pixels or more, so that images of 32 pixels end at 4x4.
+    pooling takes place for images of 64×64 px or more, so that images of 32×32 px end at 4x4.
 
     Args:
         depth: 8, 11 or 13.
@@ -52,6 +52,6 @@ class VGGCIFAR(StageBackbone):
         self.out_channels = in_channels
         kaiming_init(self)
 
-    def map_and_raw(self, stage: nn.Sequential, x: Tensor) -> tuple[Tensor, Tensor]:
-        raw = stage[:-1](x)
-        return F.relu(raw), raw
+    def map_and_pre_activation(self, stage: nn.Sequential, x: Tensor) -> tuple[Tensor, Tensor]:
+        pre_activation = stage[:-1](x)
+        return F.relu(pre_activation), pre_activation

@@ -34,9 +34,9 @@ class PreActivationBlock(nn.Module):
 
 @MODELS.register_module()
 class WRNCIFAR(StageBackbone):
-    """Wide ResNet of ``depth`` = 6n + 4 with three stages of n blocks; maps before the BN and ReLU that follow them.
+    """Wide ResNet of ``depth`` = 6n + 4 with three stages of n blocks; feature maps before the BN and ReLU that follow them.
 
-    `Wide Residual Networks <https://arxiv.org/abs/1605.07146>`_. The feature is the last map after BN and ReLU.
+    `Wide Residual Networks <https://arxiv.org/abs/1605.07146>`_. The feature is the last feature map after BN and ReLU.
 
     Args:
         depth: 10, 16, 22, 28, 40, ...
@@ -65,16 +65,16 @@ class WRNCIFAR(StageBackbone):
         self.out_channels = in_channels
         kaiming_init(self)
 
-    def forward_with_raw(self, x: Tensor) -> tuple[Tensor, ...]:
+    def forward_with_pre_activations(self, x: Tensor) -> tuple[Tensor, ...]:
         """The BN after a map is the first layer of the next stage, and of ``last``; it is computed once."""
-        maps, raws = [x], []
+        maps, pre_activations = [x], []
         for stage in self.stages:
             first, *others = stage
-            raws.append(first.bn1(x))
-            x = first.convolve(x, F.relu(raws[-1]))
+            pre_activations.append(first.bn1(x))
+            x = first.convolve(x, F.relu(pre_activations[-1]))
             for block in others:
                 x = block(x)
             maps.append(x)
         norm, _ = self.last
-        raws.append(norm(x))
-        return (*maps, *raws[1:], F.relu(raws[-1]))              # the first is the stem's
+        pre_activations.append(norm(x))
+        return (*maps, *pre_activations[1:], F.relu(pre_activations[-1]))              # the first is the stem's

@@ -12,7 +12,7 @@ from mmcrrcd.registry import MODELS
 def with_margin(logits: Tensor, labels: Tensor, margin, scale: float) -> Tensor:
     """``logits`` = scale x cosines (N, classes), the cosine of each image's own class replaced by ``margin`` of it.
 
-    ``margin`` maps cosines (N,) to (N,). Only these N numbers are worked on; the result is a copy.
+    ``margin`` feature maps cosines (N,) to (N,). Only these N numbers are worked on; the result is a copy.
     """
     place = labels[:, None]
     target = margin(logits.gather(1, place).squeeze(1) / scale)
@@ -45,7 +45,7 @@ class CosineHead(ClsHead):
         in_channels: width of the embedding.
         scale: s of the papers.
         margin: config of :class:`ArcFaceMargin`, :class:`CosFaceMargin` or :class:`SphereFaceMargin`; None for softmax over
-            scaled cosines. MagFace is :class:`MagFaceHead`, softmax with nothing normalised mmpretrain's ``LinearClsHead``.
+            scaled cosines. MagFace is :class:`MagFaceHead`, softmax with nothing normalized mmpretrain's ``LinearClsHead``.
 
     Shapes: a tuple whose last is the embedding (N, in_channels) -> (N, num_classes).
 

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from mmcrrcd.errors import InputError
 from mmcrrcd.registry import MODELS
-from mmcrrcd.structures import Stream
+from mmcrrcd.structures import NetworkOutput
 
 from .arcface import arcface_cosine
 from .cosine_head import CosineHead, with_margin
@@ -18,7 +18,7 @@ def magface_margin(norm: Tensor, norms: tuple[float, float], margins: tuple[floa
     return (u_m - l_m) / (u_a - l_a) * (norm - l_a) + l_m
 
 
-def magface_regulariser(norm: Tensor, upper: float) -> Tensor:
+def magface_regularizer(norm: Tensor, upper: float) -> Tensor:
     """g(a) = 1 / a + a / u_a^2, which falls up to the largest norm ``upper``. (N,) -> (N,)."""
     return 1 / norm + norm / upper**2
 
@@ -32,26 +32,26 @@ class MagFaceHead(CosineHead):
     Args:
         norms: l_a and u_a, bounds of a.
         margins: l_m and u_m in radians; these and lambda are those of the published code.
-        regulariser: lambda.
+        regularizer: lambda.
         num_classes, in_channels, scale: see :class:`CosineHead`.
     """
 
     def __init__(self, num_classes: int, in_channels: int = 512, scale: float = 64.0, norms: tuple[float, float] = (10, 110),
-                 margins: tuple[float, float] = (0.45, 0.8), regulariser: float = 35.0, init_cfg: dict | None = None):
+                 margins: tuple[float, float] = (0.45, 0.8), regularizer: float = 35.0, init_cfg: dict | None = None):
         super().__init__(num_classes, in_channels, scale, init_cfg=init_cfg)
-        if not 0 < norms[0] < norms[1] or not 0 <= margins[0] <= margins[1] < torch.pi / 2 or regulariser < 0:
-            raise InputError('norms go up from a positive one, margins are angles that go up to pi / 2, the regulariser is not '
-                             f'negative, got {norms}, {margins} and {regulariser}')
-        self.norms, self.margins, self.regulariser = norms, margins, regulariser
+        if not 0 < norms[0] < norms[1] or not 0 <= margins[0] <= margins[1] < torch.pi / 2 or regularizer < 0:
+            raise InputError('norms go up from a positive one, margins are angles that go up to pi / 2, the regularizer is not '
+                             f'negative, got {norms}, {margins} and {regularizer}')
+        self.norms, self.margins, self.regularizer = norms, margins, regularizer
 
-    def loss_of(self, stream: Stream, labels: Tensor) -> Tensor:
+    def loss_of(self, output: NetworkOutput, labels: Tensor) -> Tensor:
         """In place of ``loss_module``, which sees no embedding. Labels (N,) -> scalar."""
-        norm = stream.embedding.norm(dim=1).clamp(*self.norms)
+        norm = output.embedding.norm(dim=1).clamp(*self.norms)
         margin = magface_margin(norm, self.norms, self.margins)
-        logits = with_margin(stream.logits, labels, lambda cosine: arcface_cosine(cosine, margin), self.scale)
-        return F.cross_entropy(logits, labels) + self.regulariser * magface_regulariser(norm, self.norms[1]).mean()
+        logits = with_margin(output.logits, labels, lambda cosine: arcface_cosine(cosine, margin), self.scale)
+        return F.cross_entropy(logits, labels) + self.regularizer * magface_regularizer(norm, self.norms[1]).mean()
 
     def loss(self, feats: tuple[Tensor, ...], data_samples: list[DataSample]) -> dict[str, Tensor]:
         """The same for mmpretrain's own training, without a distiller."""
-        stream = Stream((), self.pre_logits(feats).float(), self(feats))
-        return dict(loss=self.loss_of(stream, torch.cat([sample.gt_label for sample in data_samples])))
+        output = NetworkOutput((), self.pre_logits(feats).float(), self(feats))
+        return dict(loss=self.loss_of(output, torch.cat([sample.gt_label for sample in data_samples])))

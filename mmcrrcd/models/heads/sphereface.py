@@ -25,8 +25,8 @@ def sphereface_cosine(cosine: Tensor, multiplier: int) -> Tensor:
 class SphereFaceMargin(nn.Module):
     """:func:`sphereface_cosine` with ``multiplier`` m, a whole number.
 
-    The paper normalises the classes only and has the norm of the embedding in place of a scale. In :class:`CosineHead` both
-    are normalised, as in all that came after.
+    The paper normalizes the classes only and has the norm of the embedding in place of a scale. In :class:`CosineHead` both
+    are normalized, as in all that came after.
     """
 
     def __init__(self, multiplier: int = 4):

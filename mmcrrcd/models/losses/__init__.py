@@ -1,5 +1,6 @@
 from .ab import ABLoss, ab_loss
 from .at import ATLoss, attention_loss
+from .base import DistillLoss
 from .cc import CCLoss, cc_loss
 from .center import CenterLoss, center_loss
 from .crcd import CRCDLoss, relation_scores
@@ -22,9 +23,10 @@ from .vid import VIDLoss, vid_loss
 from .wcord import WCoRDLoss, transport_loss
 
 __all__ = [
-    'ABLoss', 'ATLoss', 'CCLoss', 'CRCDLoss', 'CRDLoss', 'CenterLoss', 'DKDLoss', 'FSPLoss', 'FTLoss', 'FeatureRelation',
-    'FitNetLoss', 'HORKDLoss', 'KDLoss', 'NSTLoss', 'PKTLoss', 'RKDLoss', 'RelationContrastLoss', 'RelationCritic', 'SKDLoss',
-    'SPLoss', 'VIDLoss', 'WCoRDLoss', 'ab_loss', 'attention_loss', 'bank_scores', 'cc_loss', 'center_loss', 'contrast',
-    'dkd_loss', 'factor_loss', 'fsp_loss', 'hint_loss', 'horkd_losses', 'kd_loss', 'nce_loss', 'nst_loss', 'pkt_loss',
-    'relation_scores', 'rkd_angle_loss', 'rkd_distance_loss', 'skd_loss', 'sp_loss', 'transport_loss', 'vid_loss',
+    'ABLoss', 'ATLoss', 'CCLoss', 'CRCDLoss', 'CRDLoss', 'CenterLoss', 'DKDLoss', 'DistillLoss', 'FSPLoss', 'FTLoss',
+    'FeatureRelation', 'FitNetLoss', 'HORKDLoss', 'KDLoss', 'NSTLoss', 'PKTLoss', 'RKDLoss', 'RelationContrastLoss',
+    'RelationCritic', 'SKDLoss', 'SPLoss', 'VIDLoss', 'WCoRDLoss', 'ab_loss', 'attention_loss', 'bank_scores', 'cc_loss',
+    'center_loss', 'contrast', 'dkd_loss', 'factor_loss', 'fsp_loss', 'hint_loss', 'horkd_losses', 'kd_loss', 'nce_loss',
+    'nst_loss', 'pkt_loss', 'relation_scores', 'rkd_angle_loss', 'rkd_distance_loss', 'skd_loss', 'sp_loss',
+    'transport_loss', 'vid_loss',
 ]

@@ -7,29 +7,30 @@ from torch.nn import functional as F
 
 from mmcrrcd.errors import InputError, check_positive
 from mmcrrcd.registry import LOSSES
-from mmcrrcd.structures import Batch, Stream
+from mmcrrcd.structures import Batch, NetworkOutput
 
 from .stages import at_least_float32, pair_stages
 
 
-def ab_loss(student_raw: Tensor, teacher_map: Tensor, margin: float) -> Tensor:
+def ab_loss(student_pre_activation: Tensor, teacher_map: Tensor, margin: float) -> Tensor:
     """3 / (1000 N) x the sum of max(m - s, 0)^2 where the teacher's neuron is on and of max(m + s, 0)^2 where it is off.
 
-    m is ``margin``, s is ``student_raw`` (N, C, H, W), before its activation. Of ``teacher_map``, of the same shape, only the
-    signs count, so it may be after its ReLU. The factor 3 / 1000 is that of the published code. -> scalar.
+    m is ``margin``, s is ``student_pre_activation`` (N, C, H, W), before its activation. Of ``teacher_map``, of the same shape,
+    only the signs count, so it may be after its ReLU. The factor 3 / 1000 is that of the published code. -> scalar.
     """
-    return F.relu(margin + torch.where(teacher_map > 0, -student_raw, student_raw)).square().sum() * 3 / 1000 / len(student_raw)
+    signed = torch.where(teacher_map > 0, -student_pre_activation, student_pre_activation)
+    return F.relu(margin + signed).square().sum() * 3 / 1000 / len(signed)
 
 
 @LOSSES.register_module()
 class ABLoss(nn.Module):
     """:func:`ab_loss`, summed over the n stages of :func:`pair_stages`, the i-th weighted by 2^(i - n + 1).
 
-    Where the channels differ a 1x1 convolution and BN bring the student's map to the teacher's. Where the teacher's map is
-    larger, r times, a transposed convolution of r x r pixels and stride r does, so that the r x r neurons that stand over one
-    of the student's pixels are read off it by different weights; what sticks out is averaged away, as is a larger map of the
-    student. Published as a stage of its own before the classification loss: a weight of ``[(0, 1), (30, 1), (30, 0)]`` and
-    ``cls_weight=[(0, 0), (30, 0), (30, 1)]``.
+    Where the channels differ a 1x1 convolution and BN bring the student's feature map to the teacher's. Where the teacher's
+    feature map is larger, r times, a transposed convolution of r x r pixels and stride r does, so that the r x r neurons that
+    stand over one of the student's pixels are read off it by different weights; what sticks out is averaged away, as is a
+    larger feature map of the student. Published as a stage of its own before the classification loss: a weight of ``[(0, 1),
+    (30, 1), (30, 0)]`` and ``cls_weight=[(0, 0), (30, 0), (30, 1)]``.
 
     Args:
         margin: how far from zero a neuron shall be.
@@ -42,14 +43,14 @@ class ABLoss(nn.Module):
         check_positive(margin=margin)
         self.margin = margin
 
-    def prepare(self, student: Stream, teacher: Stream) -> None:
+    def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
         """Make the connectors."""
-        if not student.raw:
-            raise InputError("ABLoss needs the student's maps before their activation, which only mmcrrcd's backbones give")
+        if not student.pre_activations:
+            raise InputError("ABLoss needs the student's pre-activations, which only mmcrrcd's backbones give")
         self.pairs = pair_stages(student, teacher)
         self.connectors = nn.ModuleList()
         for i, j in self.pairs:
-            (width, *size), (width_t, *size_t) = student.maps[i].shape[1:], teacher.maps[j].shape[1:]
+            (width, *size), (width_t, *size_t) = student.feature_maps[i].shape[1:], teacher.feature_maps[j].shape[1:]
             times = tuple(math.ceil(theirs / ours) for ours, theirs in zip(size, size_t))
             if times == (1, 1):
                 layers = [nn.Conv2d(width, width_t, 1, bias=False)] if width != width_t else []
@@ -57,12 +58,12 @@ class ABLoss(nn.Module):
                 layers = [nn.AdaptiveAvgPool2d(size), nn.ConvTranspose2d(width, width_t, times, times, bias=False)]
             self.connectors.append(nn.Sequential(*layers, nn.BatchNorm2d(width_t)) if layers else nn.Identity())
 
-    def forward(self, student: Stream, teacher: Stream, batch: Batch) -> Tensor:
+    def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
         total = 0
         for exponent, ((i, j), connector) in enumerate(zip(self.pairs, self.connectors), 1 - len(self.pairs)):
-            raw = connector(at_least_float32(student.raw[i - student.has_stem]))      # raw leaves the stem out
-            target = teacher.raw[j - teacher.has_stem] if teacher.raw else teacher.maps[j]
-            if raw.shape[2:] != target.shape[2:]:
-                raw = F.adaptive_avg_pool2d(raw, target.shape[2:])
-            total = total + 2.0**exponent * ab_loss(raw, target, self.margin)
+            pre_activation = connector(at_least_float32(student.pre_activations[i - student.has_stem]))     # the stem has none
+            target = teacher.pre_activations[j - teacher.has_stem] if teacher.pre_activations else teacher.feature_maps[j]
+            if pre_activation.shape[2:] != target.shape[2:]:
+                pre_activation = F.adaptive_avg_pool2d(pre_activation, target.shape[2:])
+            total = total + 2.0**exponent * ab_loss(pre_activation, target, self.margin)
         return total

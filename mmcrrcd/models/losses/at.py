@@ -3,7 +3,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmcrrcd.registry import LOSSES
-from mmcrrcd.structures import Batch, Stream
+from mmcrrcd.structures import Batch, NetworkOutput
 
 from .stages import at_least_float32, image_ratio, pair_wide_stages, same_size
 
@@ -11,7 +11,7 @@ from .stages import at_least_float32, image_ratio, pair_wide_stages, same_size
 def attention_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
     """Eq. 2 for one pair of stages, (N, C_s, H, W) and (N, C_t, H, W) -> scalar.
 
-    Attention is the mean over channels of the squared map, flattened and l2-normalised; like the authors' code this is the
+    Attention is the mean over channels of the squared map, flattened and l2-normalized; like the authors' code this is the
     mean squared difference over images and positions, where the paper writes a norm.
     """
     def attention(x: Tensor) -> Tensor:
@@ -25,15 +25,15 @@ class ATLoss(nn.Module):
     """:func:`attention_loss` summed over the stages that go together and have more than one pixel, at the smaller's size.
 
     The squared distance of two unit vectors is about as large with few positions, their mean over them is not: so it is
-    multiplied by :func:`image_ratio`, which makes it that of maps repeated to the teacher's size, and the weight, which was
-    published for images of one size, what it was.
+    multiplied by :func:`image_ratio`, which makes it that of feature maps repeated to the teacher's size, and the weight, which
+    was published for images of one size, what it was.
     """
 
-    def prepare(self, student: Stream, teacher: Stream) -> None:
+    def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
         """Pair the stages."""
         self.pairs = pair_wide_stages(student, teacher)
 
-    def forward(self, student: Stream, teacher: Stream, batch: Batch) -> Tensor:
-        total = sum(attention_loss(*same_size(at_least_float32(student.maps[i]), at_least_float32(teacher.maps[j])))
-                    for i, j in self.pairs)
+    def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
+        pairs = (map(at_least_float32, (student.feature_maps[i], teacher.feature_maps[j])) for i, j in self.pairs)
+        total = sum(attention_loss(*same_size(*pair)) for pair in pairs)
         return total * image_ratio(student, teacher)

@@ -3,14 +3,14 @@ from torch import Tensor, nn
 
 from mmcrrcd.errors import check_positive
 from mmcrrcd.registry import LOSSES
-from mmcrrcd.structures import Batch, Stream
+from mmcrrcd.structures import Batch, NetworkOutput
 
 
 def cc_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Inner product of |s - t| of each sample with that of the next, averaged over the b - 1 neighbours. (b, d) both -> scalar.
+    """Inner product of |s - t| of each sample with that of the next, averaged over the b - 1 neighbors. (b, d) both -> scalar.
 
     The paper writes the squared distance of two kernel matrices. This is what the authors gave RepDistiller, and so what
-    stands behind CC in the field's tables. A batch of one has no neighbours: zero.
+    stands behind CC in the field's tables. A batch of one has no neighbors: zero.
     """
     difference = (student - teacher).abs()
     return (difference[:-1] * difference[1:]).sum() / max(len(difference) - 1, 1)
@@ -29,10 +29,10 @@ class CCLoss(nn.Module):
         check_positive(whole=True, dim=dim)
         self.dim = dim
 
-    def prepare(self, student: Stream, teacher: Stream) -> None:
+    def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
         """Make the two linear layers."""
         self.embed_student = nn.Linear(student.embedding.shape[1], self.dim)
         self.embed_teacher = nn.Linear(teacher.embedding.shape[1], self.dim)
 
-    def forward(self, student: Stream, teacher: Stream, batch: Batch) -> Tensor:
+    def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
         return cc_loss(self.embed_student(student.embedding), self.embed_teacher(teacher.embedding))

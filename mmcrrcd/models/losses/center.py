@@ -5,22 +5,22 @@ from torch import Tensor, nn
 
 from mmcrrcd.errors import InputError
 from mmcrrcd.registry import LOSSES
-from mmcrrcd.structures import Batch, Stream
+from mmcrrcd.structures import Batch, NetworkOutput
 
 
-def center_loss(embedding: Tensor, centres: Tensor) -> Tensor:
-    """Eq. 2: half the squared distance of each embedding to the centre of its class. Both (N, D) -> scalar.
+def center_loss(embedding: Tensor, centers: Tensor) -> Tensor:
+    """Eq. 2: half the squared distance of each embedding to the center of its class. Both (N, D) -> scalar.
 
     The paper's sum over the batch, like its softmax loss, is a mean here; their proportion is the same.
     """
-    return (embedding - centres).square().sum(1).mean() / 2
+    return (embedding - centers).square().sum(1).mean() / 2
 
 
 @LOSSES.register_module()
 class CenterLoss(nn.Module):
     """:func:`center_loss` of the student's embeddings; it needs no teacher. The weight in the objective is the paper's lambda.
 
-    The centres, zeros at first, are a buffer, and no gradient reaches them: after each batch, that of all processes, they move
+    The centers, zeros at first, are a buffer, and no gradient reaches them: after each batch, that of all processes, they move
     by Eq. 4, so they are the same in each. Nothing here waits for the device.
 
     Args:
@@ -32,15 +32,15 @@ class CenterLoss(nn.Module):
     def __init__(self, rate: float = 0.5):
         super().__init__()
         if not 0 < rate <= 1:
-            raise InputError(f'the rate of the centres is in (0, 1], got {rate}')
+            raise InputError(f'the rate of the centers is in (0, 1], got {rate}')
         self.rate = rate
 
-    def prepare(self, student: Stream, teacher: Stream | None) -> None:
-        """Make the centres, (classes, D)."""
-        self.register_buffer('centres', torch.zeros(student.logits.shape[1], student.embedding.shape[1]))
+    def build(self, student: NetworkOutput, teacher: NetworkOutput | None) -> None:
+        """Make the centers, (classes, D)."""
+        self.register_buffer('centers', torch.zeros(student.logits.shape[1], student.embedding.shape[1]))
 
-    def forward(self, student: Stream, teacher: Stream | None, batch: Batch) -> Tensor:
-        loss = center_loss(student.embedding, self.centres[batch.labels])
+    def forward(self, student: NetworkOutput, teacher: NetworkOutput | None, batch: Batch) -> Tensor:
+        loss = center_loss(student.embedding, self.centers[batch.labels])
         self.update(student.embedding, batch.labels)
         return loss
 
@@ -50,8 +50,8 @@ class CenterLoss(nn.Module):
         embedding, labels = (torch.cat(dist.all_gather(x.detach())) for x in (embedding, labels))
         same = labels[:, None] == labels
         number, total = same.sum(1)[:, None], same.to(embedding.dtype) @ embedding
-        centres = self.centres[labels]
-        centres = centres - self.rate * (number * centres - total) / (1 + number)
+        centers = self.centers[labels]
+        centers = centers - self.rate * (number * centers - total) / (1 + number)
         # The rows of a class are equal up to rounding; the last one counts, so that the order of the writes does not matter.
         last = torch.where(same, torch.arange(len(labels), device=labels.device), -1).amax(1)
-        self.centres[labels] = centres[last]
+        self.centers[labels] = centers[last]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmcrrcd.registry import LOSSES
-from mmcrrcd.structures import Batch, Stream
+from mmcrrcd.structures import Batch, NetworkOutput
 
 from .crd import MemoryContrast
 
@@ -57,7 +57,7 @@ class CRCDLoss(nn.Module):
 
     The published gradient is that of the cross-entropy at the embedding, W^T (softmax - one-hot) for a linear classifier W,
     which a learned linear layer then projects to ``dim``. A frozen teacher has no graph to differentiate, and a
-    :class:`Stream` does not hold W. So the gradient is taken at the logits, where both networks have it in closed form,
+    :class:`NetworkOutput` does not hold W. So the gradient is taken at the logits, where both networks have it in closed form,
     and the learned layer stands for the product of the two linear maps: every published projection is one of ours. It is
     each sample's own; divided by the batch size, as there, it would be small beside the layer's bias.
 
@@ -75,14 +75,14 @@ class CRCDLoss(nn.Module):
         self.gradient = RelationMemoryContrast(*settings) if gradient else None
         self.needs_teacher_logits = gradient
 
-    def prepare(self, student: Stream, teacher: Stream) -> None:
-        self.feature.prepare(student.embedding.shape[1], teacher.embedding.shape[1])
+    def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
+        self.feature.build(student.embedding.shape[1], teacher.embedding.shape[1])
         if self.gradient is not None:
-            self.gradient.prepare(student.logits.shape[1], teacher.logits.shape[1])
+            self.gradient.build(student.logits.shape[1], teacher.logits.shape[1])
 
-    def forward(self, student: Stream, teacher: Stream, batch: Batch) -> Tensor:
+    def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
         loss = self.feature(student.embedding, teacher.embedding, batch)
         if self.gradient is not None:
-            gradients = (logit_gradient(stream.logits, batch.labels) for stream in (student, teacher))
+            gradients = (logit_gradient(output.logits, batch.labels) for output in (student, teacher))
             loss = loss + self.gradient(*gradients, batch)
         return loss

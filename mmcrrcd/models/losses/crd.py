@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from mmcrrcd.errors import check_positive
 from mmcrrcd.models.memory import MemoryBank
 from mmcrrcd.registry import LOSSES
-from mmcrrcd.structures import Batch, Stream
+from mmcrrcd.structures import Batch, NetworkOutput
 
 
 def nce_loss(scores: Tensor, z: Tensor | float, temperature: float, num_samples: int) -> Tensor:
@@ -88,7 +88,7 @@ class MemoryContrast(nn.Module):
         self.register_buffer('z', torch.zeros(2))
         self._z_known = False
 
-    def prepare(self, width_s: int, width_t: int) -> None:
+    def build(self, width_s: int, width_t: int) -> None:
         """Make the projections."""
         self.project_s, self.project_t = nn.Linear(width_s, self.dim), nn.Linear(width_t, self.dim)
 
@@ -128,8 +128,8 @@ class CRDLoss(nn.Module):
         super().__init__()
         self.contrast = MemoryContrast(num_samples, dim, num_negatives, temperature, momentum)
 
-    def prepare(self, student: Stream, teacher: Stream) -> None:
-        self.contrast.prepare(student.embedding.shape[1], teacher.embedding.shape[1])
+    def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
+        self.contrast.build(student.embedding.shape[1], teacher.embedding.shape[1])
 
-    def forward(self, student: Stream, teacher: Stream, batch: Batch) -> Tensor:
+    def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
         return self.contrast(student.embedding, teacher.embedding, batch)

@@ -24,21 +24,21 @@ class Projected(NamedTuple):
 
 @LOSSES.register_module()
 class RelationCritic(nn.Module):
-    """h1 and h2 of Eq. 10: a linear map and l2 normalisation each; their dot product is the score.
+    """h1 and h2 of Eq. 10: a linear map and l2 normalization each; their dot product is the score.
 
     Args:
         dim: width of the relations, and of what is compared.
-        centre: 'anchor' subtracts, before l2, the mean over an anchor's relations. A relation carries its anchor in it,
+        center: 'anchor' subtracts, before l2, the mean over an anchor's relations. A relation carries its anchor in it,
             so without this critic and relation can shift all scores of an anchor together. None leaves it.
     """
 
-    def __init__(self, dim: int = 128, centre: str | None = 'anchor'):
+    def __init__(self, dim: int = 128, center: str | None = 'anchor'):
         super().__init__()
-        if centre not in ('anchor', None):
-            raise InputError(f"centre is 'anchor' or None, got {centre!r}")
+        if center not in ('anchor', None):
+            raise InputError(f"center is 'anchor' or None, got {center!r}")
         self.h1 = nn.Linear(dim, dim)
         self.h2 = nn.Linear(dim, dim)
-        self.centre = centre
+        self.center = center
 
     def teacher(self, relation: FeatureRelation, anchors: Tensor, others: Tensor) -> Projected:
         """For h1(F^t(anchor, other)): (A, D), (N, D)."""
@@ -54,12 +54,12 @@ class RelationCritic(nn.Module):
         return Projected(*relation.project(anchors, others), weight, bias)
 
     def compared(self, projected: Projected) -> tuple[Tensor, Tensor]:
-        """h of each relation, centred where that is wanted, (A, N, dim), and its length (A, N): what l2 divides by."""
+        """h of each relation, centered where that is wanted, (A, N, dim), and its length (A, N): what l2 divides by."""
         vectors = F.linear(FeatureRelation.hidden(projected.anchors, projected.others), projected.weight, projected.bias)
-        if self.centre == 'anchor':
+        if self.center == 'anchor':
             vectors = vectors - vectors.mean(1, keepdim=True)
         return vectors, vectors.norm(dim=-1).clamp(min=1e-12)
 
     def forward(self, teacher_relations: Tensor, cross_relations: Tensor) -> Tensor:
-        """Scores of relation vectors as they are, without centring: (..., dim), (..., dim) -> (...), in [-1, 1]."""
+        """Scores of relation vectors as they are, without centering: (..., dim), (..., dim) -> (...), in [-1, 1]."""
         return (F.normalize(self.h1(teacher_relations), dim=-1) * F.normalize(self.h2(cross_relations), dim=-1)).sum(-1)

@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from mmcrrcd.errors import check_positive
 from mmcrrcd.registry import LOSSES
-from mmcrrcd.structures import Batch, Stream
+from mmcrrcd.structures import Batch, NetworkOutput
 
 
 def decouple(logits: Tensor, labels: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
@@ -47,5 +47,5 @@ class DKDLoss(nn.Module):
         check_positive(temperature=temperature)
         self.alpha, self.beta, self.temperature = alpha, beta, temperature
 
-    def forward(self, student: Stream, teacher: Stream, batch: Batch) -> Tensor:
+    def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
         return dkd_loss(student.logits, teacher.logits, batch.labels, self.alpha, self.beta, self.temperature)

@@ -3,7 +3,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmcrrcd.registry import LOSSES
-from mmcrrcd.structures import Batch, Stream
+from mmcrrcd.structures import Batch, NetworkOutput
 
 from .stages import at_least_float32, pair_stages, same_size
 
@@ -21,14 +21,14 @@ class FitNetLoss(nn.Module):
     middle one of those that do. No first stage of training with hints alone.
     """
 
-    def prepare(self, student: Stream, teacher: Stream) -> None:
+    def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
         """Choose the stage and make the regressor."""
         pairs = pair_stages(student, teacher)
         self.pair = next((pair for pair in pairs if pair[0] == 1 + student.has_stem), pairs[len(pairs) // 2])
-        width_s, width_t = (stream.maps[i].shape[1] for stream, i in zip((student, teacher), self.pair))
+        width_s, width_t = (output.feature_maps[i].shape[1] for output, i in zip((student, teacher), self.pair))
         self.regressor = nn.Sequential(nn.Conv2d(width_s, width_t, 1, bias=False), nn.BatchNorm2d(width_t), nn.ReLU())
 
-    def forward(self, student: Stream, teacher: Stream, batch: Batch) -> Tensor:
+    def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
         i, j = self.pair
-        student_map, teacher_map = same_size(at_least_float32(student.maps[i]), at_least_float32(teacher.maps[j]))
+        student_map, teacher_map = same_size(*map(at_least_float32, (student.feature_maps[i], teacher.feature_maps[j])))
         return hint_loss(self.regressor(student_map), teacher_map)

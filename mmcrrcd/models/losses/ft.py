@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from mmcrrcd.errors import InputError, check_positive
 from mmcrrcd.registry import LOSSES
-from mmcrrcd.structures import Batch, Stream
+from mmcrrcd.structures import Batch, NetworkOutput
 
 from .stages import at_least_float32, image_ratio, same_size
 
@@ -16,7 +16,7 @@ from .stages import at_least_float32, image_ratio, same_size
 def factor_loss(student_factor: Tensor, teacher_factor: Tensor) -> Tensor:
     """Mean absolute difference of the factors' mean squares over the channels, each of unit length over the pixels.
 
-    As in RepDistiller, whose weight of 200 belongs to it; the paper normalises the whole factor, without the mean of squares.
+    As in RepDistiller, whose weight of 200 belongs to it; the paper normalizes the whole factor, without the mean of squares.
     The larger factor is averaged to the size of the smaller. (N, C, H, W), (N, C', h, w) -> scalar.
     """
     student, teacher = (F.normalize(x.square().mean(1).flatten(1)) for x in same_size(student_factor, teacher_factor))
@@ -42,7 +42,7 @@ class FTLoss(nn.Module):
 
     Args:
         paraphraser_epochs: length of the first stage.
-        rate: channels of the factors over those of the teacher's last map, k in the paper.
+        rate: channels of the factors over those of the teacher's last feature map, k in the paper.
     """
 
     staged = True
@@ -55,26 +55,26 @@ class FTLoss(nn.Module):
         self.paraphraser_epochs, self.rate = paraphraser_epochs, rate
         self.student_from = paraphraser_epochs
 
-    def prepare(self, student: Stream, teacher: Stream) -> None:
+    def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
         """Make paraphraser and translator."""
-        if not student.maps or not teacher.maps:
-            raise InputError('FTLoss compares the last maps, and teacher or student gives none')
-        (width, *pixels), (width_t, *pixels_t) = student.maps[-1].shape[1:], teacher.maps[-1].shape[1:]
+        if not student.feature_maps or not teacher.feature_maps:
+            raise InputError('FTLoss compares the last feature maps, and teacher or student gives none')
+        (width, *pixels), (width_t, *pixels_t) = student.feature_maps[-1].shape[1:], teacher.feature_maps[-1].shape[1:]
         if [1, 1] in (pixels, pixels_t):
-            raise InputError('FTLoss compares how factors spread over pixels: the last maps need more than one, '
+            raise InputError('FTLoss compares how factors spread over pixels: the last feature maps need more than one, '
                              f'got {pixels} for the student, {pixels_t} for the teacher')
         factor = int(width_t * self.rate)
         if not factor:
-            raise InputError(f'rate={self.rate} of the {width_t} channels of the teacher\'s last map leaves no factor')
+            raise InputError(f'rate={self.rate} of the {width_t} channels of the teacher\'s last feature map leaves no factor')
         self.encoder = layers(nn.Conv2d, [width_t, width_t, factor, factor], norm=False)
         self.decoder = layers(nn.ConvTranspose2d, [factor, factor, width_t, width_t], norm=False)
         self.translator = layers(nn.Conv2d, [width, width, factor, factor], norm=True)
 
-    def forward(self, student: Stream, teacher: Stream, batch: Batch) -> Tensor:
-        map_t = at_least_float32(teacher.maps[-1])
+    def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
+        map_t = at_least_float32(teacher.feature_maps[-1])
         if MessageHub.get_current_instance().get_info('epoch', 0) < self.paraphraser_epochs:
             return F.mse_loss(self.decoder(self.encoder(map_t)), map_t)
         with torch.no_grad():
             factor_t = self.encoder(map_t)
-        loss = factor_loss(self.translator(at_least_float32(student.maps[-1])), factor_t)
+        loss = factor_loss(self.translator(at_least_float32(student.feature_maps[-1])), factor_t)
         return loss * math.sqrt(image_ratio(student, teacher))

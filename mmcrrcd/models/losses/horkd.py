@@ -4,7 +4,7 @@ from torch.nn import functional as F
 
 from mmcrrcd.errors import InputError
 from mmcrrcd.registry import LOSSES
-from mmcrrcd.structures import Batch, Stream
+from mmcrrcd.structures import Batch, NetworkOutput
 
 from .rkd import rkd_angle_loss, rkd_distance_loss
 
@@ -26,7 +26,7 @@ class HORKDLoss(nn.Module):
     similarities in relational structures of various orders; an assistant stream stands between teacher and student. The
     paper's equations were not at hand, so these are choices of this package: the order of a relation is its number of
     samples (some count from zero); pairs and triplets are compared as in RKD, with its proportion of 1 to 2 as weights; a
-    learned linear map of the student's embedding stands for the assistant, which a loss of two streams has not.
+    learned linear map of the student's embedding stands for the assistant, which a loss of two outputs has not.
 
     Args:
         first, second, third: weights of the orders.
@@ -39,13 +39,13 @@ class HORKDLoss(nn.Module):
         if min(first, second, third) < 0:
             raise InputError(f'the weights of the three orders are not negative, got {first}, {second}, {third}')
         self.order_weights = dict(first_order=first, second_order=second, third_order=third)
-        self.shown: dict[str, Tensor] = {}
+        self.log_vars: dict[str, Tensor] = {}
 
-    def prepare(self, student: Stream, teacher: Stream) -> None:
+    def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
         """Make the map from the student's width to the teacher's."""
         self.regressor = nn.Linear(student.embedding.shape[1], teacher.embedding.shape[1])
 
-    def forward(self, student: Stream, teacher: Stream, batch: Batch) -> Tensor:
+    def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
         orders = horkd_losses(student.embedding, self.regressor(student.embedding), teacher.embedding)
-        self.shown = {name: order.detach() for name, order in zip(self.order_weights, orders)}
+        self.log_vars = {name: order.detach() for name, order in zip(self.order_weights, orders)}
         return sum(weight * order for weight, order in zip(self.order_weights.values(), orders))

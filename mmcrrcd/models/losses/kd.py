@@ -4,7 +4,7 @@ from torch.nn import functional as F
 
 from mmcrrcd.errors import check_positive
 from mmcrrcd.registry import LOSSES
-from mmcrrcd.structures import Batch, Stream
+from mmcrrcd.structures import Batch, NetworkOutput
 
 
 def kd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
@@ -30,5 +30,5 @@ class KDLoss(nn.Module):
         check_positive(temperature=temperature)
         self.temperature = temperature
 
-    def forward(self, student: Stream, teacher: Stream, batch: Batch) -> Tensor:
+    def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
         return kd_loss(student.logits, teacher.logits, self.temperature)

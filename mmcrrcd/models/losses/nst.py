@@ -3,7 +3,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmcrrcd.registry import LOSSES
-from mmcrrcd.structures import Batch, Stream
+from mmcrrcd.structures import Batch, NetworkOutput
 
 from .stages import at_least_float32, pair_wide_stages, same_size
 
@@ -34,10 +34,10 @@ def nst_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
 class NSTLoss(nn.Module):
     """:func:`nst_loss` summed over the stages that go together and have more than one pixel, at the smaller's size."""
 
-    def prepare(self, student: Stream, teacher: Stream) -> None:
+    def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
         """Pair the stages."""
         self.pairs = pair_wide_stages(student, teacher)
 
-    def forward(self, student: Stream, teacher: Stream, batch: Batch) -> Tensor:
-        return sum(nst_loss(*same_size(at_least_float32(student.maps[i]), at_least_float32(teacher.maps[j])))
+    def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
+        return sum(nst_loss(*same_size(at_least_float32(student.feature_maps[i]), at_least_float32(teacher.feature_maps[j])))
                    for i, j in self.pairs)

@@ -2,14 +2,14 @@
 from torch import Tensor, nn
 
 from mmcrrcd.registry import LOSSES
-from mmcrrcd.structures import Batch, Stream
+from mmcrrcd.structures import Batch, NetworkOutput
 
 
 def pkt_loss(student: Tensor, teacher: Tensor, eps: float = 1e-7) -> Tensor:
-    """Divergence of the teacher's and the student's probabilities of picking j as i's neighbour. (b, D_s), (b, D_t) -> scalar.
+    """Divergence of the teacher's and the student's probabilities of picking j as i's neighbor. (b, D_s), (b, D_t) -> scalar.
 
     The probabilities are cosines, moved to 0..1 and divided by their sum over j; as in the authors' code i itself counts as
-    a neighbour, and the terms are averaged over all b x b, not summed over j.
+    a neighbor, and the terms are averaged over all b x b, not summed over j.
     """
     def probabilities(x: Tensor) -> Tensor:
         x = x / (x.norm(dim=1, keepdim=True) + eps)
@@ -24,5 +24,5 @@ def pkt_loss(student: Tensor, teacher: Tensor, eps: float = 1e-7) -> Tensor:
 class PKTLoss(nn.Module):
     """:func:`pkt_loss` of the embeddings."""
 
-    def forward(self, student: Stream, teacher: Stream, batch: Batch) -> Tensor:
+    def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
         return pkt_loss(student.embedding, teacher.embedding)

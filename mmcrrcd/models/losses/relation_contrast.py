@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from mmcrrcd.errors import InputError, check_positive
 from mmcrrcd.models.memory import EmbeddingQueue
 from mmcrrcd.registry import LOSSES
-from mmcrrcd.structures import Batch, Stream
+from mmcrrcd.structures import Batch, NetworkOutput
 
 from .critic import Projected, RelationCritic
 from .relation import FeatureRelation
@@ -62,14 +62,14 @@ class RelationContrastLoss(nn.Module):
             'softmax': over the positive and its negatives (InfoNCE);
             'batch': Eq. 10 with the constant Z of CRD, m x the mean of exp(s / tau) over the first counted batch, under
             exp(s / tau); m cancels; 'none': Eq. 10 as printed.
-        centre: see :class:`RelationCritic`.
+        center: see :class:`RelationCritic`.
         num_samples: m, the size of the data set, for ``normalizer='none'``.
 
     Shown in the log: ``score_positive`` and ``score_negative``, the mean cosine of the critic.
     """
 
     def __init__(self, dim: int = 128, num_negatives: int | None = 512, tau: float = 0.1, num_anchors: int | None = 8,
-                 sampling: str = 'supervised', normalizer: str = 'softmax', centre: str | None = 'anchor',
+                 sampling: str = 'supervised', normalizer: str = 'softmax', center: str | None = 'anchor',
                  num_samples: int | None = None):
         super().__init__()
         if sampling not in ('supervised', 'unsupervised'):
@@ -83,12 +83,12 @@ class RelationContrastLoss(nn.Module):
         check_positive(whole=True, **{name: value for name, value in whole.items() if value is not None})
         self.dim, self.num_negatives, self.tau = dim, num_negatives, tau
         self.num_anchors, self.sampling, self.normalizer, self.num_samples = num_anchors, sampling, normalizer, num_samples
-        self.critic = RelationCritic(dim, centre)
+        self.critic = RelationCritic(dim, center)
         self.register_buffer('log_mean', torch.zeros(()) - torch.inf)        # log of the mean of exp(s / tau)
         self._offset_known = False
-        self.shown: dict[str, Tensor] = {}
+        self.log_vars: dict[str, Tensor] = {}
 
-    def prepare(self, student: Stream, teacher: Stream) -> None:
+    def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
         """Make what depends on the networks' widths."""
         width_t, width_s = teacher.embedding.shape[1], student.embedding.shape[1]
         self.teacher_relation = FeatureRelation(width_t, width_t, self.dim)
@@ -106,7 +106,7 @@ class RelationContrastLoss(nn.Module):
         if self.num_negatives is not None and size > self.num_negatives:
             raise InputError(f'the queue holds num_negatives={self.num_negatives} samples, fewer than the batch of {size}')
 
-    def forward(self, student: Stream, teacher: Stream, batch: Batch) -> Tensor:
+    def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
         everyone = torch.cat(dist.all_gather(teacher.embedding))
         keys = batch.labels if self.sampling == 'supervised' else batch.index
         if keys is None:
@@ -123,7 +123,7 @@ class RelationContrastLoss(nn.Module):
             others, others_keys, full = self.queue.embedding, self.queue.key, self.queue.full
         use = keys[:, None] != others_keys
         batch_t, batch_s, own = teacher.embedding, student.embedding, slice(None)
-        if self.critic.centre == 'anchor' and dist.get_world_size() > 1:
+        if self.critic.center == 'anchor' and dist.get_world_size() > 1:
             # The mean is that of the whole batch, so the relations of all of it are needed; and so are their gradients.
             batch_t, batch_s, own = everyone, torch.cat(all_gather_with_gradient(student.embedding.contiguous())), place
         # A copy: the backward pass needs these negatives, and the queue moves on before it.
@@ -140,7 +140,7 @@ class RelationContrastLoss(nn.Module):
             part, scores = (checkpoint(self._part, *inputs, use_reentrant=False, preserve_rng_state=False) if len(pieces) > 1
                             else self._part(*inputs))
             total, shown = total + part, shown + scores
-        self.shown = dict(score_positive=shown[0] / shown[1].clamp(min=1), score_negative=shown[2] / shown[3].clamp(min=1))
+        self.log_vars = dict(score_positive=shown[0] / shown[1].clamp(min=1), score_negative=shown[2] / shown[3].clamp(min=1))
 
         if self.queue is not None:
             self.queue.push(everyone, everyones_keys)

@@ -4,13 +4,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmcrrcd.registry import LOSSES
-from mmcrrcd.structures import Batch, Stream
+from mmcrrcd.structures import Batch, NetworkOutput
 
 
 def rkd_distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Sec. 3.2.1: Huber loss of the distances of all pairs, over their mean in each network. (b, D_s), (b, D_t) -> scalar."""
     def distances(x: Tensor) -> Tensor:
-        # Without the expansion into inner products, whose rounding hides the distances of near neighbours.
+        # Without the expansion into inner products, whose rounding hides the distances of near neighbors.
         distance = torch.cdist(x, x, compute_mode='donot_use_mm_for_euclid_dist')
         mean = distance.sum() / (distance > 0).sum().clamp(min=1)
         return distance / mean.clamp(min=1e-12)
@@ -40,6 +40,6 @@ class RKDLoss(nn.Module):
         super().__init__()
         self.distance, self.angle = distance, angle
 
-    def forward(self, student: Stream, teacher: Stream, batch: Batch) -> Tensor:
+    def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
         pair = student.embedding, teacher.embedding
         return self.distance * rkd_distance_loss(*pair) + self.angle * rkd_angle_loss(*pair)

@@ -7,41 +7,41 @@ from torch.nn import functional as F
 
 from mmcrrcd.errors import InputError
 from mmcrrcd.registry import LOSSES
-from mmcrrcd.structures import Batch, Stream
+from mmcrrcd.structures import Batch, NetworkOutput
 
 
 @torch.no_grad()
-def neighbour_graph(embedding: Tensor, neighbours: int) -> Tensor:
-    """w_ij = max(cos(e_i, e_j), 0) if j is one of the nearest ``neighbours`` of i, else 0. (n, D) -> (n, n), not symmetric."""
+def neighbor_graph(embedding: Tensor, neighbors: int) -> Tensor:
+    """w_ij = max(cos(e_i, e_j), 0) if j is one of the nearest ``neighbors`` of i, else 0. (n, D) -> (n, n), not symmetric."""
     unit = F.normalize(embedding, dim=1)
     cosine = (unit @ unit.T).fill_diagonal_(-torch.inf)
-    values, index = cosine.topk(min(neighbours, len(unit) - 1), dim=1)
+    values, index = cosine.topk(min(neighbors, len(unit) - 1), dim=1)
     return torch.zeros_like(cosine).scatter(1, index, values.clamp(min=0))
 
 
 @torch.no_grad()
-def informativeness(embedding: Tensor, labels: Tensor, neighbours: int, smoothness: float) -> Tensor:
-    """How well each teacher embedding stands for its class among the batch, agreed on with its neighbours.
+def informativeness(embedding: Tensor, labels: Tensor, neighbors: int, smoothness: float) -> Tensor:
+    """How well each teacher embedding stands for its class among the batch, agreed on with its neighbors.
 
     The minimum over a of sum_i (a_i - g_i)^2 + smoothness x sum_{i<j} max(w_ij, w_ji) (a_i - a_j)^2. The gain g_i is the mean
-    over the nearest neighbours j of w_ij, positive where j is of the same class and negative where it is of another. It is
+    over the nearest neighbors j of w_ij, positive where j is of the same class and negative where it is of another. It is
     unique and solves (I + smoothness x L) a = g, with L the Laplacian of the graph. (n, D), (n,) -> (n,).
     """
-    directed = neighbour_graph(embedding, neighbours)
+    directed = neighbor_graph(embedding, neighbors)
     sign = torch.where(labels[:, None] == labels, 1.0, -1.0).to(directed)
-    gain = (sign * directed).sum(1) / max(min(neighbours, len(labels) - 1), 1)
+    gain = (sign * directed).sum(1) / max(min(neighbors, len(labels) - 1), 1)
     edges = torch.maximum(directed, directed.T)
     laplacian = edges.sum(1).diag() - edges
     system = torch.eye(len(labels), out=torch.empty_like(edges)) + smoothness * laplacian
     return torch.linalg.solve_ex(system, gain).result    # solve() would wait for the device; this system is never singular
 
 
-def skd_loss(student: Tensor, teacher: Tensor, labels: Tensor, ratio: float, neighbours: int, smoothness: float) -> Tensor:
+def skd_loss(student: Tensor, teacher: Tensor, labels: Tensor, ratio: float, neighbors: int, smoothness: float) -> Tensor:
     """Mean squared error over the share ``ratio`` of the batch, rounded up, with the highest :func:`informativeness`.
 
     Both embeddings (n, D), the student's through its regressor -> scalar.
     """
-    score = informativeness(teacher, labels, neighbours, smoothness)
+    score = informativeness(teacher, labels, neighbors, smoothness)
     chosen = score.argsort(descending=True, stable=True)[:math.ceil(ratio * len(labels))]
     return F.mse_loss(student[chosen], teacher[chosen])
 
@@ -52,26 +52,26 @@ class SKDLoss(nn.Module):
     (https://arxiv.org/abs/1811.09998): a linear regressor from the student's embedding to the selected ones of the teacher's.
 
     From the paper's abstract: the most informative features of the teacher are selected by solving a sparse graph
-    optimisation; the student, at low resolution, classifies and approximates those features by regression. The paper's
+    optimization; the student, at low resolution, classifies and approximates those features by regression. The paper's
     equations were not at hand, so these are choices of this package: a graph over the batch instead of the data set, its
     energy (:func:`informativeness`), a fixed share instead of a threshold, and the constants.
 
     Args:
         ratio: share of the batch that is selected.
-        neighbours: edges of each sample in the graph.
+        neighbors: edges of each sample in the graph.
         smoothness: weight of the edges against the samples.
     """
 
-    def __init__(self, ratio: float = 0.5, neighbours: int = 5, smoothness: float = 1.0):
+    def __init__(self, ratio: float = 0.5, neighbors: int = 5, smoothness: float = 1.0):
         super().__init__()
-        if not 0 < ratio <= 1 or neighbours < 1 or smoothness < 0:
-            raise InputError(f'ratio is in (0, 1], neighbours at least 1 and smoothness not negative, got {ratio}, '
-                             f'{neighbours}, {smoothness}')
-        self.ratio, self.neighbours, self.smoothness = ratio, neighbours, smoothness
+        if not 0 < ratio <= 1 or neighbors < 1 or smoothness < 0:
+            raise InputError(f'ratio is in (0, 1], neighbors at least 1 and smoothness not negative, got {ratio}, '
+                             f'{neighbors}, {smoothness}')
+        self.ratio, self.neighbors, self.smoothness = ratio, neighbors, smoothness
 
-    def prepare(self, student: Stream, teacher: Stream) -> None:
+    def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
         self.regressor = nn.Linear(student.embedding.shape[1], teacher.embedding.shape[1])
 
-    def forward(self, student: Stream, teacher: Stream, batch: Batch) -> Tensor:
-        return skd_loss(self.regressor(student.embedding), teacher.embedding, batch.labels, self.ratio, self.neighbours,
+    def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
+        return skd_loss(self.regressor(student.embedding), teacher.embedding, batch.labels, self.ratio, self.neighbors,
                         self.smoothness)

@@ -7,17 +7,17 @@ from torch.nn import functional as F
 
 from mmcrrcd.errors import InputError, check_positive
 from mmcrrcd.registry import LOSSES
-from mmcrrcd.structures import Batch, Stream
+from mmcrrcd.structures import Batch, NetworkOutput
 
 from .stages import at_least_float32, pair_stages, same_size
 
 
 def vid_loss(prediction: Tensor, target: Tensor, alpha: Tensor, eps: float = 1e-5) -> Tensor:
-    """-log of a Gaussian's density at the teacher's map, without its constant, averaged over all elements.
+    """-log of a Gaussian's density at the teacher's feature map, without its constant, averaged over all elements.
 
     Args:
-        prediction: (N, C, H, W), the Gaussian's mean, regressed from the student's map.
-        target: (N, C, H, W), the teacher's map.
+        prediction: (N, C, H, W), the Gaussian's mean, regressed from the student's feature map.
+        target: (N, C, H, W), the teacher's feature map.
         alpha: (C,); the variance of a channel is log(1 + exp(alpha)) + eps.
     """
     variance = (F.softplus(alpha) + eps)[:, None, None]
@@ -28,7 +28,7 @@ def vid_loss(prediction: Tensor, target: Tensor, alpha: Tensor, eps: float = 1e-
 class VIDLoss(nn.Module):
     """:func:`vid_loss` summed over the stages that go together; regressors and variances are learned.
 
-    A regressor is three 1x1 convolutions without bias, ReLU between them, as wide as the teacher's map.
+    A regressor is three 1x1 convolutions without bias, ReLU between them, as wide as the teacher's feature map.
 
     Args:
         variance: what the variances start at.
@@ -42,20 +42,20 @@ class VIDLoss(nn.Module):
             raise InputError(f'variance is above eps, the least there is, got {variance} and {eps}')
         self.variance, self.eps = variance, eps
 
-    def prepare(self, student: Stream, teacher: Stream) -> None:
+    def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
         """Pair the stages, and make a regressor and the variances for each pair."""
         self.pairs = pair_stages(student, teacher)
         self.regressors, self.alphas = nn.ModuleList(), nn.ParameterList()
         for i, j in self.pairs:
-            width_s, width_t = student.maps[i].shape[1], teacher.maps[j].shape[1]
+            width_s, width_t = student.feature_maps[i].shape[1], teacher.feature_maps[j].shape[1]
             first, *others = (nn.Conv2d(width, width_t, 1, bias=False) for width in (width_s, width_t, width_t))
             self.regressors.append(nn.Sequential(first, nn.ReLU(), others[0], nn.ReLU(), others[1]))
             alpha = math.log(math.expm1(self.variance - self.eps))
             self.alphas.append(nn.Parameter(torch.full((width_t, ), alpha)))
 
-    def forward(self, student: Stream, teacher: Stream, batch: Batch) -> Tensor:
+    def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
         total = 0
         for (i, j), regressor, alpha in zip(self.pairs, self.regressors, self.alphas):
-            student_map, teacher_map = same_size(at_least_float32(student.maps[i]), at_least_float32(teacher.maps[j]))
+            student_map, teacher_map = same_size(*map(at_least_float32, (student.feature_maps[i], teacher.feature_maps[j])))
             total = total + vid_loss(regressor(student_map), teacher_map, alpha, self.eps)
         return total

@@ -8,7 +8,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from mmcrrcd.errors import InputError, check_positive
 from mmcrrcd.models.memory import EmbeddingQueue
 from mmcrrcd.registry import LOSSES
-from mmcrrcd.structures import Batch, Stream
+from mmcrrcd.structures import Batch, NetworkOutput
 
 
 def dependency(joint: Tensor, independent: Tensor, use: Tensor) -> Tensor:
@@ -23,7 +23,7 @@ def dependency(joint: Tensor, independent: Tensor, use: Tensor) -> Tensor:
 
 @torch.no_grad()
 def sinkhorn(cost: Tensor, epsilon: float, iterations: int) -> Tensor:
-    """The plan that minimises <plan, cost> + epsilon sum plan log plan, with uniform weights on both sides.
+    """The plan that minimizes <plan, cost> + epsilon sum plan log plan, with uniform weights on both sides.
 
     Scaling of rows and columns in turn (Cuturi, NeurIPS 2013), in logarithms; columns last, so these are exact. (n, m) ->
     (n, m), which sums to one.
@@ -65,7 +65,7 @@ class LipschitzCritic(nn.Module):
 class WCoRDLoss(nn.Module):
     """Global: minus :func:`dependency` under a learned critic. Local: :func:`transport_loss` of the batch.
 
-    Embeddings are normalised first. The global part takes pairs of two images from the batch and from a queue of the
+    Embeddings are normalized first. The global part takes pairs of two images from the batch and from a queue of the
     teacher's last embeddings, of any class, since the product of the two distributions has all pairs. The local part moves
     the student's embeddings, mapped linearly to the teacher's width, to the teacher's own: with a learned map on that side
     as well both could shrink to a point. With several processes the queue is the same in each, the batch of the global part
@@ -88,7 +88,7 @@ class WCoRDLoss(nn.Module):
         self.dim, self.num_negatives = dim, num_negatives
         self.epsilon, self.iterations, self.local_weight = epsilon, iterations, local_weight
 
-    def prepare(self, student: Stream, teacher: Stream) -> None:
+    def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
         width_t, width_s = teacher.embedding.shape[1], student.embedding.shape[1]
         self.critic = LipschitzCritic(width_t, width_s, self.dim)
         self.project = nn.Linear(width_s, width_t)
@@ -99,7 +99,7 @@ class WCoRDLoss(nn.Module):
         if size > self.num_negatives:
             raise InputError(f'the queue holds num_negatives={self.num_negatives} samples, fewer than the batch of {size}')
 
-    def forward(self, student: Stream, teacher: Stream, batch: Batch) -> Tensor:
+    def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
         s, t = F.normalize(student.embedding), F.normalize(teacher.embedding)
         everyone, labels = torch.cat(dist.all_gather(t)), torch.cat(dist.all_gather(batch.labels))
         self.check_batch(len(everyone))

@@ -14,10 +14,10 @@ from torch.nn import functional as F
 
 from mmcrrcd.checkpoint import find_checkpoint, load_network, read_network
 from mmcrrcd.errors import InputError
-from mmcrrcd.models import EKD, KDLoss, PairPreprocessor, PlainNetwork, look
+from mmcrrcd.models import EKD, KDLoss, PairPreprocessor, PlainNetwork, extract
 from mmcrrcd.models.algorithms.ekd import GuidedLoss
 from mmcrrcd.registry import ALGORITHMS, MODELS
-from mmcrrcd.structures import Batch, Stream
+from mmcrrcd.structures import Batch, NetworkOutput
 
 N = 8
 TOOLS = Path(__file__).parents[3] / 'tools'
@@ -48,19 +48,19 @@ def total(values: dict) -> torch.Tensor:
 def test_the_guided_loss_equals_loops():
     generator = torch.Generator().manual_seed(0)
 
-    def stream(channels, size):
+    def output(channels, size):
         maps = tuple(torch.randn(3, c, s, s, generator=generator).double() for c, s in zip(channels, (size, size, size // 2)))
-        return Stream(maps, torch.zeros(3, 2), torch.zeros(3, 2), (size, size))
+        return NetworkOutput(maps, torch.zeros(3, 2), torch.zeros(3, 2), (size, size))
 
-    student, teacher = stream((2, 3, 4), 4), stream((2, 5, 6), 8)
+    student, teacher = output((2, 3, 4), 4), output((2, 5, 6), 8)
     loss = GuidedLoss()
-    loss.prepare(student, teacher)
+    loss.build(student, teacher)
     loss.double()
     expected = 0
     for stage, (convolution, norm) in enumerate(loss.guided, 1):
         norm.weight.data.uniform_(0.5, 2)
         norm.bias.data.normal_()
-        ours, theirs = student.maps[stage], teacher.maps[stage]
+        ours, theirs = student.feature_maps[stage], teacher.feature_maps[stage]
         size = ours.shape[2]
         squares = []
         for c in range(theirs.shape[1]):
@@ -73,8 +73,9 @@ def test_the_guided_loss_equals_loops():
         expected = expected + torch.stack(squares).mean()
     assert len(loss.guided) == 2
     torch.testing.assert_close(loss(student, teacher, Batch(torch.zeros(3), None)), expected, rtol=1e-12, atol=1e-12)
-    maps = tuple(m.requires_grad_() for m in student.maps[1:])
-    assert torch.autograd.gradcheck(lambda *m: loss(student._replace(maps=(student.maps[0], *m)), teacher, None), maps)
+    maps = tuple(m.requires_grad_() for m in student.feature_maps[1:])
+    stem = student.feature_maps[0]
+    assert torch.autograd.gradcheck(lambda *m: loss(student._replace(feature_maps=(stem, *m)), teacher, None), maps)
 
 
 def test_the_total_is_both_classifications_and_the_guided_loss():
@@ -82,7 +83,7 @@ def test_the_total_is_both_classifications_and_the_guided_loss():
     model.eval()                                           # the same statistics in both passes
     data = batch(model)
     values = model(**data, mode='loss')
-    student, teacher = look(model.student, data['inputs'].low), look(model.teacher, data['inputs'].high)
+    student, teacher = extract(model.student, data['inputs'].low), extract(model.teacher, data['inputs'].high)
     labels = data['data_samples'].labels
     torch.testing.assert_close(values['loss_cls'], F.cross_entropy(student.logits, labels))
     torch.testing.assert_close(values['loss_teacher'], F.cross_entropy(teacher.logits, labels))
@@ -117,9 +118,9 @@ def test_the_teacher_is_neither_frozen_nor_folded():
 def test_a_step_moves_teacher_student_and_guided_modules(resolution):
     model = build(resolution)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    optimiser = torch.optim.SGD(model.parameters(), 0.1)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
     total(model(**batch(model), mode='loss')).backward()
-    optimiser.step()
+    optimizer.step()
     still = {name for name, value in model.state_dict().items() if torch.equal(value, before[name])}
     assert not still and {name.split('.')[0] for name in before} == {'student', 'teacher', 'losses'}
     assert [tuple(m[0].weight.shape[:2]) for m in model.losses['guided'].guided] == [(16, 8), (24, 16), (32, 16)]
@@ -203,8 +204,8 @@ def test_a_teacher_without_maps_or_without_a_head_is_refused():
             super().__init__()
             self.network = MODELS.build(TEACHER)
 
-        def stream(self, images):
-            return look(self.network, images)
+        def extract(self, images):
+            return extract(self.network, images)
 
     with pytest.raises(InputError, match='the teacher of EKD is an ImageClassifier of mmpretrain, got a Headless'):
         build(teacher=Headless())

@@ -10,9 +10,9 @@ from mmengine.logging import MessageHub
 from test_engine.test_resume import end_of, killed_and_resumed, same
 from tiny import CLASSES, MEAN, SIZE, STD, STUDENT, TEACHER, config, train, write_teacher
 
-from mmcrrcd.datasets import reduce_resolution
+from mmcrrcd.datasets import downsample
 from mmcrrcd.errors import InputError
-from mmcrrcd.models import SSKD, KDLoss, PairPreprocessor, look
+from mmcrrcd.models import SSKD, KDLoss, PairPreprocessor, extract
 from mmcrrcd.models.algorithms.sskd import kept, rotations, selective_kd, similarities
 from mmcrrcd.registry import ALGORITHMS
 from mmcrrcd.structures import Batch
@@ -35,10 +35,10 @@ def build(resolution: int | None = 8, **changes) -> SSKD:
 
 
 def batch(model) -> dict:
-    """Images of six colours, with noise."""
-    colours = torch.tensor([[0, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 0], [0, 1, 1], [1, 1, 1]])[:, :, None, None]
+    """Images of six colors, with noise."""
+    colors = torch.tensor([[0, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 0], [0, 1, 1], [1, 1, 1]])[:, :, None, None]
     noise = torch.randint(0, 128, (N, 3, SIZE, SIZE), generator=torch.Generator().manual_seed(1))
-    images = (noise + 127 * colours).to(torch.uint8)
+    images = (noise + 127 * colors).to(torch.uint8)
     return model.data_preprocessor(dict(inputs=images, labels=torch.arange(N) % CLASSES, index=torch.arange(N)), training=True)
 
 
@@ -121,7 +121,7 @@ def test_rotations_are_those_of_the_published_data_set():
 def test_turned_pairs_are_pairs(size, resolution):
     """The turned low-resolution image is the low resolution of the turned image, up to the rounding of halves to pixels."""
     high = torch.randint(0, 256, (3, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    turned, of_turned = rotations(reduce_resolution(high, resolution)), reduce_resolution(rotations(high), resolution)
+    turned, of_turned = rotations(downsample(high, resolution)), downsample(rotations(high), resolution)
     difference = (turned.float() - of_turned.float()).abs()
     assert difference.max() <= 1 and difference.mean() < 0.01
 
@@ -153,13 +153,13 @@ def test_the_second_stage_equals_the_published_losses(epoch, ratio):
     upright, turned = {}, {}
     with torch.no_grad():
         for name, network, images in zip(('teacher', 'student'), (model.teacher, model.student), data['inputs']):
-            upright[name] = look(network, images)
-            turned[name] = look(network, torch.stack([x.rot90(t, (1, 2)) for x in images for t in (1, 2, 3)]))
+            upright[name] = extract(network, images)
+            turned[name] = extract(network, torch.stack([x.rot90(t, (1, 2)) for x in images for t in (1, 2, 3)]))
     heads = model.of_rotations['contrast']
-    logits = {name: [stream.logits.tolist() for stream in (upright[name], turned[name])] for name in upright}
+    logits = {name: [output.logits.tolist() for output in (upright[name], turned[name])] for name in upright}
     scores = {}
     for name, head in (('teacher', heads.teacher_head), ('student', heads.student_head)):
-        z, tilde = (head(stream.embedding) for stream in (upright[name], turned[name]))
+        z, tilde = (head(output.embedding) for output in (upright[name], turned[name]))
         scores[name] = slow_similarities(z, tilde)
     of_three = [i for i in range(N) for _ in range(3)]
     expected = dict(
@@ -178,8 +178,8 @@ def test_the_first_stage_equals_the_published_loss():
     assert set(values) == {'loss_head', 'accuracy_head'}
     head, high = model.of_rotations['contrast'].teacher_head, data['inputs'].high
     with torch.no_grad():
-        z = head(look(model.teacher, high).embedding)
-        tilde = head(look(model.teacher, torch.stack([x.rot90(t, (1, 2)) for x in high for t in (1, 2, 3)])).embedding)
+        z = head(extract(model.teacher, high).embedding)
+        tilde = head(extract(model.teacher, torch.stack([x.rot90(t, (1, 2)) for x in high for t in (1, 2, 3)])).embedding)
     scores = slow_similarities(z, tilde)
     expected = sum(math.log(sum(map(math.exp, row))) - row[m // 3] for m, row in enumerate(scores)) / (3 * N)
     assert values['loss_head'].item() == pytest.approx(expected, abs=1e-5)
@@ -189,14 +189,14 @@ def test_the_first_stage_equals_the_published_loss():
 def test_the_first_stage_trains_the_teachers_head_alone_and_the_second_all_else(epoch):
     model = build()
     model.load_teacher()
-    optimiser = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=0.1)
     teacher = {name: value.clone() for name, value in model.teacher.state_dict().items()}
     for number in range(4):
         epoch(number)
         before = {name: value.clone() for name, value in model.state_dict().items()}
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         sum(v for k, v in losses(model).items() if k.startswith('loss')).backward()
-        optimiser.step()
+        optimizer.step()
         changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
         of_head = {name for name in before if 'teacher_head' in name}
         assert len(of_head) == 4 and changed == (of_head if number < 2 else set(before) - of_head)
@@ -206,13 +206,13 @@ def test_the_first_stage_trains_the_teachers_head_alone_and_the_second_all_else(
 
 def test_the_teachers_head_learns_to_tell_images_apart():
     model = build()
-    optimiser = torch.optim.SGD(model.parameters(), 0.5, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), 0.5, momentum=0.9)
     shown = []
     for _ in range(40):
         values = losses(model)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         values['loss_head'].backward()
-        optimiser.step()
+        optimizer.step()
         shown.append([values[name].item() for name in ('loss_head', 'accuracy_head')])
     assert shown[-1][0] < shown[0][0] - 0.5 and shown[-1][1] > 90
 

@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 import torch
 from mmcrrcd.models import Distiller, PairPreprocessor, PlainNetwork
-from mmcrrcd.structures import Batch, Stream
+from mmcrrcd.structures import Batch, NetworkOutput
 from tiny import CLASSES, MEAN, SIZE, STD, STUDENT, TEACHER
 from torch import Tensor, nn
 
@@ -23,14 +23,14 @@ def step(loss: dict, resolution: int | None = 8, amp: bool = False) -> tuple[Dis
     model = build(loss, resolution=resolution).train()
     inputs = torch.randint(0, 256, (8, 3, SIZE, SIZE), dtype=torch.uint8)
     data = model.data_preprocessor(dict(inputs=inputs, labels=torch.arange(8) % CLASSES, index=torch.arange(8)), training=True)
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with torch.autocast('cpu', torch.bfloat16, enabled=amp):
         value = model(**data, mode='loss')['loss_method']
     assert value.shape == () and value.dtype == torch.float32 and value.isfinite() and value != 0
     value.backward()
     learning = dict(stem=model.student.backbone.stem[0].weight, **dict(model.losses.named_parameters()))
     before = {name: parameter.detach().clone() for name, parameter in learning.items()}
-    optimiser.step()
+    optimizer.step()
     for name, parameter in learning.items():
         assert parameter.grad.isfinite().all() and not torch.equal(parameter, before[name]), f'{name} has not learned'
     assert all(parameter.grad is None for parameter in model.teacher.parameters())
@@ -42,14 +42,14 @@ def network_without_maps() -> PlainNetwork:
     return PlainNetwork(nn.Sequential(OrderedDict(flatten=nn.Flatten(), fc=nn.Linear(3 * SIZE * SIZE, CLASSES))))
 
 
-def streams(maps_s=(), maps_t=(), embedding_s=None, embedding_t=None) -> tuple[Stream, Stream, Batch]:
+def outputs(maps_s=(), maps_t=(), embedding_s=None, embedding_t=None) -> tuple[NetworkOutput, NetworkOutput, Batch]:
     """Arguments of a loss, from what it looks at."""
-    def stream(maps, embedding):
+    def output(maps, embedding):
         rows = len(maps[0]) if embedding is None else len(embedding)
         embedding = torch.zeros(rows, 1) if embedding is None else embedding
-        return Stream(tuple(maps), embedding, torch.zeros(rows, CLASSES))
+        return NetworkOutput(tuple(maps), embedding, torch.zeros(rows, CLASSES))
 
-    student, teacher = stream(maps_s, embedding_s), stream(maps_t, embedding_t)
+    student, teacher = output(maps_s, embedding_s), output(maps_t, embedding_t)
     return student, teacher, Batch(torch.zeros(len(student.logits), dtype=torch.long), None)
 
 

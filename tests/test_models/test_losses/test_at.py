@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from distil_step import random, step, streams
+from distil_step import random, step, outputs
 from mmcrrcd.models import ATLoss, attention_loss
 from utils import GOLDEN
 
@@ -27,16 +27,16 @@ def test_equals_loops():
 
 
 def test_equals_the_published_values():
-    peers = np.load(GOLDEN / 'peers.npz')
-    maps = [[torch.from_numpy(peers[f'map_{kind}{i}']) for i in range(3)] for kind in 'st']
+    reference = np.load(GOLDEN / 'reference.npz')
+    maps = [[torch.from_numpy(reference[f'map_{kind}{i}']) for i in range(3)] for kind in 'st']
     values = [attention_loss(*pair) for pair in zip(*maps)]
-    np.testing.assert_allclose(values, peers['out_at_per_stage'], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(values, reference['out_at_per_stage'], rtol=0, atol=1e-9)
 
     stem = torch.zeros(8, 1, 16, 16)
-    student, teacher, batch = streams([stem, *maps[0]], [stem, *maps[1]])
+    student, teacher, batch = outputs([stem, *maps[0]], [stem, *maps[1]])
     loss = ATLoss()
-    loss.prepare(student, teacher)
-    np.testing.assert_allclose(loss(student, teacher, batch), peers['out_at_per_stage'].sum(), rtol=0, atol=1e-9)
+    loss.build(student, teacher)
+    np.testing.assert_allclose(loss(student, teacher, batch), reference['out_at_per_stage'].sum(), rtol=0, atol=1e-9)
 
 
 def repeat(x):
@@ -46,10 +46,10 @@ def repeat(x):
 
 def test_the_larger_map_is_averaged_before_attention():
     stem, stage_s, stage_t = random(3, 1, 4, 4), random(3, 2, 4, 4, seed=1), random(3, 5, 8, 8, seed=2)
-    student, teacher, batch = streams([stem, stage_s], [random(3, 1, 8, 8, seed=3), stage_t])
+    student, teacher, batch = outputs([stem, stage_s], [random(3, 1, 8, 8, seed=3), stage_t])
     student, teacher = student._replace(image_size=(4, 4)), teacher._replace(image_size=(8, 8))
     loss = ATLoss()
-    loss.prepare(student, teacher)
+    loss.build(student, teacher)
     smaller = torch.zeros(3, 5, 4, 4).double()
     for y in range(4):
         for x in range(4):

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 import torch
-from distil_step import random, step, streams
+from distil_step import random, step, outputs
 from mmcrrcd.models import CCLoss, cc_loss
 from utils import GOLDEN
 
@@ -22,15 +22,15 @@ def test_equals_loops():
 
 
 def test_equals_the_published_value():
-    peers = np.load(GOLDEN / 'peers.npz')
-    value = cc_loss(*(torch.from_numpy(peers[key]) for key in ('emb_s', 'emb_t')))
-    np.testing.assert_allclose(value, peers['out_cc'], rtol=0, atol=1e-9)
+    reference = np.load(GOLDEN / 'reference.npz')
+    value = cc_loss(*(torch.from_numpy(reference[key]) for key in ('emb_s', 'emb_t')))
+    np.testing.assert_allclose(value, reference['out_cc'], rtol=0, atol=1e-9)
 
 
 def test_module_embeds_both_linearly():
-    student, teacher, batch = streams(embedding_s=random(4, 3), embedding_t=random(4, 5, seed=1))
+    student, teacher, batch = outputs(embedding_s=random(4, 3), embedding_t=random(4, 5, seed=1))
     loss = CCLoss(dim=7)
-    loss.prepare(student, teacher)
+    loss.build(student, teacher)
     loss.double()
     ours = student.embedding @ loss.embed_student.weight.T + loss.embed_student.bias
     theirs = teacher.embedding @ loss.embed_teacher.weight.T + loss.embed_teacher.bias

@@ -1,24 +1,24 @@
-"""Center loss against loops, its centres by Eq. 4, and an objective without a teacher."""
+"""Center loss against loops, its centers by Eq. 4, and an objective without a teacher."""
 import pytest
 import torch
 from distil_step import random
 from mmcrrcd.errors import InputError
 from mmcrrcd.models import CenterLoss, Distiller, KDLoss, PairPreprocessor, center_loss
-from mmcrrcd.structures import Batch, Stream
+from mmcrrcd.structures import Batch, NetworkOutput
 from tiny import CLASSES, MEAN, SIZE, STD, STUDENT, TEACHER
 
 
 def made(classes: int = 4, width: int = 3, rate: float = 0.5) -> CenterLoss:
     loss = CenterLoss(rate)
-    loss.prepare(Stream((), torch.zeros(2, width), torch.zeros(2, classes)), None)
+    loss.build(NetworkOutput((), torch.zeros(2, width), torch.zeros(2, classes)), None)
     return loss.double()
 
 
 def test_equals_eq_2_and_its_gradient_is_eq_3():
     loss, x, labels = made(), random(5, 3).requires_grad_(), torch.tensor([0, 2, 2, 3, 2])
-    loss.centres.copy_(random(4, 3, seed=1))
-    before = loss.centres.clone()
-    value = loss(Stream((), x, None), None, Batch(labels, None))
+    loss.centers.copy_(random(4, 3, seed=1))
+    before = loss.centers.clone()
+    value = loss(NetworkOutput((), x, None), None, Batch(labels, None))
     expected = 0.0
     for i, label in enumerate(labels):
         expected += sum((a - b)**2 for a, b in zip(x[i].tolist(), before[label].tolist())) / 2
@@ -28,22 +28,22 @@ def test_equals_eq_2_and_its_gradient_is_eq_3():
     torch.testing.assert_close(value, center_loss(x, before[labels]))
 
 
-def test_centres_move_by_eq_4():
+def test_centers_move_by_eq_4():
     loss = made(rate=0.3)
-    loss.centres.copy_(random(4, 3, seed=1))
+    loss.centers.copy_(random(4, 3, seed=1))
     for seed, labels in enumerate(([0, 2, 2, 3, 2, 0], [1, 1, 1, 1, 1, 1], [3, 2, 1, 0, 0, 0]), start=2):
         x, labels = random(6, 3, seed=seed), torch.tensor(labels)
-        expected = loss.centres.clone()
+        expected = loss.centers.clone()
         for j in range(4):
             own = [i for i in range(6) if labels[i] == j]
-            delta = sum((loss.centres[j] - x[i] for i in own), torch.zeros(3, dtype=torch.float64)) / (1 + len(own))
+            delta = sum((loss.centers[j] - x[i] for i in own), torch.zeros(3, dtype=torch.float64)) / (1 + len(own))
             expected[j] -= 0.3 * delta
-        loss(Stream((), x, None), None, Batch(labels, None))
-        torch.testing.assert_close(loss.centres, expected)
+        loss(NetworkOutput((), x, None), None, Batch(labels, None))
+        torch.testing.assert_close(loss.centers, expected)
 
 
-def test_every_process_has_the_centres_of_all(monkeypatch):
-    """Each of two processes sees half the batch, and its centres are those of one that sees the whole."""
+def test_every_process_has_the_centers_of_all(monkeypatch):
+    """Each of two processes sees half the batch, and its centers are those of one that sees the whole."""
     whole, halves = made(), [made(), made()]
     x, labels = random(6, 3), torch.tensor([0, 2, 2, 3, 2, 0])
     whole.update(x, labels)
@@ -51,7 +51,7 @@ def test_every_process_has_the_centres_of_all(monkeypatch):
                         lambda part: [x[:3], x[3:]] if part.is_floating_point() else [labels[:3], labels[3:]])
     for rank, half in enumerate(halves):
         half.update(x[3 * rank:3 * rank + 3], labels[3 * rank:3 * rank + 3])
-    assert torch.equal(halves[0].centres, halves[1].centres) and torch.equal(halves[0].centres, whole.centres)
+    assert torch.equal(halves[0].centers, halves[1].centers) and torch.equal(halves[0].centers, whole.centers)
 
 
 def distiller(**settings) -> Distiller:
@@ -68,29 +68,29 @@ def losses_of(model: Distiller) -> dict:
 @pytest.mark.parametrize('amp', (False, True))
 def test_an_objective_without_a_teacher(amp):
     model = distiller(objective=dict(center=dict(type=CenterLoss, weight=0.1)))
-    assert model.losses.center.centres.shape == (CLASSES, 16) and 'losses.center.centres' in model.state_dict()
+    assert model.losses.center.centers.shape == (CLASSES, 16) and 'losses.center.centers' in model.state_dict()
     with torch.autocast('cpu', torch.bfloat16, enabled=amp):
         parts = losses_of(model)
     assert {key for key in parts if key.startswith('loss_')} == {'loss_cls', 'loss_center'}
     assert parts['loss_center'] > 0 and parts['loss_center'].dtype == torch.float32
     (parts['loss_cls'] + parts['loss_center']).backward()
     assert model.student.backbone.stem[0].weight.grad.isfinite().all()
-    assert model.losses.center.centres.abs().sum(1).min() > 0
-    before = model.losses.center.centres.clone()
+    assert model.losses.center.centers.abs().sum(1).min() > 0
+    before = model.losses.center.centers.clone()
     model.eval()
     model.student(torch.zeros(2, 3, 8, 8))
-    assert torch.equal(model.losses.center.centres, before)
+    assert torch.equal(model.losses.center.centers, before)
 
 
-def test_the_loss_shrinks_towards_the_centres():
+def test_the_loss_shrinks_towards_the_centers():
     model = distiller(objective=dict(center=dict(type=CenterLoss, weight=1.0)), cls_weight=0)
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.02)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
     values = []
     for _ in range(12):
         value = losses_of(model)['loss_center']
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         value.backward()
-        optimiser.step()
+        optimizer.step()
         values.append(value.item())
     assert values[-1] < values[0] / 2
 
@@ -107,5 +107,5 @@ def test_only_the_losses_that_need_a_teacher_are_named():
 
 @pytest.mark.parametrize('rate', (0, 1.5))
 def test_rates_that_cannot_work(rate):
-    with pytest.raises(InputError, match='rate of the centres'):
+    with pytest.raises(InputError, match='rate of the centers'):
         CenterLoss(rate)

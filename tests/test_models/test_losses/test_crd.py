@@ -11,7 +11,7 @@ from mmcrrcd.errors import InputError
 from mmcrrcd.models import CRCDLoss, CRDLoss, WCoRDLoss
 from mmcrrcd.models.losses.crd import MemoryContrast, ScoresOfBank, bank_scores, nce_loss, scores_of_rows
 from mmcrrcd.models.memory import MemoryBank
-from mmcrrcd.structures import Batch, Stream
+from mmcrrcd.structures import Batch, NetworkOutput
 from utils import GOLDEN
 
 
@@ -66,7 +66,7 @@ def test_equals_loops_with_gradients_and_keeps_z():
 
 def test_equals_the_published_values():
     """Tolerance: 1e-5 of the loss, as the published code adds 1e-7 to a denominator, once for each of the 33 scores."""
-    data = {key: torch.from_numpy(value) for key, value in np.load(GOLDEN / 'peers.npz').items()}
+    data = {key: torch.from_numpy(value) for key, value in np.load(GOLDEN / 'reference.npz').items()}
     contrast = MemoryContrast(num_samples=200, dim=24, num_negatives=32, temperature=0.07, momentum=0.5).double()
     contrast.bank.student.copy_(data['crd_mem_s'])
     contrast.bank.teacher.copy_(data['crd_mem_t'])
@@ -184,7 +184,8 @@ def batches(number: int, b: int = 8):
     """Student, teacher and batch, for several steps; no image occurs twice in a batch."""
     for seed in range(number):
         index = torch.randperm(24, generator=torch.Generator().manual_seed(seed))[:b]
-        student, teacher = (Stream((), random(b, width, seed=seed + shift).float(), random(b, 3, seed=seed + 2 * shift).float())
+        student, teacher = (NetworkOutput((), random(b, width, seed=seed + shift).float(),
+                                          random(b, 3, seed=seed + 2 * shift).float())
                             for width, shift in ((5, 100), (7, 200)))
         yield student, teacher, Batch(index % 3, index)
 
@@ -192,15 +193,15 @@ def batches(number: int, b: int = 8):
 def prepared(name: str):
     torch.manual_seed(0)
     loss = LOSSES[name]()
-    loss.prepare(*next(batches(1))[:2])
+    loss.build(*next(batches(1))[:2])
     return loss
 
 
 @pytest.mark.parametrize('name', LOSSES)
 def test_goes_on_from_a_checkpoint(name):
     loss, steps = prepared(name), list(batches(5))
-    for streams in steps[:3]:
-        loss(*streams)
+    for outputs in steps[:3]:
+        loss(*outputs)
     saved = {key: value.clone() for key, value in loss.state_dict().items()}
     for which in ('student', 'teacher', 'label', 'z') if name != 'wcord' else ('embedding', 'key', 'pushed'):
         assert any(key.endswith(which) for key in saved)
@@ -210,7 +211,7 @@ def test_goes_on_from_a_checkpoint(name):
             loss = prepared(name)
             loss.load_state_dict(saved)
         torch.manual_seed(1)
-        values.append([loss(*streams).item() for streams in steps[3:]])
+        values.append([loss(*outputs).item() for outputs in steps[3:]])
     assert values[0] == values[1]
     assert prepared(name)(*steps[3]).item() != values[0][0]
 

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 import torch
-from distil_step import build, network_without_maps, random, step, streams
+from distil_step import build, network_without_maps, random, step, outputs
 from mmcrrcd.errors import InputError
 from mmcrrcd.models import FitNetLoss, hint_loss
 from utils import GOLDEN
@@ -19,19 +19,19 @@ def test_equals_loops():
 
 
 def test_equals_the_published_value():
-    peers = np.load(GOLDEN / 'peers.npz')
-    value = hint_loss(*(torch.from_numpy(peers[key]) for key in ('emb_s', 'emb_t')))
-    np.testing.assert_allclose(value, peers['out_hint_mse'], rtol=0, atol=1e-9)
+    reference = np.load(GOLDEN / 'reference.npz')
+    value = hint_loss(*(torch.from_numpy(reference[key]) for key in ('emb_s', 'emb_t')))
+    np.testing.assert_allclose(value, reference['out_hint_mse'], rtol=0, atol=1e-9)
 
 
 def test_module_is_convolution_norm_relu_and_the_formula():
-    """The second stage after the stem; the teacher's map averaged down to the student's size."""
+    """The second stage after the stem; the teacher's feature map averaged down to the student's size."""
     maps_s = [random(4, c, n, n, seed=n) for c, n in ((2, 8), (3, 8), (3, 4), (5, 2))]
     maps_t = [random(4, c, n, n, seed=n + 1) for c, n in ((4, 16), (6, 16), (6, 8), (7, 4))]
-    student, teacher, batch = streams(maps_s, maps_t)
+    student, teacher, batch = outputs(maps_s, maps_t)
     student, teacher = student._replace(image_size=(8, 8)), teacher._replace(image_size=(16, 16))
     loss = FitNetLoss()
-    loss.prepare(student, teacher)
+    loss.build(student, teacher)
     loss.double()
     conv, norm = loss.regressor[0], loss.regressor[1]
     with torch.no_grad():
@@ -53,13 +53,13 @@ def test_module_is_convolution_norm_relu_and_the_formula():
 
 @pytest.mark.parametrize('sizes_s, sizes_t, chosen', [
     ((32, 32, 16, 8), (32, 32, 16, 8), (2, 2)),            # one family
-    ((32, 16, 8, 4), (32, 32, 16, 8), (2, 3)),             # the student's second stage is at 8 pixels
+    ((32, 16, 8, 4), (32, 32, 16, 8), (2, 3)),             # the student's second stage is at 8×8 px
     ((32, 32, 4, 2), (32, 32, 16, 2), (3, 3)),             # its second has no counterpart: first and third do
     ((32, 32, 4), (32, 32, 16), (1, 1))])
 def test_the_stage(sizes_s, sizes_t, chosen):
-    student, teacher, _ = streams([torch.zeros(2, 3, n, n) for n in sizes_s], [torch.zeros(2, 3, n, n) for n in sizes_t])
+    student, teacher, _ = outputs([torch.zeros(2, 3, n, n) for n in sizes_s], [torch.zeros(2, 3, n, n) for n in sizes_t])
     loss = FitNetLoss()
-    loss.prepare(student, teacher)
+    loss.build(student, teacher)
     assert loss.pair == chosen
 
 

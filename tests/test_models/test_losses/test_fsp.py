@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 import torch
-from distil_step import build, network_without_maps, random, streams
+from distil_step import build, network_without_maps, random, outputs
 from mmcrrcd.errors import InputError
 from mmcrrcd.models import FSPLoss, fsp_loss
 from tiny import CLASSES, SIZE, TEACHER, network
@@ -11,7 +11,7 @@ from utils import GOLDEN
 
 
 def slow_flow(first, second):
-    """[n][c1][c2] for maps of one size."""
+    """[n][c1][c2] for feature maps of one size."""
     pixels = first[0, 0].numel()
     return [[[sum(x * y for x, y in zip(a.flatten().tolist(), b.flatten().tolist())) / pixels for b in image_b]
              for a in image_a] for image_a, image_b in zip(first, second)]
@@ -38,11 +38,11 @@ def test_the_larger_map_is_averaged(larger):
 
 
 def test_equals_the_published_values():
-    data = np.load(GOLDEN / 'peers.npz')
+    data = np.load(GOLDEN / 'reference.npz')
     maps_s, maps_t = ([torch.from_numpy(data[f'{kind}{i}']) for i in range(3)] for kind in ('map_s', 'fsp_t'))
     ours = [fsp_loss(maps_s[i:i + 2], maps_t[i:i + 2]) for i in range(2)]
     np.testing.assert_allclose(ours, data['out_fsp_per_pair'], rtol=0, atol=1e-9)
-    student, teacher, batch = streams(maps_s, maps_t)
+    student, teacher, batch = outputs(maps_s, maps_t)
     torch.testing.assert_close(FSPLoss()(student, teacher, batch), sum(ours))
 
 
@@ -52,9 +52,9 @@ def test_gradients():
     assert torch.autograd.gradcheck(lambda a, b: fsp_loss((a, b), teacher), student)
 
 
-@pytest.mark.parametrize('teacher', [TEACHER, network_without_maps()], ids=['other channels', 'no maps'])
+@pytest.mark.parametrize('teacher', [TEACHER, network_without_maps()], ids=['other channels', 'no feature maps'])
 def test_other_channels_are_refused(teacher):
-    with pytest.raises(InputError, match='maps of the same channels') as error:
+    with pytest.raises(InputError, match='feature maps of the same channels') as error:
         build(dict(type='mmcrrcd.FSPLoss'), teacher=teacher)
     assert '\n' not in str(error.value)
 

@@ -41,7 +41,7 @@ def test_equals_loops():
 
 
 def test_equals_the_published_value():
-    data = {k: torch.from_numpy(np.asarray(v)) for k, v in np.load(GOLDEN / 'peers.npz').items()}
+    data = {k: torch.from_numpy(np.asarray(v)) for k, v in np.load(GOLDEN / 'reference.npz').items()}
     value = factor_loss(data['map_s2'], data['map_t_same'])
     torch.testing.assert_close(value, data['out_ft_factor'], rtol=0, atol=1e-9)
 
@@ -52,7 +52,7 @@ def test_gradients():
 
 
 def test_paraphraser_and_translator_are_the_published_ones():
-    loss = build(dict(type='mmcrrcd.FTLoss')).losses['method']                   # last maps of 16 and 32 channels
+    loss = build(dict(type='mmcrrcd.FTLoss')).losses['method']                   # last feature maps of 16 and 32 channels
     def convolutions(network):
         assert [m.negative_slope for m in network if isinstance(m, nn.LeakyReLU)] == [0.1] * 3
         return [(m.in_channels, m.out_channels) for m in network if not isinstance(m, (nn.LeakyReLU, nn.BatchNorm2d))]
@@ -71,7 +71,7 @@ def test_the_two_stages(set_epoch, amp):
     data = model.data_preprocessor(dict(
         inputs=torch.randint(0, 256, (8, 3, SIZE, SIZE), dtype=torch.uint8), labels=torch.arange(8) % CLASSES,
         index=torch.arange(8)), training=True)
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
     parts = {name: list(part.parameters()) for name, part in dict(
         student=model.student.backbone, translator=model.losses['method'].translator, encoder=model.losses['method'].encoder,
         decoder=model.losses['method'].decoder).items()}
@@ -79,12 +79,12 @@ def test_the_two_stages(set_epoch, amp):
     for epoch, learning in ((0, {'encoder', 'decoder'}), (1, {'encoder', 'decoder'}), (2, {'student', 'translator'})):
         set_epoch(epoch)
         before = {name: [p.detach().clone() for p in part] for name, part in parts.items()}
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         with torch.autocast('cpu', torch.bfloat16, enabled=amp):
             value = model(**data, mode='loss')['loss_method']
         assert value.dtype == torch.float32 and value.isfinite() and value > 0
         value.backward()
-        optimiser.step()
+        optimizer.step()
         for name, part in parts.items():
             changed = [not torch.equal(p, b) for p, b in zip(part, before[name])]
             assert all(changed) if name in learning else not any(changed), (epoch, name)
@@ -95,20 +95,20 @@ def test_the_two_stages(set_epoch, amp):
 def test_the_first_stage_is_the_error_of_the_reconstruction(set_epoch):
     model = build(dict(type='mmcrrcd.FTLoss', paraphraser_epochs=1, rate=0.25))
     loss, images = model.losses['method'].double(), torch.rand(2, 3, SIZE, SIZE)
-    teacher = model.teach(images)._replace(maps=[random(2, 32, 2, 2)])
-    factor = loss.encoder(teacher.maps[-1])
+    teacher = model.forward_teacher(images)._replace(feature_maps=[random(2, 32, 2, 2)])
+    factor = loss.encoder(teacher.feature_maps[-1])
     rebuilt = loss.decoder(factor)
     assert factor.shape == (2, 8, 2, 2)
     set_epoch(0)
-    squares = [(a - b)**2 for a, b in zip(rebuilt.flatten().tolist(), teacher.maps[-1].flatten().tolist())]
+    squares = [(a - b)**2 for a, b in zip(rebuilt.flatten().tolist(), teacher.feature_maps[-1].flatten().tolist())]
     assert loss(None, teacher, None).item() == pytest.approx(sum(squares) / len(squares), rel=1e-10)
     set_epoch(1)
-    student = teacher._replace(maps=[random(2, 16, 2, 2, seed=1)])
-    expected = slow(loss.translator(student.maps[-1]).detach(), factor.detach())
+    student = teacher._replace(feature_maps=[random(2, 16, 2, 2, seed=1)])
+    expected = slow(loss.translator(student.feature_maps[-1]).detach(), factor.detach())
     assert loss(student, teacher, None).item() == pytest.approx(expected, rel=1e-10)
-    small = student._replace(image_size=(SIZE // 2, SIZE // 2))             # as maps that are repeated to the teacher's size
+    small = student._replace(image_size=(SIZE // 2, SIZE // 2))     # as feature maps that are repeated to the teacher's size
     repeated = [F.interpolate(loss_map.square().mean(1, keepdim=True).sqrt(), scale_factor=2).detach()
-                for loss_map in (loss.translator(student.maps[-1]), factor)]
+                for loss_map in (loss.translator(student.feature_maps[-1]), factor)]
     assert loss(small, teacher, None).item() == pytest.approx(slow(*repeated), rel=1e-10)
 
 
@@ -117,7 +117,7 @@ def test_what_cannot_be_compared_is_refused():
         build(dict(type='mmcrrcd.FTLoss'), teacher=network_without_maps())
     with pytest.raises(InputError, match=r'more than one, got \[1, 1\] for the student, \[4, 4\] for the teacher'):
         build(dict(type='mmcrrcd.FTLoss'), resolution=4)
-    with pytest.raises(InputError, match="^rate=0.01 of the 32 channels of the teacher's last map leaves no factor$"):
+    with pytest.raises(InputError, match="^rate=0.01 of the 32 channels of the teacher's last feature map leaves no factor$"):
         build(dict(type='mmcrrcd.FTLoss', rate=0.01))
     with pytest.raises(InputError, match='^rate is a positive number'):
         FTLoss(rate=0)

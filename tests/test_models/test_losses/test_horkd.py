@@ -5,7 +5,7 @@ from distil_step import random, step
 
 from mmcrrcd.errors import InputError
 from mmcrrcd.models import HORKDLoss, horkd_losses
-from mmcrrcd.structures import Batch, Stream
+from mmcrrcd.structures import Batch, NetworkOutput
 
 
 def huber(x):
@@ -61,17 +61,17 @@ def test_only_the_first_order_sees_place_size_and_turn():
 
 @pytest.mark.parametrize('weights', [(1.0, 1.0, 2.0), (0.5, 0.0, 3.0)])
 def test_module_regresses_and_weighs(weights):
-    student, teacher = (Stream((), random(6, d, seed=d), torch.zeros(6, 3)) for d in (3, 5))
+    student, teacher = (NetworkOutput((), random(6, d, seed=d), torch.zeros(6, 3)) for d in (3, 5))
     loss = HORKDLoss(*weights)
-    loss.prepare(student, teacher)
+    loss.build(student, teacher)
     loss.double()
     regressed = student.embedding @ loss.regressor.weight.T + loss.regressor.bias
     expected = slow(student.embedding, regressed.detach(), teacher.embedding)
     value = loss(student, teacher, Batch(torch.zeros(6, dtype=torch.long), None))
     assert value.item() == pytest.approx(sum(w * e for w, e in zip(weights, expected)), abs=1e-12)
-    assert {k: v.item() for k, v in loss.shown.items()} == pytest.approx(
+    assert {k: v.item() for k, v in loss.log_vars.items()} == pytest.approx(
         dict(zip(('first_order', 'second_order', 'third_order'), expected)), abs=1e-12)
-    assert not any(v.requires_grad for v in loss.shown.values())
+    assert not any(v.requires_grad for v in loss.log_vars.values())
 
 
 def test_the_weights_by_default_are_in_the_proportion_of_rkd():

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from distil_step import build, network_without_maps, random, step, streams
+from distil_step import build, network_without_maps, random, step, outputs
 from mmcrrcd.errors import InputError
 from mmcrrcd.models import NSTLoss, nst_loss
 from torch.nn import functional as F
@@ -33,7 +33,7 @@ def test_equals_loops(shape):
 
 
 def test_equals_the_published_values():
-    data = np.load(GOLDEN / 'peers.npz')
+    data = np.load(GOLDEN / 'reference.npz')
     maps = [[torch.from_numpy(data[f'map_{kind}{i}']) for kind in 'st'] for i in range(3)]
     np.testing.assert_allclose([nst_loss(*pair) for pair in maps], data['out_nst_per_stage'], rtol=0, atol=1e-9)
 
@@ -47,14 +47,14 @@ def test_gradients(shape):
 def test_stages_are_summed_at_the_smaller_size():
     maps_s = [random(2, 2, 8, 8), random(2, 3, 8, 8, seed=1), random(2, 4, 2, 2, seed=2)]
     maps_t = [random(2, 5, 8, 8, seed=3), random(2, 4, 8, 8, seed=4), random(2, 6, 2, 2, seed=5)]
-    student, teacher, batch = streams(maps_s, maps_t)
+    student, teacher, batch = outputs(maps_s, maps_t)
     loss = NSTLoss()
-    loss.prepare(student, teacher)
+    loss.build(student, teacher)
     low = [F.avg_pool2d(x, 2) if x.shape[2] > 2 else x for x in maps_s]
     expected = slow(maps_s[1], maps_t[1]) + slow(maps_s[2], maps_t[2])
     assert loss(student, teacher, batch).item() == pytest.approx(expected, rel=1e-10)
     expected = slow(low[1], F.avg_pool2d(maps_t[1], 2)) + slow(maps_s[2], maps_t[2])
-    assert loss(student._replace(maps=tuple(low)), teacher, batch).item() == pytest.approx(expected, rel=1e-10)
+    assert loss(student._replace(feature_maps=tuple(low)), teacher, batch).item() == pytest.approx(expected, rel=1e-10)
 
 
 def test_networks_without_maps_are_refused():

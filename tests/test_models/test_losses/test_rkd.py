@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 import torch
-from distil_step import random, step, streams
+from distil_step import random, step, outputs
 from mmcrrcd.models import RKDLoss, rkd_angle_loss, rkd_distance_loss
 from utils import GOLDEN
 
@@ -40,10 +40,10 @@ def test_equals_loops(ours, slow):
 
 
 def test_equals_the_published_value():
-    peers = np.load(GOLDEN / 'peers.npz')
-    student, teacher = (torch.from_numpy(peers[key]) for key in ('emb_s', 'emb_t'))
-    value = RKDLoss()(*streams(embedding_s=student, embedding_t=teacher))
-    np.testing.assert_allclose(value, peers['out_rkd_d25_a50'], rtol=0, atol=1e-9)
+    reference = np.load(GOLDEN / 'reference.npz')
+    student, teacher = (torch.from_numpy(reference[key]) for key in ('emb_s', 'emb_t'))
+    value = RKDLoss()(*outputs(embedding_s=student, embedding_t=teacher))
+    np.testing.assert_allclose(value, reference['out_rkd_d25_a50'], rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize('function', [rkd_distance_loss, rkd_angle_loss])
@@ -67,7 +67,7 @@ def test_equal_embeddings_give_finite_gradients(function, student):
     assert value.isfinite() and gradient.abs().max() < 10
 
 
-def test_near_neighbours_far_from_the_origin_keep_their_distances():
+def test_near_neighbors_far_from_the_origin_keep_their_distances():
     """In float32, where |x|^2 + |y|^2 - 2xy is rounding error."""
     teacher = random(6, 4)
     student = (100 + 1e-2 * teacher).float()
@@ -82,7 +82,7 @@ def test_a_step(resolution, amp):
 
 
 def test_each_part_has_its_weight():
-    arguments = streams(embedding_s=random(5, 3), embedding_t=random(5, 4, seed=1))
+    arguments = outputs(embedding_s=random(5, 3), embedding_t=random(5, 4, seed=1))
     parts = [function(arguments[0].embedding, arguments[1].embedding) for function in (rkd_distance_loss, rkd_angle_loss)]
     assert parts[0] > 0 and parts[1] > 0
     torch.testing.assert_close(RKDLoss()(*arguments), 25 * parts[0] + 50 * parts[1])

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from distil_step import build, network_without_maps, random, step, streams
+from distil_step import build, network_without_maps, random, step, outputs
 from mmcrrcd.errors import InputError
 from mmcrrcd.models import SPLoss, sp_loss
 from utils import GOLDEN
@@ -26,15 +26,15 @@ def test_equals_loops():
 
 
 def test_equals_the_published_values():
-    peers = np.load(GOLDEN / 'peers.npz')
-    maps = [[torch.from_numpy(peers[f'map_{kind}{i}']) for i in range(3)] for kind in 'st']
+    reference = np.load(GOLDEN / 'reference.npz')
+    maps = [[torch.from_numpy(reference[f'map_{kind}{i}']) for i in range(3)] for kind in 'st']
     values = [sp_loss(*pair) for pair in zip(*maps)]
-    np.testing.assert_allclose(values, peers['out_sp_per_stage'], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(values, reference['out_sp_per_stage'], rtol=0, atol=1e-9)
 
 
 def test_module_compares_the_last_maps():
     maps_s, maps_t = [random(4, 2, 2, 2), random(4, 3, 1, 1, seed=1)], [random(4, 2, 4, 4, seed=2), random(4, 5, 2, 2, seed=3)]
-    value = SPLoss()(*streams(maps_s, maps_t))
+    value = SPLoss()(*outputs(maps_s, maps_t))
     assert value.item() == pytest.approx(slow(maps_s[-1], maps_t[-1]), abs=1e-12)
 
 

@@ -1,4 +1,4 @@
-"""Which stages go together where one network gives its stem's map and the other, mmpretrain's, does not."""
+"""Which stages go together where one network gives its stem's feature map and the other, mmpretrain's, does not."""
 import pytest
 import torch
 from distil_step import build
@@ -8,9 +8,9 @@ from tiny import SIZE, STUDENT, TEACHER, network
 from mmcrrcd.errors import InputError
 from mmcrrcd.models import FitNetLoss, FSPLoss, fsp_loss
 from mmcrrcd.models.losses.stages import halvings, pair_stages, pair_wide_stages, reductions, stages
-from mmcrrcd.models.networks import look
+from mmcrrcd.models.networks import extract
 from mmcrrcd.registry import MODELS
-from mmcrrcd.structures import Stream
+from mmcrrcd.structures import NetworkOutput
 
 
 def mmpretrains(**settings) -> dict:
@@ -22,12 +22,12 @@ def mmpretrains(**settings) -> dict:
 ALL = dict(out_indices=(0, 1, 2, 3))
 
 
-def stream(config: dict):
-    return look(MODELS.build(config).eval(), torch.zeros(2, 3, SIZE, SIZE))
+def output(config: dict):
+    return extract(MODELS.build(config).eval(), torch.zeros(2, 3, SIZE, SIZE))
 
 
 def test_the_stem_is_there_in_this_packages_networks_alone():
-    ours, theirs = stream(STUDENT), stream(mmpretrains(**ALL))
+    ours, theirs = output(STUDENT), output(mmpretrains(**ALL))
     assert ours.has_stem and not theirs.has_stem
     assert [x.shape[1] for x in stages(ours)] == [8, 16, 16] and [x.shape[1] for x in stages(theirs)] == [8, 16, 32, 64]
 
@@ -38,13 +38,13 @@ def test_the_stem_is_there_in_this_packages_networks_alone():
     (mmpretrains(**ALL), TEACHER, [(0, 1), (1, 2), (2, 3)]),
     (mmpretrains(**ALL), mmpretrains(**ALL), [(0, 0), (1, 1), (2, 2), (3, 3)])])
 def test_no_stage_is_taken_for_a_stem(student, teacher, expected):
-    assert pair_stages(stream(student), stream(teacher)) == expected
+    assert pair_stages(output(student), output(teacher)) == expected
 
 
 @pytest.mark.parametrize('student, stages_', [(STUDENT, (2, 1)), (mmpretrains(**ALL), (1, 1))])
 def test_the_hint_is_the_second_stage(student, stages_):
     loss = FitNetLoss()
-    loss.prepare(stream(student), stream(mmpretrains(**ALL)))
+    loss.build(output(student), output(mmpretrains(**ALL)))
     assert loss.pair == stages_
 
 
@@ -53,12 +53,12 @@ def test_the_hint_is_the_second_stage(student, stages_):
     (dict(type='mmcrrcd.ShuffleNetV2CIFAR'), 3), (dict(type='mmcrrcd.WRNCIFAR', depth=10), 3),
     (dict(type='mmcrrcd.VGGCIFAR', depth=8), 4)], ids=['resnet', 'shufflenet', 'shufflenet_v2', 'wrn', 'vgg'])
 def test_odd_sizes_are_paired_as_even_ones(backbone, stages_):
-    """With a teacher of the same kind at 32 pixels: stage by stage, whichever way odd maps are halved."""
+    """With a teacher of the same kind at 32×32 px: stage by stage, whichever way odd feature maps are halved."""
     backbone = MODELS.build(backbone).eval()
 
-    def saw(pixels: int) -> Stream:
+    def saw(pixels: int) -> NetworkOutput:
         maps = tuple(backbone(torch.zeros(1, 3, pixels, pixels)))[:-1]      # the last again, for the head
-        return Stream(maps, torch.zeros(1, 1), torch.zeros(1, 1), image_size=(pixels, pixels))
+        return NetworkOutput(maps, torch.zeros(1, 1), torch.zeros(1, 1), image_size=(pixels, pixels))
 
     teacher = saw(32)
     for pixels in range(8, 33):
@@ -70,7 +70,7 @@ def test_odd_sizes_are_paired_as_even_ones(backbone, stages_):
     ((12, 6, 3, 1), [1, 2, 3, 4]), ((9, 5, 3, 2), [2, 3, 4, 5]), ((28, 7), [0, 2]), ((32, 4), [0, 3])])
 def test_halvings_are_counted_from_map_to_map(heights, expected):
     maps = tuple(torch.zeros(1, 1, height, height) for height in (heights[0], *heights))
-    seen = Stream(maps, torch.zeros(1, 1), torch.zeros(1, 1))
+    seen = NetworkOutput(maps, torch.zeros(1, 1), torch.zeros(1, 1))
     assert reductions(seen, 32) == expected
 
 
@@ -81,19 +81,19 @@ def test_one_halving_is_one_whichever_way_it_is_rounded():
 def test_stages_of_one_pixel_have_no_spread_to_compare():
     maps = [torch.rand(2, 3, pixels, pixels) for pixels in (8, 8, 4, 1)]
     maps_t = [torch.rand(2, 3, pixels, pixels) for pixels in (32, 32, 16, 4)]
-    student, teacher = (Stream(tuple(each), torch.zeros(2, 1), torch.zeros(2, 1), image_size=each[0].shape[2:])
+    student, teacher = (NetworkOutput(tuple(each), torch.zeros(2, 1), torch.zeros(2, 1), image_size=each[0].shape[2:])
                         for each in (maps, maps_t))
     assert pair_stages(student, teacher) == [(1, 1), (2, 2), (3, 3)] and pair_wide_stages(student, teacher) == [(1, 1), (2, 2)]
-    with pytest.raises(InputError, match='maps of one pixel$'):
-        pair_wide_stages(*(s._replace(maps=(s.maps[0], s.maps[3])) for s in (student, teacher)))
+    with pytest.raises(InputError, match='feature maps of one pixel$'):
+        pair_wide_stages(*(s._replace(feature_maps=(s.feature_maps[0], s.feature_maps[3])) for s in (student, teacher)))
 
 
 def test_flows_leave_out_the_stem_that_only_one_network_gives():
-    s, t = stream(network((4, 8, 16, 32))), stream(mmpretrains(**ALL))
-    t = t._replace(maps=tuple(torch.rand_like(x) for x in t.maps[:3]))
+    s, t = output(network((4, 8, 16, 32))), output(mmpretrains(**ALL))
+    t = t._replace(feature_maps=tuple(torch.rand_like(x) for x in t.feature_maps[:3]))
     loss = FSPLoss()
-    loss.prepare(s, t)
-    expected = sum(fsp_loss((s.maps[i + 1], s.maps[i + 2]), (t.maps[i], t.maps[i + 1])) for i in range(2))
+    loss.build(s, t)
+    expected = sum(fsp_loss(s.feature_maps[i + 1:i + 3], t.feature_maps[i:i + 2]) for i in range(2))
     assert loss(s, t, None).item() == pytest.approx(expected.item(), rel=1e-6)
 
 

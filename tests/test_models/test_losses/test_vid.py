@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from distil_step import random, step, streams
+from distil_step import random, step, outputs
 from mmcrrcd.errors import InputError
 from mmcrrcd.models import VIDLoss, vid_loss
 from utils import GOLDEN
@@ -26,19 +26,19 @@ def test_equals_loops():
 
 
 def test_equals_the_published_value():
-    peers = np.load(GOLDEN / 'peers.npz')
-    value = vid_loss(*(torch.from_numpy(peers[key]) for key in ('vid_pred', 'vid_target', 'vid_log_scale')))
-    np.testing.assert_allclose(value, peers['out_vid'], rtol=0, atol=1e-9)
+    reference = np.load(GOLDEN / 'reference.npz')
+    value = vid_loss(*(torch.from_numpy(reference[key]) for key in ('vid_pred', 'vid_target', 'vid_log_scale')))
+    np.testing.assert_allclose(value, reference['out_vid'], rtol=0, atol=1e-9)
 
 
 def test_module_regresses_each_stage_and_sums():
-    """The stem is left out; the teacher's maps are averaged down to the student's size; the variances start at 5."""
+    """The stem is left out; the teacher's feature maps are averaged down to the student's size; the variances start at 5."""
     maps_s = [random(3, 2, 4, 4), random(3, 2, 4, 4, seed=1), random(3, 4, 2, 2, seed=2)]
     maps_t = [random(3, 3, 8, 8, seed=3), random(3, 5, 8, 8, seed=4), random(3, 6, 4, 4, seed=5)]
-    student, teacher, batch = streams(maps_s, maps_t)
+    student, teacher, batch = outputs(maps_s, maps_t)
     student, teacher = student._replace(image_size=(4, 4)), teacher._replace(image_size=(8, 8))
     loss = VIDLoss()
-    loss.prepare(student, teacher)
+    loss.build(student, teacher)
     loss.double()
     total = 0
     for stage, weights in enumerate(loss.regressors, 1):

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from mmcrrcd.errors import InputError
 from mmcrrcd.models import WCoRDLoss
 from mmcrrcd.models.losses.wcord import LipschitzCritic, dependency, sinkhorn, transport_loss
-from mmcrrcd.structures import Batch, Stream
+from mmcrrcd.structures import Batch, NetworkOutput
 
 
 def slow_plan(cost, epsilon, iterations):
@@ -95,19 +95,19 @@ def test_gradients():
     torch.autograd.gradcheck(value, random(3, 4, seed=2).requires_grad_())
 
 
-def streams(b=4, seed=0):
-    student, teacher = (Stream((), random(b, width, seed=seed + width), torch.zeros(b, 3)) for width in (4, 5))
+def outputs(b=4, seed=0):
+    student, teacher = (NetworkOutput((), random(b, width, seed=seed + width), torch.zeros(b, 3)) for width in (4, 5))
     return student, teacher, Batch(torch.arange(b) % 3, None)
 
 
 def test_equals_loops():
     torch.manual_seed(0)
     loss = WCoRDLoss(dim=8, num_negatives=10, epsilon=0.2, iterations=9, local_weight=0.3)
-    loss.prepare(*streams()[:2])
+    loss.build(*outputs()[:2])
     loss.double().eval()                                 # the norms stand still
     past = []
     for seed in range(4):
-        student, teacher, batch = streams(seed=10 * seed)
+        student, teacher, batch = outputs(seed=10 * seed)
         s, t = F.normalize(student.embedding), F.normalize(teacher.embedding)
         joint, independent = [], []
         for i in range(4):
@@ -129,16 +129,16 @@ def test_the_critic_tells_pairs_of_one_image_from_others():
         torch.manual_seed(0)
         loss = WCoRDLoss(dim=32, num_negatives=64, local_weight=0)
         rotation = torch.linalg.qr(torch.randn(6, 6))[0]
-        loss.prepare(*(Stream((), torch.zeros(2, 6), torch.zeros(2, 3)) for _ in range(2)))
-        optimiser = torch.optim.Adam(loss.critic.parameters(), lr=0.02)
+        loss.build(*(NetworkOutput((), torch.zeros(2, 6), torch.zeros(2, 3)) for _ in range(2)))
+        optimizer = torch.optim.Adam(loss.critic.parameters(), lr=0.02)
         values = []
         for _ in range(150):
             t = torch.randn(32, 6)
             s = t @ rotation if related else torch.randn(32, 6)
-            value = loss(Stream((), s, None), Stream((), t, None), Batch(torch.zeros(32, dtype=torch.long), None))
-            optimiser.zero_grad()
+            value = loss(NetworkOutput((), s, None), NetworkOutput((), t, None), Batch(torch.zeros(32, dtype=torch.long), None))
+            optimizer.zero_grad()
             value.backward()
-            optimiser.step()
+            optimizer.step()
             values.append(value.item())
         gaps.append(-sum(values[-20:]) / 20)
     assert gaps[0] > 0.2 and abs(gaps[1]) < 0.05
@@ -150,9 +150,9 @@ def test_what_cannot_work_is_said():
     with pytest.raises(InputError, match='num_negatives is a positive whole number, got 64.5'):
         WCoRDLoss(num_negatives=64.5)
     loss = WCoRDLoss(dim=3, num_negatives=3)
-    loss.prepare(*streams()[:2])
+    loss.build(*outputs()[:2])
     with pytest.raises(InputError, match='num_negatives=3'):
-        loss.double()(*streams())
+        loss.double()(*outputs())
 
 
 def test_a_step_in_a_distiller():

@@ -1,4 +1,4 @@
-# python tools/train.py configs/demo/alone.py --work-dir work_dirs/demo/alone
+# python tools/train.py configs/demo/student_only.py --work-dir work_dirs/demo/student_only
 from mmengine.config import read_base
 
 with read_base():

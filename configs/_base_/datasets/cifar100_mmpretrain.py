@@ -1,4 +1,4 @@
-"""CIFAR-100 through mmpretrain's own data set, pipeline and metric: the stock path. Images are RGB in both paths."""
+"""CIFAR-100 through mmpretrain's own data set, pipeline and metric: the mmpretrain pipeline. Images are RGB in both paths."""
 from mmcv.transforms import RandomFlip
 from mmengine.config import read_base
 from mmengine.dataset import pseudo_collate

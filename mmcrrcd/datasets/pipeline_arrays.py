@@ -11,8 +11,9 @@ from .images import ImageArrays
 
 
 @DATASETS.register_module()
-class StockArrays(BaseDataset):
-    """Any :class:`ImageArrays` one sample at a time, through a pipeline of mmpretrain: the stock path for this package's data.
+class PipelineArrays(BaseDataset):
+    """Any :class:`ImageArrays` one sample at a time, through a pipeline of mmpretrain: the mmpretrain pipeline for this
+    package's data.
 
     The pipeline begins with the image itself, so it needs no ``LoadImageFromFile``; images are RGB (``to_rgb=False``). The
     arrays are shared, not copied, with a data loader's workers.
@@ -23,7 +24,7 @@ class StockArrays(BaseDataset):
         options: of mmpretrain's ``BaseDataset``, such as ``indices`` and ``test_mode``.
 
     Example:
-        >>> dataset = StockArrays(dict(type='mmcrrcd.GlyphArrays', split='test'), pipeline=[dict(type='PackInputs')])
+        >>> dataset = PipelineArrays(dict(type='mmcrrcd.GlyphArrays', split='test'), pipeline=[dict(type='PackInputs')])
     """
 
     def __init__(self, arrays: dict | ImageArrays, pipeline: Sequence = (), **options):
