@@ -178,8 +178,8 @@ def read_checkpoint(path: str | Path, device: str = 'cpu') -> dict:
         hub['log_scalars'] = {}
         hub['runtime_info'] = {key: value for key, value in hub['runtime_info'].items() if not isinstance(value, _Nothing)}
         known = hub.get('resumed_keys')
-        hub['resumed_keys'] = {key: bool(value) for key, value in known.items() if key in hub['runtime_info']} \
-            if isinstance(known, dict) else {}
+        known = known if isinstance(known, dict) else {}
+        hub['resumed_keys'] = {key: True for key, value in known.items() if value and key in hub['runtime_info']}
     elif hub is not None:                                # of another form than today's: of no use
         del checkpoint['message_hub']
     return checkpoint

@@ -1,6 +1,7 @@
 """The one reader of image files: data sets, face tests and predictions see the same pixels."""
 import os
 import stat
+import warnings
 from io import BytesIO
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from mmcrrcd.errors import InputError
 READER = 'reader 2'                                      # part of each cache's fingerprint: raise it when pixels change
 FORMATS = ('BMP', 'GIF', 'JPEG', 'PNG', 'PPM', 'TIFF', 'WEBP')          # others start programs (EPS) or are rarely tested
 MAX_PIXELS = 2 ** 26
+warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)     # refused below, in one line
 
 
 class ImageError(InputError):

@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.runner import Runner
 
 from mmcrrcd.errors import InputError
 from mmcrrcd.registry import MODELS
+
+from .runner import Runner
 
 PICTURES = ('.png', '.pdf', '.svg', '.jpg')
 

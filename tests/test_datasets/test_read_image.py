@@ -28,7 +28,7 @@ def ramp(shape: tuple[int, ...] = (6, 9), top: int = 256) -> np.ndarray:
 
 
 @pytest.mark.parametrize('suffix', ['.png', '.tif', '.pgm'])
-def test_grey_of_16_bits_keeps_its_upper_8(tmp_path, suffix):
+def test_gray_of_16_bits_keeps_its_upper_8(tmp_path, suffix):
     gray = ramp(top=65536).astype(np.uint16)
     Image.fromarray(gray).save(tmp_path / f'gray{suffix}')
     assert np.array_equal(read(tmp_path / f'gray{suffix}'), np.repeat((gray >> 8).astype(np.uint8)[..., None], 3, 2))

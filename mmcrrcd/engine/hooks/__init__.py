@@ -6,6 +6,7 @@ from .epoch_seed import EpochSeedHook, seed_all, seed_worker
 from .finite import FiniteHook
 from .interval_info import IntervalInfoHook
 from .plain_checkpoint import PlainCheckpointHook
+from .resume import ResumeHook
 
 __all__ = ['AtomicCheckpointHook', 'CheckInputHook', 'CompileHook', 'CriticWatchHook', 'EpochSeedHook', 'FiniteHook',
-           'IntervalInfoHook', 'PlainCheckpointHook', 'seed_all', 'seed_worker']
+           'IntervalInfoHook', 'PlainCheckpointHook', 'ResumeHook', 'seed_all', 'seed_worker']
