@@ -18,12 +18,14 @@ from mmengine.utils import get_object_from_string
 from mmpretrain.models import ImageClassifier
 from mmpretrain.registry import MODELS
 
-from mmcrrcd.checkpoint import find_checkpoint, load_network, safe_load
+from mmcrrcd.checkpoint import find_checkpoint, load_network, read_checkpoint, safe_load, step_of, unfinished
+from mmcrrcd.config import parse_config, read_config
 from mmcrrcd.engine.launch import one_line_errors
-from mmcrrcd.errors import InputError
+from mmcrrcd.errors import InputError, printable
 from mmcrrcd.evaluation.batch_norm import fit_batch_norms, training_images
+from mmcrrcd.files import whole_file
 
-PAIR = 'mmcrrcd.ResolutionPair'
+PAIR, EXPORT = 'mmcrrcd.ResolutionPair', ('student.py', 'student.pth')
 
 
 def parse_args() -> argparse.Namespace:
@@ -32,17 +34,39 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--config', help='config of the training (default: the one beside the checkpoint)')
     parser.add_argument('--resolution', type=int, metavar='PIXELS',
                         help='of a student trained at several resolutions: the one it will be used at')
+    parser.add_argument('--unfinished', action='store_true', help='even if the training has not come to its end')
+    parser.add_argument('--overwrite', action='store_true', help='even if there is an export already, which is then replaced')
     parser.add_argument('--out', help='folder for student.py and student.pth (default: student/ beside the checkpoint)')
     return parser.parse_args()
 
 
-def find_config(checkpoint: Path, given: str | None) -> Path:
-    found = [Path(given)] if given else sorted(checkpoint.parent.glob('*.py'))
+def find_config(checkpoint: Path, given: str | None) -> Config:
+    """The config that was named, which is run; or that beside the checkpoint, which may be somebody else's: it is read as data.
+
+    Raises:
+        InputError: there is none beside it, or several, or one that is more than data.
+    """
+    if given:
+        return read_config(given)
+    found = sorted(checkpoint.parent.glob('*.py'))
     if len(found) != 1:
         raise InputError(f'{checkpoint.parent} holds {len(found)} configs, expected one: name that of the training by --config')
-    if not found[0].is_file():
-        raise FileNotFoundError(f'there is no config {found[0]}')
-    return found[0]
+    try:
+        cfg = parse_config(found[0].read_text(encoding='utf-8', errors='replace'), found[0])
+    except InputError as error:
+        raise InputError(f'{error}; if you trust it, name it by --config') from error
+    if 'model' not in cfg:
+        raise InputError(f'{found[0]} has no model: name the config of the training by --config')
+    return cfg
+
+
+def check_export(args: argparse.Namespace, checkpoint: Path, out: Path) -> None:
+    """Raises InputError where the training of ``checkpoint`` is not at its end, or ``out`` has an export, unless told to."""
+    is_last = step_of(checkpoint) is not None and find_checkpoint(checkpoint.parent) == checkpoint
+    if is_last and not args.unfinished and (left := unfinished(read_checkpoint(checkpoint))):
+        raise InputError(f'{checkpoint}: the training stopped after {left}: finish it with --resume, or add --unfinished')
+    if (file := next((out / name for name in EXPORT if (out / name).exists()), None)) and not args.overwrite:
+        raise InputError(f'{file} is there already: add --overwrite to replace it, or name another folder by --out')
 
 
 def plain(value):
@@ -96,9 +120,11 @@ def main() -> None:
     args = parse_args()
     with one_line_errors(), DefaultScope.overwrite_default_scope('mmpretrain'):
         checkpoint = find_checkpoint(args.checkpoint)
-        cfg = Config.fromfile(find_config(checkpoint, args.config))
+        out = Path(args.out) if args.out else checkpoint.parent / 'student'
+        check_export(args, checkpoint, out)
+        cfg = find_config(checkpoint, args.config)
         if 'student' not in cfg.model:
-            raise InputError(f'the model of {cfg.filename} has no student')
+            raise InputError(f'the model of {args.config or f"the config beside {checkpoint}"} has no student')
         student = plain(cfg.model.student.to_dict())
         network = MODELS.build(student)
         if not isinstance(network, ImageClassifier):
@@ -107,13 +133,12 @@ def main() -> None:
         if args.resolution is not None:
             fit_batch_norms(network.to(get_device()), cfg, training_images(cfg), args.resolution)
             cfg.model.data_preprocessor.resolution = args.resolution
-        out = Path(args.out) if args.out else checkpoint.parent / 'student'
         out.mkdir(parents=True, exist_ok=True)
         meta = safe_load(checkpoint).get('meta', {}).get('dataset_meta')
-        torch.save(dict(meta=dict(dataset_meta=meta) if meta else {}, state_dict=network.cpu().state_dict()),
-                   out / 'student.pth')
+        with whole_file(out / 'student.pth') as file:
+            torch.save(dict(meta=dict(dataset_meta=meta) if meta else {}, state_dict=network.cpu().state_dict()), file)
         student_config(cfg, student).dump(out / 'student.py')
-    print(f'wrote {out / "student.py"} and {out / "student.pth"}')
+    print(printable(f'wrote {out / "student.py"} and {out / "student.pth"}'))
 
 
 if __name__ == '__main__':

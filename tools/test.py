@@ -10,6 +10,7 @@ from mmengine.dist import is_main_process
 from mmengine.model import is_model_wrapper
 
 from mmcrrcd.checkpoint import find_checkpoint, load_network
+from mmcrrcd.config import read_config
 from mmcrrcd.engine.launch import build_runner, check_output, one_line_errors, prepare_processes
 from mmcrrcd.errors import InputError
 
@@ -30,9 +31,7 @@ def parse_args() -> argparse.Namespace:
 
 def load_config(args: argparse.Namespace) -> Config:
     """The config of the test: the student-only baseline, without what only training needs."""
-    if not Path(args.config).is_file():
-        raise FileNotFoundError(f'there is no config {args.config}')
-    cfg = Config.fromfile(args.config)
+    cfg = read_config(args.config)
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
     missing = [key for key in ('test_dataloader', 'test_evaluator', 'test_cfg') if cfg.get(key) is None]

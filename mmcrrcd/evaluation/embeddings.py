@@ -1,7 +1,6 @@
 """What the network of a checkpoint says of a data set: a teacher, a student, or an exported student, frozen."""
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from mmcrrcd.checkpoint import load_network
+from mmcrrcd.config import read_config
 from mmcrrcd.datasets import ImageArrays, downsample
 from mmcrrcd.datasets.transforms.resolution_pair import check_resolution
 from mmcrrcd.errors import InputError
@@ -109,7 +109,7 @@ def load_classifier(config: str, checkpoint: str, teacher: bool = False, side: i
     Raises:
         InputError, FileNotFoundError: no such config, checkpoint or teacher, or they do not fit.
     """
-    cfg = read_config(config)
+    cfg = config_with_model(config)
     name = 'teacher' if teacher else 'student'
     if teacher and cfg.model.get('teacher') is None:
         raise InputError(f'the model of {config} has no teacher')
@@ -142,12 +142,9 @@ def load_runs(runs: list[tuple[str, str, str]], teacher: str | None) -> dict[str
     return networks if teacher is None else networks | dict(teacher=load_classifier(runs[0][0], teacher, teacher=True))
 
 
-def read_config(path: str) -> Config:
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'there is no config {path}')
-    if Path(path).suffix not in ('.py', '.yml', '.yaml', '.json'):
-        raise InputError(f'{path} is no config: those end in .py, .yml, .yaml or .json')
-    cfg = Config.fromfile(path)
+def config_with_model(path: str) -> Config:
+    """The config at ``path``. Raises InputError where it has no model."""
+    cfg = read_config(path)
     if 'model' not in cfg:
         raise InputError(f'{path} has no model')
     return cfg
@@ -192,7 +189,7 @@ def named_images(name: str, split: str, data_root: str | None = None) -> ImageAr
 
 def own_images(config: str) -> ImageArrays:
     """The test images of a config at full resolution, as RGB arrays."""
-    cfg = read_config(config)
+    cfg = config_with_model(config)
     if not cfg.get('test_dataloader') and not cfg.get('val_dataloader'):
         raise InputError(f'{config} has no test images')
     settings = test_data(cfg)
