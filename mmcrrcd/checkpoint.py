@@ -1,5 +1,6 @@
 """Networks from checkpoint files of any origin, loaded so that they cannot run code."""
 import logging
+import os
 import pickle
 import pickletools
 import re
@@ -220,7 +221,7 @@ def find_checkpoint(path: str | Path) -> Path:
     if (pointer := path / 'last_checkpoint').is_file():
         text = pointer.read_text(errors='replace').strip()
         last = Path(text) if text and text.isprintable() else None
-        named = next((each for each in (path / last.name, last) if each.is_file()), None) if last else None
+        named = next((each for each in (path / last.name, last) if os.path.isfile(each)), None) if last else None
     others = [each for each in path.glob('*.pth') if step_of(each) is not None and each.is_file() and each != named]
     if named is not None and step_of(named) is not None:
         written = named.stat().st_mtime_ns

@@ -117,19 +117,25 @@ def need_teacher(cfg: Config, args: argparse.Namespace) -> None:
         raise InputError(f'the teacher is missing: {error}{how}') from error
 
 
+def train(cfg: Config, overwrite: bool) -> None:
+    """Trains the model of ``cfg``; nothing holds it afterwards, as the end of several processes wants it."""
+    runner = build_runner(cfg)
+    if overwrite:
+        runner.register_hook(OverwriteHook())
+    runner.train()
+
+
 def main() -> None:
     args = parse_args()
     with one_line_errors():
         cfg = student_config(args)
-        with one_training(cfg.work_dir, args.launcher):
-            if not (args.resume or args.overwrite) and is_first_process(args.launcher):
-                refuse_another(cfg.work_dir)
-            prepare_processes(cfg, args.launcher)
-            need_teacher(cfg, args)
-            runner = build_runner(cfg)
-            if args.overwrite:
-                runner.register_hook(OverwriteHook())
-            runner.train()
+        anew = not args.resume and not args.overwrite
+        if anew and is_first_process(args.launcher):     # before a teacher is trained
+            refuse_another(cfg.work_dir)
+        prepare_processes(cfg, args.launcher)
+        need_teacher(cfg, args)
+        with one_training(cfg.work_dir, args.launcher, anew):
+            train(cfg, args.overwrite)
 
 
 if __name__ == '__main__':

@@ -25,10 +25,13 @@ def is_first_process(launcher: str) -> bool:
 
 
 @contextmanager
-def one_training(folder: str | Path, launcher: str = 'none') -> Iterator[None]:
+def one_training(folder: str | Path, launcher: str = 'none', anew: bool = False) -> Iterator[None]:
     """In the block, no other training runs in ``folder``; the first process holds it for all.
 
     The lock is the system's, so it ends with the process, however that ends.
+
+    Args:
+        anew: the training may not go over another one, see :func:`refuse_another`.
 
     Raises:
         BeingTrained: another one does; the line names its process.
@@ -51,6 +54,8 @@ def one_training(folder: str | Path, launcher: str = 'none') -> Iterator[None]:
     with held:
         write_whole(holder, f'process {os.getpid()} on {platform.node()}')
         try:
+            if anew:
+                refuse_another(folder)
             yield
         finally:
             holder.unlink(missing_ok=True)

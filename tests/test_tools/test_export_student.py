@@ -204,7 +204,8 @@ def test_a_config_without_a_test_is_one_line(runs, tmp_path, monkeypatch, name, 
         cfg[key] = None
     cfg.dump(tmp_path / 'config.py')
     checkpoint = runs['folder'] / 'arrays' / 'epoch_2.pth'
-    args = [tmp_path / 'config.py', checkpoint] if name == 'test.py' else [checkpoint, '--config', tmp_path / 'config.py']
+    args = [tmp_path / 'config.py', checkpoint] if name == 'test.py' else [checkpoint, '--config', tmp_path / 'config.py',
+                                                                                        '--out', tmp_path / 'out']
     with pytest.raises(SystemExit) as error:
         tool(monkeypatch, name, *args)
     assert f'{keys[0]}' in str(error.value) and str(error.value).startswith('error: ') and '\n' not in str(error.value)
