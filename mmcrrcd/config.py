@@ -29,9 +29,12 @@ def read_config(path: str | Path) -> Config:
 
 def value_of(node: ast.expr):
     """What an expression of values says. Raises InputError for anything that would have to be run."""
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict' and not node.args:
-        if all(keyword.arg for keyword in node.keywords):
-            return {keyword.arg: value_of(keyword.value) for keyword in node.keywords}
+    called = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else None
+    if called == 'dict' and not node.args and all(keyword.arg for keyword in node.keywords):
+        return {keyword.arg: value_of(keyword.value) for keyword in node.keywords}
+    if called == 'float' and not node.keywords:          # as infinity is written
+        text, = map(ast.literal_eval, node.args)
+        return float(text)
     if isinstance(node, ast.Dict) and all(node.keys):
         return {ast.literal_eval(key): value_of(value) for key, value in zip(node.keys, node.values)}
     if isinstance(node, (ast.List, ast.Tuple)):
@@ -39,8 +42,6 @@ def value_of(node: ast.expr):
         return values if isinstance(node, ast.List) else tuple(values)
     if isinstance(node, ast.Set):
         return {value_of(each) for each in node.elts}
-    if isinstance(node, ast.Name) and node.id in ('inf', 'nan'):        # as Python prints them
-        return float(node.id)
     return ast.literal_eval(node)
 
 

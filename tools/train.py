@@ -95,10 +95,10 @@ def refuse_small(teacher: str | Path, side: int) -> None:
     The text is searched, not run.
     """
     for file in Path(teacher).glob('*.py'):
-        found = re.search(r'\bresolution=[(\[]?\s*(\d+)', file.read_text())
+        found = re.search(r'\bresolution=[(\[]?\s*(\d+)', file.read_text(errors='replace'))
         if found and int(found[1]) < side:
-            raise InputError(f'the training in {teacher} is of images of {found[1]} pixels, as {file} says, not of a teacher: '
-                             'move it away')
+            raise InputError(f'the training in {teacher} is of images of {found[1]}×{found[1]} px, as {file} says, not of a '
+                             'teacher: move it away')
 
 
 def need_teacher(cfg: Config, args: argparse.Namespace) -> None:
