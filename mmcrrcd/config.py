@@ -32,9 +32,10 @@ def value_of(node: ast.expr):
     called = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else None
     if called == 'dict' and not node.args and all(keyword.arg for keyword in node.keywords):
         return {keyword.arg: value_of(keyword.value) for keyword in node.keywords}
-    if called == 'float' and not node.keywords:          # as infinity is written
-        text, = map(ast.literal_eval, node.args)
-        return float(text)
+    if called == 'dict' and len(node.args) == 1 and isinstance(node.args[0], ast.Dict) and not node.keywords:
+        return value_of(node.args[0])
+    if isinstance(node, ast.Name) and node.id in ('inf', 'nan'):        # as mmengine writes them
+        return float(node.id)
     if isinstance(node, ast.Dict) and all(node.keys):
         return {ast.literal_eval(key): value_of(value) for key, value in zip(node.keys, node.values)}
     if isinstance(node, (ast.List, ast.Tuple)):
