@@ -1,18 +1,38 @@
-"""The page docs/add_a_method.md is true: its code runs, trains, and is the formula that it says."""
+"""docs/add_a_method.md is true: its code runs from a file of the user's own, trains, and is the formula that it says."""
+import importlib
 import math
-import os
 import re
 import shutil
-import subprocess
 import sys
-import types
 from pathlib import Path
 
-import mmcrrcd
+import pytest
 import torch
-from mmcrrcd.registry import LOSSES, MODELS
+from mmengine.config import Config
 
-PAGE = (Path(__file__).parents[1] / 'docs' / 'add_a_method.md').read_text(encoding='utf-8')
+from mmcrrcd.registry import LOSSES, MODELS
+from mmcrrcd.models import DistillLoss
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / 'docs' / 'add_a_method.md').read_text(encoding='utf-8')
+SOURCE, CONFIG, TEXT_CONFIG = re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
+NETWORKS = """
+student = teacher = dict(type='mmpretrain.ImageClassifier', backbone=dict(type='mmcrrcd.ResNetCIFAR', depth=8),
+                         neck=dict(type='mmpretrain.GlobalAveragePooling'),
+                         head=dict(type='mmpretrain.LinearClsHead', num_classes=3, in_channels=64))
+data_preprocessor = dict(type='mmcrrcd.PairPreprocessor', mean=[127.0] * 3, std=[60.0] * 3, resolution=8)
+"""
+
+
+@pytest.fixture
+def own_file(tmp_path, monkeypatch):
+    """A folder on the path with the page's file, which is forgotten afterwards."""
+    assert LOSSES.get('StandardizedKDLoss') is None, 'now that it is part of the package, the page needs another example'
+    (tmp_path / 'standardized_kd.py').write_text(SOURCE)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    LOSSES.module_dict.pop('StandardizedKDLoss', None)
+    sys.modules.pop('standardized_kd', None)
 
 
 def slow(student, teacher, temperature):
@@ -28,47 +48,40 @@ def slow(student, teacher, temperature):
     return temperature**2 * total / len(student)
 
 
-def test_the_pages_method_is_part_of_the_package_with_its_names(tmp_path):
-    package = tmp_path / 'mmcrrcd'
-    shutil.copytree(Path(mmcrrcd.__file__).parent, package, ignore=shutil.ignore_patterns('.mim', '__pycache__'))
-    losses = package / 'models' / 'losses'
-    source, names, _ = re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
-    (losses / 'standardized_kd.py').write_text(source)
-    with (losses / '__init__.py').open('a') as file:
-        file.write(names)
-    command = 'from mmcrrcd.models import StandardizedKDLoss, standardized_kd_loss; print(StandardizedKDLoss.__module__)'
-    said = subprocess.run([sys.executable, '-c', command], cwd=tmp_path, env=os.environ | dict(PYTHONPATH=str(tmp_path)),
-                          capture_output=True, text=True)
-    assert said.stdout == 'mmcrrcd.models.losses.standardized_kd\n', said.stderr
+def trains(model: dict) -> None:
+    torch.manual_seed(0)
+    model = MODELS.build(model)
+    data = dict(inputs=torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8), labels=torch.tensor([0, 1, 2, 0]),
+                index=torch.arange(4))
+    parts = model(**model.data_preprocessor(data, training=True), mode='loss')
+    parts['loss_standardized'].backward()
+    assert parts['loss_standardized'] > 0 and model.student.backbone.stem[0].weight.grad.abs().sum() > 0
+    assert parts['standardized_range'] > 0 and set(model.losses) == {'standardized'}
 
 
-def test_the_pages_method_trains_and_is_its_formula():
-    source, _, config = re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
-    assert len(source.splitlines()) < 40
-    assert LOSSES.get('StandardizedKDLoss') is None, 'now that it is part of the package, the page needs another example'
-    module = types.ModuleType('standardized_kd')
-    sys.modules['standardized_kd'] = module                # register_module looks for the module of a class
-    exec(source, module.__dict__)
-    try:
-        network = dict(type='mmpretrain.ImageClassifier', backbone=dict(type='mmcrrcd.ResNetCIFAR', depth=8),
-                       neck=dict(type='mmpretrain.GlobalAveragePooling'),
-                       head=dict(type='mmpretrain.LinearClsHead', num_classes=3, in_channels=64))
-        names = dict(teacher=network, student=network, data_preprocessor=dict(
-            type='mmcrrcd.PairPreprocessor', mean=[127.0] * 3, std=[60.0] * 3, resolution=8))
-        exec(config, names)
-        torch.manual_seed(0)
-        model = MODELS.build(names['model'])
-        data = dict(inputs=torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8), labels=torch.tensor([0, 1, 2, 0]),
-                    index=torch.arange(4))
-        parts = model(**model.data_preprocessor(data, training=True), mode='loss')
-        parts['loss_standardized'].backward()
-        assert parts['loss_standardized'] > 0 and model.student.backbone.stem[0].weight.grad.abs().sum() > 0
-    finally:
-        LOSSES.module_dict.pop('StandardizedKDLoss')
-        del sys.modules['standardized_kd']
+def test_the_pages_config_trains_with_the_file(own_file):
+    shutil.copytree(ROOT / 'configs', own_file / 'configs')
+    config = own_file / 'configs' / 'demo' / 'standardized_kd.py'
+    config.write_text(CONFIG)
+    assert len(SOURCE.splitlines()) < 40 and len(CONFIG.splitlines()) < 25
+    trains(Config.fromfile(config).model)
 
+
+def test_a_text_config_imports_the_file(own_file):
+    (own_file / 'config.py').write_text(NETWORKS + TEXT_CONFIG)
+    trains(Config.fromfile(own_file / 'config.py').model)
+
+
+def test_the_pages_method_is_its_formula(own_file):
+    module = importlib.import_module('standardized_kd')
     student, teacher = torch.randn(2, 6, 5, dtype=torch.float64)
     value = module.standardized_kd_loss(student, teacher, 2.0)
     torch.testing.assert_close(value.item(), slow(student, teacher, 2.0), rtol=0, atol=1e-12)
     other_range = module.standardized_kd_loss(10 * student + 3, teacher, 2.0)
     torch.testing.assert_close(other_range, value, rtol=1e-5, atol=0)
+
+
+def test_the_page_names_all_that_a_loss_may_declare():
+    page = PAGE.split('## What a loss may declare')[1]
+    declared = {name for name in vars(DistillLoss) if not name.startswith('_')} | {'log_vars'}
+    assert all(f'`{name}' in page for name in declared - {'forward', 'compile'})

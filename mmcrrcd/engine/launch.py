@@ -13,6 +13,8 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 from mmcrrcd.errors import InputError, printable
+from mmcrrcd.models.algorithms import Distiller
+from mmcrrcd.models.losses import DistillLoss
 from mmcrrcd.registry import MODELS
 
 from .runner import Runner
@@ -33,7 +35,7 @@ def leaves_parameters_out(model: dict) -> bool:
     kinds = [part.get('type') for part in (model, *losses)]
     kinds = [MODELS.get(kind) if isinstance(kind, str) else kind for kind in kinds]
     return (any(isinstance(weight, (list, tuple)) for weight in weights) or model.get('cls_weight') == 0
-            or any(getattr(kind, 'staged', False) for kind in kinds))
+            or any(isinstance(kind, type) and issubclass(kind, (Distiller, DistillLoss)) and kind.staged for kind in kinds))
 
 
 def end_with_parent() -> None:

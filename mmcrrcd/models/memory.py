@@ -32,6 +32,11 @@ class EmbeddingQueue(nn.Module):
         """Scalar bool: has every place been filled?"""
         return self.pushed >= len(self.key)
 
+    @property
+    def filled(self) -> Tensor:
+        """(size,) bool: which places hold an embedding, whatever its key is?"""
+        return torch.arange(len(self.key), device=self.key.device) < self.pushed
+
     @torch.no_grad()
     def push(self, embedding: Tensor, key: Tensor) -> None:
         """Add a batch: ``embedding`` (N, width), ``key`` (N,) int64, N at most the size of the queue."""

@@ -41,6 +41,14 @@ def classification_loss(network: ImageClassifier, output: NetworkOutput, labels:
     return head.loss_of(output, labels) if hasattr(head, 'loss_of') else head.loss_module(output.logits, labels)
 
 
+def body(network: nn.Module) -> nn.Module | None:
+    """The module that does the work of :func:`extract`: a classifier's backbone, what an adapter is around; None where that is
+    no module of torch, as of :class:`OnnxNetwork`.
+    """
+    inner = getattr(network, 'backbone' if isinstance(network, ImageClassifier) else 'network', None)
+    return inner if isinstance(inner, nn.Module) else None
+
+
 def ask_for_pre_activations(network: nn.Module) -> None:
     """From now on, the outputs of ``network`` have ``pre_activations``; where its backbone is none of this package's, they do
     not.
@@ -65,16 +73,18 @@ class PlainNetwork(nn.Module):
         super().__init__()
         self.network = MODELS.build(network) if isinstance(network, dict) else network
         self.classifier = classifier
+        self.caught = None
+        # Once and for all: torch.compile does not look again whether a hook has been added.
+        self.network.get_submodule(classifier).register_forward_pre_hook(self._catch)
+
+    def _catch(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.caught = inputs[0]
 
     def extract(self, images: Tensor) -> NetworkOutput:
-        caught = []
-        layer = self.network.get_submodule(self.classifier)
-        handle = layer.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
-        try:
-            logits = self.network(images)
-        finally:
-            handle.remove()
-        return NetworkOutput((), caught[-1].float(), logits.float(), tuple(images.shape[2:]))
+        """For :func:`extract`: the output for ``images`` (N, 3, H, W)."""
+        logits = self.network(images)
+        embedding, self.caught = self.caught, None
+        return NetworkOutput((), embedding.float(), logits.float(), tuple(images.shape[2:]))
 
 
 def per_channel(values: float | tuple[float, ...], name: str) -> Tensor:

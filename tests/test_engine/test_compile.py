@@ -9,8 +9,9 @@ from torch._dynamo.utils import counters
 
 from mmcrrcd.engine import CompileHook
 from mmcrrcd.engine.hooks.compile import heavy_parts
-from mmcrrcd.models import CRRCD
-from tiny import config, crrcd, train, write_teacher
+from mmcrrcd.models import CRRCD, EmbeddingNetwork, PlainNetwork
+from mmcrrcd.registry import MODELS
+from tiny import CLASSES, SIZE, STUDENT, config, crrcd, train, write_teacher
 
 
 class Graphs(Hook):
@@ -57,11 +58,33 @@ def test_names_and_weights_are_those_of_the_run_that_was_not_compiled(tmp_path, 
         torch.testing.assert_close(compiled[name], value, rtol=1e-3, atol=1e-4)
 
 
-def test_a_loss_with_a_memory_and_no_compile_of_its_own_is_left_as_it_is():
-    class Bank(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.register_buffer('bank', torch.zeros(3))
+def plain_teacher() -> PlainNetwork:
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 7, 3, 4), nn.ReLU(), nn.Flatten(), nn.Linear(7 * 16, CLASSES)
+    return PlainNetwork(nn.Sequential(*layers), classifier='3')
 
-    model = SimpleNamespace(student=nn.Linear(1, 1), teacher=None, losses=nn.ModuleDict(dict(bank=Bank(), plain=nn.Identity())))
-    assert heavy_parts(model) == [model.student, model.losses['plain']]
+
+def embedding_teacher() -> EmbeddingNetwork:
+    torch.manual_seed(0)
+    return EmbeddingNetwork(nn.Sequential(nn.Conv2d(3, 7, 3, 4), nn.ReLU(), nn.Flatten()))
+
+
+@pytest.mark.parametrize('adapter, alpha', [(plain_teacher, 0.5), (embedding_teacher, 0)])
+def test_a_teacher_behind_an_adapter_is_compiled_and_answers_the_same(adapter, alpha, fresh):
+    model = MODELS.build(dict(type=CRRCD, student=STUDENT, teacher=adapter(), input_size=SIZE, alpha=alpha))
+    assert model.teacher.network in heavy_parts(model)
+    for seed in range(3):
+        images = torch.rand(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
+        before = adapter().requires_grad_(False).eval().extract(images)
+        if seed == 0:
+            CompileHook(backend='eager').before_train(SimpleNamespace(model=model))
+        after = model.forward_teacher(images)
+        torch.testing.assert_close(after.embedding, before.embedding)
+        assert alpha == 0 or torch.allclose(after.logits, before.logits)
+    assert counters['stats']['unique_graphs'] == 1
+
+
+def test_a_plain_classifier_is_compiled():
+    model = MODELS.build(STUDENT)
+    CompileHook(backend='eager').before_train(SimpleNamespace(model=model))
+    assert model.backbone._compiled_call_impl is not None

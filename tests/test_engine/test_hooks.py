@@ -1,6 +1,8 @@
 """The hooks of every run, one by one."""
 import copy
 import random
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,15 +13,19 @@ from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from mmengine.optim import ConstantLR, MultiStepLR
 from mmengine.runner import EpochBasedTrainLoop
+from mmpretrain.datasets.transforms import PackInputs
+from tiny import MEAN, SIZE, STD, STUDENT, TEACHER, config, crrcd, pipeline_loader, train, write_folder, write_teacher
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from mmcrrcd.engine import (CheckInputHook, CriticWatchHook, EpochSeedHook, FiniteHook, PlainCheckpointHook, seed_all,
                             seed_worker)
+from mmcrrcd.datasets import ResolutionPair
 from mmcrrcd.engine.hooks.check_input import changed_schedules
 from mmcrrcd.engine.launch import prepare_processes
 from mmcrrcd.errors import InputError
-from mmcrrcd.models import (CRRCD, SSKD, CRCDLoss, CRDLoss, Distiller, FTLoss, KDLoss, RelationContrastLoss,
+from mmcrrcd.models import (CRRCD, EKD, SSKD, CRCDLoss, CRDLoss, Distiller, FTLoss, KDLoss, RelationContrastLoss,
                             WCoRDLoss)
+from mmcrrcd.registry import MODELS
 
 
 def draw() -> tuple:
@@ -100,9 +106,9 @@ def test_only_plain_values_stay_in_a_checkpoint():
 
 @pytest.mark.parametrize('epoch, positive, warned', [(0, 0.5, False), (1, 0.5, True), (1, 0.9, False)])
 def test_a_constant_critic_is_reported_once_the_queue_had_time_to_fill(epoch, positive, warned):
-    said, scalars = [], {f'train/score_{kind}': HistoryBuffer() for kind in ('positive', 'negative')}
+    said, scalars = [], {f'train/mine_score_{kind}': HistoryBuffer() for kind in ('positive', 'negative')}
     for kind, value in (('positive', positive), ('negative', 0.495)):
-        scalars[f'train/score_{kind}'].update(value)
+        scalars[f'train/mine_score_{kind}'].update(value)
     runner = SimpleNamespace(epoch=epoch, message_hub=SimpleNamespace(log_scalars=scalars),
                              logger=SimpleNamespace(warning=said.append))
     CriticWatchHook().after_train_epoch(runner)
@@ -123,8 +129,19 @@ class Epochs(EpochBasedTrainLoop):
         self._max_epochs = epochs
 
 
+class Bare(Distiller):
+    """What the hook asks of a distiller; something else is learned where the weights leave a gap."""
+
+    def __init__(self, gap_filled: bool = True, **parts):
+        nn.Module.__init__(self)
+        self.__dict__.update(parts, gap_filled=gap_filled)
+
+    def trains_in(self, epoch: int) -> bool:
+        return self.gap_filled or super().trains_in(epoch)
+
+
 def a_run(cls_weight, weights: dict, epochs: int = 1, losses: dict | None = None, loop=None) -> SimpleNamespace:
-    model = SimpleNamespace(student=SimpleNamespace(head=None), cls_weight=cls_weight, weights=weights, losses=losses or {})
+    model = Bare(student=SimpleNamespace(head=None), cls_weight=cls_weight, weights=weights, losses=losses or {})
     loader = SimpleNamespace(dataset=[], batch_size=4, num_workers=0)
     return SimpleNamespace(model=model, train_loop=loop or Epochs(epochs), train_dataloader=loader)
 
@@ -160,6 +177,70 @@ def test_a_run_whose_weights_are_all_zero_is_refused(cls_weight):
     with pytest.raises(InputError, match=r'^no loss ever trains the student: .*\(the classification loss, kd\)$'):
         CheckInputHook().before_train(a_run(cls_weight, dict(kd=0), epochs=100))
     CheckInputHook().before_train(a_run(cls_weight, dict(kd=0.1), epochs=1))
+
+
+@pytest.mark.parametrize('cls_weight, kd, epochs, gap', [
+    ([(0, 1), (2, 1), (2, 0)], [(0, 0), (4, 0), (4, 1)], 6, 3),         # in the middle
+    ([(0, 1), (2, 1), (2, 0)], 0, 9, 3),                                # at the end
+    ([(0, 0), (3, 0), (3, 1)], 0, 9, 1),                                # in the beginning
+    ([(0, 1), (2, 1), (2, 0)], [(0, 0), (2, 0), (2, 1)], 9, None), ([(0, 0), (20, 1)], [(0, 1), (20, 0)], 99, None),
+    ([(0, 1), (2, 1), (2, 0)], 0, 2, None), (1.0, [(0, 1), (5, 0)], 9, None)])
+def test_a_schedule_with_a_gap_is_refused(cls_weight, kd, epochs, gap):
+    run = a_run(cls_weight, dict(kd=kd), epochs)
+    run.model.gap_filled = False
+    if gap is None:
+        return CheckInputHook().before_train(run)
+    with pytest.raises(InputError, match=rf'^no loss has a weight in epoch {gap}: [^\n]*$'):
+        CheckInputHook().before_train(run)
+
+
+def test_the_first_stage_of_sskd_and_the_teacher_of_ekd_are_no_gap():
+    sskd = MODELS.build(dict(type=SSKD, student=STUDENT, teacher=TEACHER, input_size=SIZE, head_epochs=2))
+    ekd = MODELS.build(dict(type=EKD, student=STUDENT, teacher=TEACHER, input_size=SIZE, cls_weight=[(0, 0), (2, 1)]))
+    assert sskd.trains_in(0) and sskd.trains_in(2) and ekd.trains_in(0)
+
+
+def test_a_plain_classifier_trains_and_starts_from_a_checkpoint_with_the_packages_hooks(tmp_path):
+    torch.manual_seed(0)
+    model = dict(STUDENT, data_preprocessor=dict(type='mmpretrain.ClsDataPreprocessor', mean=MEAN, std=STD))
+    loader = pipeline_loader(write_folder(tmp_path / 'images', seed=0), training=True)
+    loader['dataset']['pipeline'] = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+    changes = dict(train_dataloader=loader, val_dataloader=None, val_evaluator=None, val_cfg=None,
+                   custom_hooks=[dict(type='mmcrrcd.CheckInputHook'), dict(type='mmcrrcd.PlainCheckpointHook')])
+    train(config(tmp_path / 'first', model, epochs=1, **changes))
+    train(config(tmp_path / 'second', model, epochs=1, load_from=str(tmp_path / 'first' / 'epoch_1.pth'), **changes))
+
+
+@pytest.mark.parametrize('wrap', [lambda x: x, lambda x: dict(type='RepeatDataset', times=2, dataset=x),
+                                  lambda x: dict(type='ConcatDataset', datasets=[x, x])])
+def test_low_images_that_are_not_packed_are_refused_before_training(tmp_path, wrap):
+    def run(keys):
+        loader = pipeline_loader(write_folder(tmp_path / 'images', seed=0), training=True)
+        loader['dataset']['pipeline'][-1]['algorithm_keys'] = keys
+        loader['dataset'] = wrap(loader['dataset'])
+        return config(tmp_path / 'run', crrcd(write_teacher(tmp_path / 'teacher.pth'), resolution=None), epochs=1,
+                      train_dataloader=loader, val_dataloader=None, val_evaluator=None, val_cfg=None,
+                      custom_hooks=[dict(type='mmcrrcd.CheckInputHook')])
+
+    with pytest.raises(InputError, match=r"^train_dataloader: ResolutionPair makes img_low, .*algorithm_keys=[^\n]*$"):
+        train(run(()))
+    train(run(('img_low', )))
+
+
+def test_low_images_that_are_not_packed_are_refused_before_a_test():
+    pipeline = SimpleNamespace(transforms=[ResolutionPair(8), PackInputs()])
+    loader = SimpleNamespace(dataset=SimpleNamespace(pipeline=pipeline))
+    for method in ('val', 'test'):
+        with pytest.raises(InputError, match=f'^{method}_dataloader: ResolutionPair makes img_low'):
+            getattr(CheckInputHook(), f'before_{method}')(SimpleNamespace(**{f'{method}_dataloader': loader}))
+
+
+def test_every_function_of_a_config_is_found_by_its_full_name():
+    """In a text config, by an interpreter that has imported nothing of the package."""
+    code = ("from mmengine.registry import FUNCTIONS\nfor name in ('seed_worker', 'whole_batch'):\n"
+            "    assert FUNCTIONS.get(f'mmcrrcd.{name}').__name__ == name")
+    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='on a machine with GPUs every launcher works')

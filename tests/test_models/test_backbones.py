@@ -73,7 +73,7 @@ def test_equals_the_published_network(name):
     assert Counter(tuple(p.shape) for p in parameters) == Counter(map(tuple, published['shapes']))
     with torch.no_grad():
         out = backbone(torch.randn(2, 3, 32, 32))
-    maps = [tuple(shape) for shape in published['feature maps']]
+    maps = [tuple(shape) for shape in published['maps']]
     if isinstance(backbone, StageBackbone):
         assert [tuple(x.shape[1:]) for x in out[:-1]] == maps
         assert backbone.out_channels == embedding

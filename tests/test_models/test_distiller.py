@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from mmcrrcd.errors import InputError
 from mmcrrcd.models import (
-    CRRCD, ABLoss, ATLoss, CRCDLoss, CRDLoss, Distiller, DKDLoss, FTLoss, KDLoss, PairPreprocessor, PlainNetwork,
-    RelationContrastLoss, ResNetCIFAR, RKDLoss, VIDLoss, kd_loss,
+    CRRCD, EKD, SSKD, ABLoss, ATLoss, CRCDLoss, CRDLoss, Distiller, DistillLoss, DKDLoss, EmbeddingNetwork, FTLoss, KDLoss,
+    PairPreprocessor, PlainNetwork, RelationContrastLoss, ResNetCIFAR, RKDLoss, VIDLoss, kd_loss,
 )
 from mmcrrcd.models.algorithms.schedule import value_at
 from mmcrrcd.structures import Batch, Pair
@@ -97,7 +97,7 @@ def test_the_total_is_eq_13():
     torch.testing.assert_close(sum(v for k, v in parts.items() if k.startswith('loss')), expected)
     assert parts['loss_rcd'] > 0
     assert parts['accuracy'] == 100 * (student.logits.argmax(1) == batch.labels).float().mean()
-    assert {'score_positive', 'score_negative'} <= set(parts)
+    assert {'rcd_score_positive', 'rcd_score_negative'} <= set(parts)
 
 
 @pytest.mark.parametrize('temperature', [1, 4])
@@ -329,3 +329,72 @@ def test_registered_under_the_names_that_users_look_for():
                            (DATASETS, 'CIFAR100Arrays'), (HOOKS, 'FiniteHook'), (METRICS, 'BatchAccuracy'),
                            (MODELS, 'ResNetCIFAR')):
         assert registry.get(name) is not None and registry.get(f'mmcrrcd.{name}') is registry.get(name)
+
+
+class Shows(DistillLoss):
+    """Puts one number into the log, says which epoch it hears, and needs what it is told."""
+
+    def __init__(self, key: str = 'score', needs=('embedding', )):
+        super().__init__()
+        self.key, self.needs = key, frozenset(needs)
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def forward(self, student, teacher, batch):
+        self.log_vars = {self.key: torch.tensor(1000.0 + self.epoch)}
+        return student.logits.square().mean()
+
+
+@pytest.mark.parametrize('algorithm, names', [
+    (Distiller, ('cls', )), (CRRCD, ('cls', 'kd', 'rcd')), (EKD, ('cls', 'teacher', 'guided')),
+    (SSKD, ('cls', 'head', 'kd', 'transformed', 'contrast'))])
+def test_names_of_the_algorithms_own_parts_are_refused(algorithm, names):
+    for name in names:
+        said = rf"^objective: '{name}' is the name of a part of {algorithm.__name__} itself [^\n]*$"
+        with pytest.raises(InputError, match=said):
+            build(algorithm, objective={name: dict(type=Shows)})
+
+
+@pytest.mark.parametrize('name', ['my_loss', 'a.b', 'a b', '', 'keys', 3])
+def test_names_that_the_log_cannot_show_are_refused(name):
+    with pytest.raises(InputError, match=r'^objective: [^\n]* cannot be the name of a loss, [^\n]*$'):
+        build(Distiller, objective={name: dict(type=Shows)})
+
+
+def test_what_two_losses_show_is_kept_apart_and_not_in_the_total():
+    hub = MessageHub.get_current_instance()
+    hub.update_info('epoch', 3)
+    try:
+        objective = dict(a=dict(type=Shows), b=dict(type=Shows, key='other'), c=dict(type=Shows))
+        parts = losses(build(Distiller, objective=objective))
+    finally:
+        hub.update_info('epoch', 0)
+    assert parts['a_score'] == parts['c_score'] == parts['b_other'] == 1003
+    total, _ = build().parse_losses(parts)
+    torch.testing.assert_close(total, sum(parts[f'loss_{name}'] for name in ('cls', 'a', 'b', 'c')))
+
+
+def test_a_log_var_that_would_be_summed_is_refused():
+    with pytest.raises(InputError, match=r"^a: no key of log_vars contains 'loss', got 'inner_loss'$"):
+        losses(build(Distiller, objective=dict(a=dict(type=Shows, key='inner_loss'))))
+
+
+def test_a_loss_that_keeps_not_to_the_contract_is_refused():
+    with pytest.raises(InputError, match='^a is a MSELoss; the losses of an objective derive from DistillLoss'):
+        build(Distiller, objective=dict(a=dict(type=nn.MSELoss)))
+
+
+@pytest.mark.parametrize('need, message', [
+    ('feature_maps', "a needs the teacher's feature maps, and this teacher gives none"),
+    ('pre_activations', "a needs the teacher's pre-activations, and this teacher gives none"),
+    ('logits', 'a compares logits, and the teacher ends in its embedding'), ('maps', "a needs 'maps', which is no part of an")])
+def test_a_teacher_that_lacks_what_a_loss_needs_is_refused(need, message):
+    teacher = EmbeddingNetwork(nn.Sequential(nn.Conv2d(3, 4, 32), nn.Flatten()))
+    with pytest.raises(InputError, match=f'^{message}[^\n]*$'):
+        build(Distiller, teacher=teacher, objective=dict(a=dict(type=Shows, needs=(need, ))))
+
+
+def test_pre_activations_are_computed_where_a_loss_needs_them():
+    model = build(Distiller, objective=dict(a=dict(type=Shows, needs=('pre_activations', ))))
+    assert model.teacher.backbone.gives_pre_activations and model.student.backbone.gives_pre_activations

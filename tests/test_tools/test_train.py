@@ -95,7 +95,7 @@ def test_a_network_of_small_images_is_no_teacher(folder, resolution, epochs, how
         (folder / 'work_dirs/teacher/last_checkpoint').write_text('work_dirs/teacher/epoch_1.pth')
     result = train(folder, 'student.py', *how)
     assert result.returncode == 1
-    assert last_line(result) == ('error: the training in work_dirs/teacher is of images of 8×8 px, as '
+    assert last_line(result) == ('error: the training in work_dirs/teacher is of images of 8 pixels, as '
                                  'work_dirs/teacher/teacher.py says, not of a teacher: move it away')
 
 
@@ -104,7 +104,7 @@ def test_both_trainings_in_one_go_and_resuming(folder):
     assert result.returncode == 0, result.stderr
     assert (folder / 'work_dirs/teacher/epoch_1.pth').is_file()
     rows = [row for row in scalars(folder / 'work_dirs/student') if 'loss' in row]
-    assert {'loss_cls', 'loss_kd', 'loss_rcd', 'score_positive', 'score_negative', 'accuracy'} <= set(rows[-1])
+    assert {'loss_cls', 'loss_kd', 'loss_rcd', 'rcd_score_positive', 'rcd_score_negative', 'accuracy'} <= set(rows[-1])
     assert rows[-1]['loss_rcd'] > 0
     assert 'eta' in result.stdout and 'accuracy/top1' in result.stdout
     checkpoint = torch.load(folder / 'work_dirs/student/epoch_2.pth', weights_only=True)

@@ -6,9 +6,12 @@ from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop
+from mmpretrain.datasets.transforms import PackInputs
 
 from mmcrrcd.checkpoint import check_weights
 from mmcrrcd.errors import InputError
+from mmcrrcd.datasets.transforms import ResolutionPair
+from mmcrrcd.models.algorithms import Distiller
 from mmcrrcd.models.algorithms.schedule import Schedule, value_at
 from mmcrrcd.registry import HOOKS
 
@@ -21,7 +24,7 @@ def first_epoch(weight: Schedule, earliest: int) -> float:
 
 def check_stages(weights: dict[str, Schedule], losses, epochs: float) -> None:
     """Raises InputError where no loss trains the student in any of the ``epochs``."""
-    earliest = {name: getattr(loss, 'student_from', 0) for name, loss in losses.items()}
+    earliest = {name: loss.student_from for name, loss in losses.items()}
     first = {name: first_epoch(weight, earliest.get(name, 0)) for name, weight in weights.items()}
     name = min(first, key=first.get)
     if first[name] == math.inf:
@@ -34,7 +37,7 @@ def check_stages(weights: dict[str, Schedule], losses, epochs: float) -> None:
 def check_first_stages(weights: dict[str, Schedule], losses) -> None:
     """Raises InputError where a loss has a first stage of its own, which its weight does not take as one."""
     for name, loss in losses.items():
-        if end := getattr(loss, 'student_from', 0):
+        if end := loss.student_from:
             first, last, then = (value_at(weights[name], epoch) for epoch in (0, end - 1, end))
             if not first or first != last or then == last:
                 raise InputError(f'{name} trains parts of its own for {end} epochs, then the student: its weight is constant '
@@ -42,13 +45,34 @@ def check_first_stages(weights: dict[str, Schedule], losses) -> None:
                                  f'[(0, 1), ({end}, 1), ({end}, 200)], got {weights[name]!r}')
 
 
+def check_gaps(model: Distiller, epochs: float) -> None:
+    """Raises InputError where no part of the total has a weight in one of the ``epochs``: nothing could be learned then."""
+    schedules = [weight for weight in (model.cls_weight, *model.weights.values()) if isinstance(weight, (list, tuple))]
+    last = max((math.ceil(weight[-1][0]) for weight in schedules), default=0)            # from then on nothing changes
+    for epoch in range(int(min(epochs, last + 1))):
+        if not model.trains_in(epoch):
+            raise InputError(f'no loss has a weight in epoch {epoch + 1}: the schedules of cls_weight and objective leave '
+                             'a gap')
+
+
+def check_pipeline(dataset, loader: str) -> None:
+    """Raises InputError where a pipeline makes ``img_low`` by :class:`ResolutionPair` and does not pack it."""
+    for inner in (*getattr(dataset, 'datasets', ()), getattr(dataset, 'dataset', None)):
+        if inner is not None:                            # mmengine's and torch's wrappers
+            check_pipeline(inner, loader)
+    steps = list(getattr(getattr(dataset, 'pipeline', None), 'transforms', None) or ())
+    packers = [step for step in steps if isinstance(step, PackInputs)]
+    if any(isinstance(step, ResolutionPair) for step in steps) and packers and 'img_low' not in packers[-1].algorithm_keys:
+        raise InputError(f"{loader}: ResolutionPair makes img_low, which PackInputs leaves behind: say "
+                         "dict(type='PackInputs', algorithm_keys=('img_low', ))")
+
+
 def check_num_samples(losses, dataset) -> None:
     """Raises InputError where a loss counts on another number of training images, its ``num_samples``."""
     images = len(getattr(dataset, 'dataset', dataset))   # behind mmengine's wrappers, which show some images several times
     for name, loss in losses.items():
-        for part in loss.modules():
-            if (expected := getattr(part, 'num_samples', None)) not in (None, images):
-                raise InputError(f'{name} has num_samples={expected}, and there are {images} training images')
+        if loss.num_samples not in (None, images):
+            raise InputError(f'{name} has num_samples={loss.num_samples}, and there are {images} training images')
 
 
 def check_training(model, loader, epochs: float) -> None:
@@ -59,13 +83,13 @@ def check_training(model, loader, epochs: float) -> None:
         raise InputError(f'the training data have {len(classes)} classes, the student {known}: set its head.num_classes')
     check_stages({'the classification loss': model.cls_weight, **model.weights}, model.losses, epochs)
     check_first_stages(model.weights, model.losses)
+    check_gaps(model, epochs)
     images = getattr(loader.dataset, 'images', None)
     if loader.num_workers and getattr(images, 'is_cuda', False):
         raise InputError(f"images kept on the GPU need num_workers=0, got {loader.num_workers}; or say device='cpu'")
     check_num_samples(model.losses, loader.dataset)
     for loss in model.losses.values():
-        if hasattr(loss, 'check_batch'):
-            loss.check_batch(loader.batch_size * get_world_size())
+        loss.check_batch(loader.batch_size * get_world_size())
 
 
 def changed_schedules(now: list[dict], then: list[dict]) -> list[str]:
@@ -86,7 +110,7 @@ class CheckInputHook(Hook):
     and a checkpoint with the model: to resume from it all must fit, to start from it (``load_from``) the student. Where the
     learning rate's schedule is another than the checkpoint's, whose state mmengine takes, it warns.
 
-    A loss that trains only parts of its own at first says in ``student_from`` which epoch is the first for the student.
+    A model that is no :class:`Distiller`, such as a plain classifier of mmpretrain, has nothing of this but the pipeline.
 
     Raises:
         InputError: they do not fit.
@@ -97,6 +121,8 @@ class CheckInputHook(Hook):
         weights = checkpoint.get('state_dict', checkpoint)
         weights = {str(key).removeprefix('module.'): weights[key] for key in weights}
         wanted, name = model.state_dict(), 'training'
+        if not runner._resume and not isinstance(model, Distiller):
+            return                                       # mmengine's own loading
         if not runner._resume:
             weights, wanted = ({key: part[key] for key in part if key.startswith('student.')} for part in (weights, wanted))
             name = 'student'
@@ -109,10 +135,19 @@ class CheckInputHook(Hook):
 
     def before_train(self, runner) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        check_pipeline(runner.train_dataloader.dataset, 'train_dataloader')
+        if not isinstance(model, Distiller):
+            return
         weights = {'the classification loss': model.cls_weight, **model.weights}
         scheduled = [f'the weight of {name} is' for name, weight in weights.items() if isinstance(weight, (list, tuple))]
-        scheduled += [f'{name} has' for name, loss in model.losses.items() if getattr(loss, 'student_from', 0)]
+        scheduled += [f'{name} has' for name, loss in model.losses.items() if loss.student_from]
         by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
         if scheduled and not by_epoch:
             raise InputError(f'{scheduled[0]} a schedule over epochs, but training is by iterations')
         check_training(model, runner.train_dataloader, runner.train_loop.max_epochs if by_epoch else math.inf)
+
+    def before_val(self, runner) -> None:
+        check_pipeline(runner.val_dataloader.dataset, 'val_dataloader')
+
+    def before_test(self, runner) -> None:
+        check_pipeline(runner.test_dataloader.dataset, 'test_dataloader')

@@ -2,21 +2,22 @@
 import torch._functorch.config
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
+from mmpretrain.models import ImageClassifier
 from torch import nn
 
+from mmcrrcd.models.algorithms import Distiller
+from mmcrrcd.models.networks import body
 from mmcrrcd.registry import HOOKS
 
 
 def heavy_parts(model: nn.Module) -> list[nn.Module]:
-    """The backbones of student and teacher, and the losses, of an algorithm of this package.
-
-    A loss that keeps something from batch to batch is left out unless it has a ``compile`` of its own, see
-    :meth:`RelationContrastLoss.compile`.
+    """What of ``model`` to compile: the backbones of student and teacher, what an adapter is around, and the losses, each of
+    which says by :meth:`DistillLoss.compile` what that means. Of a plain classifier of mmpretrain, its backbone.
     """
-    parts = [loss for loss in model.losses.values()
-             if not list(loss.buffers()) or type(loss).compile is not nn.Module.compile]
-    networks = [model.student] if model.teacher is None else [model.student, model.teacher]
-    return [getattr(network, 'backbone', network) for network in networks] + parts
+    if not isinstance(model, Distiller):
+        return [model.backbone] if isinstance(model, ImageClassifier) else [model]
+    parts = [body(network) for network in (model.student, model.teacher) if network is not None]
+    return [part for part in parts if part is not None] + list(model.losses.values())
 
 
 @HOOKS.register_module()

@@ -28,8 +28,9 @@ class CriticWatchHook(Hook):
 
     def after_train_epoch(self, runner) -> None:
         scalars = runner.message_hub.log_scalars
-        if runner.epoch == 0 or 'train/score_positive' not in scalars:
+        if runner.epoch == 0:
             return
-        positive, negative = (scalars[f'train/score_{kind}'].current() for kind in ('positive', 'negative'))
-        if warning := warning_of(positive, negative, self.gap):
-            runner.logger.warning(warning)
+        for name in [key.removesuffix('positive') for key in scalars if key.endswith('_score_positive')]:
+            positive, negative = (scalars[f'{name}{kind}'].current() for kind in ('positive', 'negative'))
+            if warning := warning_of(positive, negative, self.gap):
+                runner.logger.warning(warning)

@@ -7,7 +7,7 @@ from mmcrrcd.models.losses.relation_contrast import RelationContrastLoss
 from mmcrrcd.registry import ALGORITHMS
 from mmcrrcd.structures import Batch, NetworkOutput
 
-from .distiller import Distiller
+from .distiller import Distiller, check_names
 from .schedule import Schedule
 
 
@@ -29,12 +29,14 @@ class CRRCD(Distiller):
     student's last feature map over that of the classification loss, weights included.
     """
 
+    own_parts = Distiller.own_parts | {'kd', 'rcd'}
     RATIO_INTERVAL = 100
 
     def __init__(self, student: dict, teacher: dict, alpha: Schedule = 0.5, beta: Schedule = 0.2, temperature: float = 4.0,
                  dim: int = 128, num_negatives: int | None = 512, tau: float = 0.1, num_anchors: int | None = 8,
                  sampling: str = 'supervised', normalizer: str = 'softmax', center: str | None = 'anchor',
                  num_samples: int | None = None, objective: dict[str, dict] | None = None, **kwargs):
+        check_names(objective, self.own_parts, 'CRRCD')
         parts = {}
         if alpha:
             parts['kd'] = dict(type=KDLoss, weight=alpha, temperature=temperature)

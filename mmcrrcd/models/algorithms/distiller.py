@@ -10,11 +10,40 @@ from torch import Tensor, nn
 from mmcrrcd.checkpoint import load_network
 from mmcrrcd.errors import InputError
 from mmcrrcd.models.frozen import fold
+from mmcrrcd.models.losses.base import DistillLoss
 from mmcrrcd.models.networks import EmbeddingNetwork, ask_for_pre_activations, classification_loss, extract
 from mmcrrcd.registry import ALGORITHMS, LOSSES, MODELS
 from mmcrrcd.structures import Batch, Pair, NetworkOutput
 
 from .schedule import Schedule, check_schedule, value_at
+
+
+def check_needs(name: str, loss: DistillLoss, student: NetworkOutput, teacher: NetworkOutput | None) -> None:
+    """Raises InputError where a network does not give what ``loss``, ``name`` in the objective, reads of its output."""
+    needs = [('student', student, loss.student_needs)] + ([] if teacher is None else [('teacher', teacher, loss.needs)])
+    for who, output, wanted in needs:
+        if unknown := sorted(set(wanted) - {'logits', 'embedding', 'feature_maps', 'pre_activations'}):
+            raise InputError(f'{name} needs {unknown[0]!r}, which is no part of an output: logits, embedding, feature_maps or '
+                             'pre_activations')
+        missing = [need for need in sorted(wanted) if getattr(output, need) in (None, ())]
+        if missing == ['logits']:
+            raise InputError(f'{name} compares logits, and the {who} ends in its embedding: leave {name} out '
+                             '(of CRRCD by alpha=0)')
+        if missing:
+            what = {'feature_maps': 'feature maps', 'pre_activations': 'pre-activations'}.get(missing[0], missing[0])
+            raise InputError(f"{name} needs the {who}'s {what}, and this {who} gives none: take one with a backbone of this "
+                             f'package, or leave {name} out')
+
+
+def check_names(objective: dict | None, own: frozenset[str], algorithm: str) -> None:
+    """Raises InputError for a name in the objective that the log, or the algorithm itself, uses already."""
+    for name in objective or {}:
+        if name in own:
+            raise InputError(f'objective: {name!r} is the name of a part of {algorithm} itself ({", ".join(sorted(own))}), '
+                             'take another')
+        if not isinstance(name, str) or not name.isidentifier() or 'loss' in name or hasattr(nn.ModuleDict, name):
+            raise InputError(f"objective: {name!r} cannot be the name of a loss, which is one word without 'loss', as kd; the "
+                             "log puts 'loss_' before it")
 
 
 @ALGORITHMS.register_module()
@@ -23,7 +52,7 @@ class Distiller(BaseModel):
 
     The total is ``cls_weight`` x the student's own classification loss plus, for each entry of ``objective``, its weight
     x ``loss(student: NetworkOutput, teacher: NetworkOutput, batch: Batch)``. Without teacher and objective it is plain
-    supervised training, which is how teachers, and student-only baselines, are trained: rows of a table then differ in the
+    supervised training, which is how teachers and student-only baselines are trained: rows of a table then differ in the
     objective only.
 
     The teacher is in eval mode whole, sees no gradient, and is not in ``state_dict()``, ``parameters()`` or DDP.
@@ -36,15 +65,16 @@ class Distiller(BaseModel):
             teacher is a module, or loads its weights itself (``init_cfg=dict(type='Pretrained', ...)``).
         objective: from a name to ``dict(type=..., weight=..., **settings)``; ``weight`` is a number or a schedule over
             epochs (see :func:`value_at`); a loss whose weight is the number 0 is left out. Shown in the log as
-            ``loss_<name>``. Without a teacher it may hold losses that say ``needs_teacher = False``, such as
-            :class:`CenterLoss`; the teacher's output is None for them.
+            ``loss_<name>``, what it has in ``log_vars`` as ``<name>_<key>``. Without a teacher it may hold losses that say
+            ``needs_teacher = False``, such as :class:`CenterLoss`; the teacher's output is None for them.
         cls_weight: weight of the classification loss, a number or a schedule.
         input_size: side in pixels of the teacher's images, for the trial pass that gives the widths and map sizes.
         data_preprocessor: usually a :class:`PairPreprocessor`.
 
-    Modes of ``forward``, as in mmpretrain: 'loss' needs both; 'tensor' (logits) and 'predict' run the student-only baseline.
+    Modes of ``forward``, as in mmpretrain: 'loss' needs both; 'tensor' (logits) and 'predict' run the student only.
     """
 
+    own_parts = frozenset({'cls'})  # names of the total's parts that an objective cannot use
     staged = False                  # are some parameters left out in some epochs, whatever the weights say? DDP has to know
 
     def __init__(self, student: dict | nn.Module, teacher: dict | nn.Module | None = None,
@@ -66,16 +96,21 @@ class Distiller(BaseModel):
         self.cls_weight = cls_weight
         check_schedule(cls_weight, 'the classification loss')
         self.losses, self.weights = nn.ModuleDict(), {}
+        check_names(objective, Distiller.own_parts, type(self).__name__)
         for name, settings in (objective or {}).items():
             settings = dict(settings)
             self.weights[name] = settings.pop('weight', 1.0)
             check_schedule(self.weights[name], name)
             if self.weights[name] != 0:
-                self.losses[name] = LOSSES.build(settings)
-        needing = [name for name, loss in self.losses.items() if getattr(loss, 'needs_teacher', True)]
+                loss = LOSSES.build(settings)
+                if not isinstance(loss, DistillLoss):
+                    raise InputError(f'{name} is a {type(loss).__name__}; the losses of an objective derive from DistillLoss '
+                                     '(docs/add_a_method.md)')
+                self.losses[name] = loss
+        needing = [name for name, loss in self.losses.items() if loss.needs_teacher]
         if self.teacher is None and needing:
             raise InputError(f'the objective ({", ".join(needing)}) needs a teacher')
-        if any(getattr(loss, 'needs_raw', False) for loss in self.losses.values()):
+        if self._compares_pre_activations():
             ask_for_pre_activations(self.student)
             ask_for_pre_activations(self.teacher)
         if isinstance(self.teacher, EmbeddingNetwork):
@@ -99,16 +134,14 @@ class Distiller(BaseModel):
             for each in getattr(self.data_preprocessor, 'train_resolutions', None) or ():
                 self._try(self.student, self.data_preprocessor.downsample(zeros, each).float(), 'student')
         self.student.train(training)
-        if teacher is not None and teacher.logits is None:
-            for name, loss in self.losses.items():
-                if getattr(loss, 'needs_teacher_logits', False):
-                    raise InputError(f'{name} compares logits, and the teacher ends in its embedding: leave {name} out '
-                                     '(of CRRCD by alpha=0)')
-        elif teacher is not None and teacher.logits.shape != student.logits.shape:
+        if teacher is not None and teacher.logits is not None and teacher.logits.shape != student.logits.shape:
             raise InputError(f'the teacher knows {teacher.logits.shape[1]} classes, the student {student.logits.shape[1]}')
-        for loss in self.losses.values():
-            if hasattr(loss, 'build'):
-                loss.build(student, teacher)
+        for name, loss in self.losses.items():
+            check_needs(name, loss, student, teacher)
+            loss.build(student, teacher)
+
+    def _compares_pre_activations(self) -> bool:
+        return any('pre_activations' in loss.needs | loss.student_needs for loss in self.losses.values())
 
     @staticmethod
     def _try(network: nn.Module, images: Tensor, name: str) -> NetworkOutput:
@@ -145,7 +178,7 @@ class Distiller(BaseModel):
 
     def use_teacher(self, teacher: nn.Module) -> None:
         """Takes a teacher of the same kind in place of its own: frozen, with its weights, perhaps that of another student."""
-        if any(getattr(loss, 'needs_raw', False) for loss in self.losses.values()):
+        if self._compares_pre_activations():
             ask_for_pre_activations(teacher)
         self.__dict__['teacher'] = teacher
         self._teacher_is_ready = True
@@ -188,13 +221,32 @@ class Distiller(BaseModel):
 
         A part whose weight is zero in this epoch is not computed: what it alone trains stays as it is, weight decay included.
         """
-        epoch = MessageHub.get_current_instance().get_info('epoch', 0)
         parts = {}
-        if weight := value_at(self.cls_weight, epoch):
+        if weight := value_at(self.cls_weight, self.epoch):
             parts['loss_cls'] = weight * classification_loss(self.student, student, batch.labels)
         for name, loss in self.losses.items():
-            if weight := value_at(self.weights[name], epoch):
-                parts[f'loss_{name}'] = weight * loss(student, teacher, batch)
-                parts.update(getattr(loss, 'log_vars', {}))
+            parts |= self.part(name, loss, student, teacher, batch)
         parts['accuracy'] = 100 * (student.logits.argmax(1) == batch.labels).float().mean()
         return parts
+
+    def part(self, name: str, loss: DistillLoss, student: NetworkOutput, teacher: NetworkOutput | None,
+             batch: Batch) -> dict[str, Tensor]:
+        """``loss_<name>``, weighted, and ``<name>_<key>`` for its ``log_vars``; nothing where its weight is zero."""
+        if not (weight := value_at(self.weights[name], self.epoch)):
+            return {}
+        loss.set_epoch(self.epoch)
+        parts = {f'loss_{name}': weight * loss(student, teacher, batch)}
+        for key, value in loss.log_vars.items():
+            if 'loss' in key:                            # mmengine adds up whatever has 'loss' in its name
+                raise InputError(f"{name}: no key of log_vars contains 'loss', got {key!r}")
+            parts[f'{name}_{key}'] = value
+        return parts
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the Runner is in, from 0."""
+        return MessageHub.get_current_instance().get_info('epoch', 0)
+
+    def trains_in(self, epoch: int) -> bool:
+        """Has any part of the total a weight in ``epoch``?"""
+        return any(value_at(weight, epoch) for weight in (self.cls_weight, *self.weights.values()))

@@ -5,23 +5,27 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_map_only
 
 from mmcrrcd.errors import InputError
+from mmcrrcd.models.losses.base import DistillLoss
 from mmcrrcd.models.losses.stages import at_least_float32, pair_stages, same_size
 from mmcrrcd.models.networks import classification_loss, extract
-from mmcrrcd.registry import ALGORITHMS
+from mmcrrcd.registry import ALGORITHMS, MODELS
 from mmcrrcd.structures import Batch, NetworkOutput
 
-from .distiller import Distiller
+from .distiller import Distiller, check_names
 from .schedule import Schedule
 
 
-class GuidedLoss(nn.Module):
+class GuidedLoss(DistillLoss):
     """Mean squared error between the teacher's feature maps and the student's through a guided module, summed over the stages.
 
     A guided module is a 1x1 convolution to the teacher's channels and a batch norm. The larger of two feature maps is averaged
     to the size of the smaller.
     """
 
+    needs = frozenset({'feature_maps'})
+
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
+        """Pair the stages and make the guided modules."""
         self.pairs = pair_stages(student, teacher)
         self.guided = nn.ModuleList()
         for i, j in self.pairs:
@@ -59,15 +63,23 @@ class EKD(Distiller):
     Shown in the log: ``accuracy_teacher``, in percent.
     """
 
+    own_parts = Distiller.own_parts | {'guided', 'teacher'}
+
     def __init__(self, student: dict, teacher: dict, beta: Schedule = 1.0, objective: dict[str, dict] | None = None, **kwargs):
         if kwargs.get('teacher_checkpoint') is not None:
             raise InputError('the teacher of EKD learns along with the student, from the start: leave teacher_checkpoint out')
+        check_names(objective, self.own_parts, 'EKD')
         guided = dict(type=GuidedLoss, weight=beta)
+        teacher = MODELS.build(teacher) if isinstance(teacher, dict) else teacher
+        parameters = () if teacher is None else teacher.parameters()
+        learning = [parameter for parameter in parameters if parameter.requires_grad]            # what is frozen stays so
         super().__init__(student, teacher, objective={'guided': guided, **(objective or {})}, **kwargs)
         if not isinstance(self.teacher, ImageClassifier):
             raise InputError(f'the teacher of EKD is an ImageClassifier of mmpretrain, got a {type(self.teacher).__name__}')
         # From here on a module like the student, so it is trained, saved and reduced over processes.
-        self.teacher = self.teacher.requires_grad_().train()
+        self.teacher = self.teacher.train()
+        for parameter in learning:
+            parameter.requires_grad_()
         self._teacher_is_ready = True
 
     def forward_teacher(self, images: Tensor) -> NetworkOutput:
@@ -79,3 +91,7 @@ class EKD(Distiller):
         parts['loss_teacher'] = classification_loss(self.teacher, teacher, batch.labels)
         parts['accuracy_teacher'] = 100 * (teacher.logits.argmax(1) == batch.labels).float().mean()
         return parts
+
+    def trains_in(self, epoch: int) -> bool:
+        """The teacher learns in every epoch."""
+        return True

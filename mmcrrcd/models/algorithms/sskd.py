@@ -1,16 +1,16 @@
 """Knowledge distillation meets self-supervision (SSKD): what the teacher makes of turned images is taught, too."""
 import torch
-from mmengine.logging import MessageHub
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map_only
 
 from mmcrrcd.errors import InputError, check_positive
+from mmcrrcd.models.losses.base import DistillLoss
 from mmcrrcd.models.losses.kd import KDLoss
 from mmcrrcd.registry import ALGORITHMS
 from mmcrrcd.structures import Batch, Pair, NetworkOutput
 
-from .distiller import Distiller
+from .distiller import Distiller, check_names
 from .schedule import Schedule, value_at
 
 TURNS = 4
@@ -62,10 +62,10 @@ def selective_kd(student: Tensor, teacher: Tensor, answers: Tensor, temperature:
     return temperature**2 * (divergence * keep).sum() / keep.sum().clamp(min=1)
 
 
-class TransformedLoss(nn.Module):
+class TransformedLoss(DistillLoss):
     """Knowledge distillation on the turned images, where the teacher knows enough of them."""
 
-    needs_teacher_logits = True
+    needs = frozenset({'logits'})
 
     def __init__(self, temperature: float, ratio: float):
         super().__init__()
@@ -77,7 +77,7 @@ class TransformedLoss(nn.Module):
         return selective_kd(student.logits[n:], teacher.logits[n:], answers, self.temperature, self.ratio)
 
 
-class ContrastLoss(nn.Module):
+class ContrastLoss(DistillLoss):
     """The student's similarities of turned with upright images follow the teacher's; both through a two-layer head."""
 
     def __init__(self, temperature: float, ratio: float):
@@ -135,6 +135,7 @@ class SSKD(Distiller):
     Shown in the log during the first stage: ``accuracy_head``, in percent.
     """
 
+    own_parts = Distiller.own_parts | {'contrast', 'head', 'kd', 'transformed'}
     staged = True
 
     def __init__(self, student: dict, teacher: dict, head_epochs: int = 60, cls_weight: Schedule = 0.1, alpha: Schedule = 0.9,
@@ -148,6 +149,8 @@ class SSKD(Distiller):
         if not (0 <= transformed_ratio <= 1 and 0 <= contrast_ratio <= 1):
             raise InputError(f'transformed_ratio and contrast_ratio are shares from 0 to 1, got {transformed_ratio}, '
                              f'{contrast_ratio}')
+
+        check_names(objective, self.own_parts, 'SSKD')
 
         def later(weight: Schedule) -> Schedule:
             return [(0, 0), (head_epochs, 0), (head_epochs, weight)] if isinstance(weight, (int, float)) else weight
@@ -168,7 +171,7 @@ class SSKD(Distiller):
         if not isinstance(inputs, Pair):
             return super().forward(rotations(inputs), data_samples, mode)
         pair = Pair(*map(rotations, inputs))
-        if any(value_at(weight, self.epoch) for weight in (self.cls_weight, *self.weights.values())):
+        if super().trains_in(self.epoch):
             return super().forward(pair, data_samples, mode)
         teacher = self.forward_teacher(pair.high)
         with torch.autocast(pair.high.device.type, enabled=False):
@@ -178,8 +181,7 @@ class SSKD(Distiller):
         """Outputs of :func:`rotations`, and the batch of the upright images."""
         parts = super().compute_losses(upright(student), upright(teacher), batch)
         for name, loss in self.of_rotations.items():
-            if weight := value_at(self.weights[name], self.epoch):
-                parts[f'loss_{name}'] = weight * loss(student, teacher, batch)
+            parts |= self.part(name, loss, student, teacher, batch)
         return parts | self.train_head(teacher)
 
     def train_head(self, teacher: NetworkOutput) -> dict[str, Tensor]:
@@ -189,6 +191,6 @@ class SSKD(Distiller):
         loss, accuracy = self.of_rotations['contrast'].pretext(teacher)
         return dict(loss_head=weight * loss, accuracy_head=accuracy)
 
-    @property
-    def epoch(self) -> int:
-        return MessageHub.get_current_instance().get_info('epoch', 0)
+    def trains_in(self, epoch: int) -> bool:
+        """The first stage trains the teacher's head."""
+        return super().trains_in(epoch) or bool(value_at(self.head_weight, epoch))

@@ -5,10 +5,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmcrrcd.errors import InputError, check_positive
+from mmcrrcd.errors import check_positive
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, NetworkOutput
 
+from .base import DistillLoss
 from .stages import at_least_float32, pair_stages
 
 
@@ -23,7 +24,7 @@ def ab_loss(student_pre_activation: Tensor, teacher_map: Tensor, margin: float) 
 
 
 @LOSSES.register_module()
-class ABLoss(nn.Module):
+class ABLoss(DistillLoss):
     """:func:`ab_loss`, summed over the n stages of :func:`pair_stages`, the i-th weighted by 2^(i - n + 1).
 
     Where the channels differ a 1x1 convolution and BN bring the student's feature map to the teacher's. Where the teacher's
@@ -36,7 +37,8 @@ class ABLoss(nn.Module):
         margin: how far from zero a neuron shall be.
     """
 
-    needs_raw = True
+    needs = frozenset({'feature_maps'})
+    student_needs = frozenset({'pre_activations'})
 
     def __init__(self, margin: float = 1.0):
         super().__init__()
@@ -45,8 +47,6 @@ class ABLoss(nn.Module):
 
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
         """Make the connectors."""
-        if not student.pre_activations:
-            raise InputError("ABLoss needs the student's pre-activations, which only mmcrrcd's backbones give")
         self.pairs = pair_stages(student, teacher)
         self.connectors = nn.ModuleList()
         for i, j in self.pairs:

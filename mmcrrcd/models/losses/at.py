@@ -1,10 +1,11 @@
 """Attention transfer (Zagoruyko and Komodakis, ICLR 2017, https://arxiv.org/abs/1612.03928): look where the teacher looks."""
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, NetworkOutput
 
+from .base import DistillLoss
 from .stages import at_least_float32, image_ratio, pair_wide_stages, same_size
 
 
@@ -21,13 +22,15 @@ def attention_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
 
 
 @LOSSES.register_module()
-class ATLoss(nn.Module):
+class ATLoss(DistillLoss):
     """:func:`attention_loss` summed over the stages that go together and have more than one pixel, at the smaller's size.
 
     The squared distance of two unit vectors is about as large with few positions, their mean over them is not: so it is
     multiplied by :func:`image_ratio`, which makes it that of feature maps repeated to the teacher's size, and the weight, which
     was published for images of one size, what it was.
     """
+
+    needs = frozenset({'feature_maps'})
 
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
         """Pair the stages."""

@@ -26,7 +26,7 @@ class DistillLoss(nn.Module):
     lacks one is refused. 'pre_activations' are computed only where a loss needs them, of either network."""
 
     student_needs: frozenset[str] = frozenset()
-    """The same of the student's output: 'feature_maps', 'pre_activations'. Logits and embedding are always there."""
+    """The same of the student's output, such as 'pre_activations'. Logits and embedding are always there."""
 
     needs_teacher: bool = True
     """False: it may run without a teacher, whose output is None then."""

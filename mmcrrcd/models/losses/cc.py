@@ -5,6 +5,8 @@ from mmcrrcd.errors import check_positive
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, NetworkOutput
 
+from .base import DistillLoss
+
 
 def cc_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Inner product of |s - t| of each sample with that of the next, averaged over the b - 1 neighbors. (b, d) both -> scalar.
@@ -17,7 +19,7 @@ def cc_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 @LOSSES.register_module()
-class CCLoss(nn.Module):
+class CCLoss(DistillLoss):
     """:func:`cc_loss` of the embeddings after one linear layer each, both learned.
 
     Args:

@@ -1,11 +1,13 @@
 """Center loss (Wen et al., A Discriminative Feature Learning Approach for Deep Face Recognition, ECCV 2016)."""
 import torch
 from mmengine import dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmcrrcd.errors import InputError
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, NetworkOutput
+
+from .base import DistillLoss
 
 
 def center_loss(embedding: Tensor, centers: Tensor) -> Tensor:
@@ -17,7 +19,7 @@ def center_loss(embedding: Tensor, centers: Tensor) -> Tensor:
 
 
 @LOSSES.register_module()
-class CenterLoss(nn.Module):
+class CenterLoss(DistillLoss):
     """:func:`center_loss` of the student's embeddings; it needs no teacher. The weight in the objective is the paper's lambda.
 
     The centers, zeros at first, are a buffer, and no gradient reaches them: after each batch, that of all processes, they move
@@ -27,6 +29,7 @@ class CenterLoss(nn.Module):
         rate: alpha of Eq. 4.
     """
 
+    needs = frozenset()
     needs_teacher = False
 
     def __init__(self, rate: float = 0.5):

@@ -3,12 +3,13 @@ import math
 
 import torch
 from mmengine import dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, NetworkOutput
 
+from .base import DistillLoss
 from .crd import MemoryContrast
 
 OFFSET = 1e-6                # in every coordinate of a difference, so that a relation of a vector to itself has a direction
@@ -52,7 +53,7 @@ class RelationMemoryContrast(MemoryContrast):
 
 
 @LOSSES.register_module()
-class CRCDLoss(nn.Module):
+class CRCDLoss(DistillLoss):
     """The contrast of feature relations plus, with ``gradient``, that of gradient relations.
 
     The published gradient is that of the cross-entropy at the embedding, W^T (softmax - one-hot) for a linear classifier W,
@@ -73,7 +74,9 @@ class CRCDLoss(nn.Module):
         settings = num_samples, dim, num_negatives, temperature, momentum
         self.feature = RelationMemoryContrast(*settings)
         self.gradient = RelationMemoryContrast(*settings) if gradient else None
-        self.needs_teacher_logits = gradient
+        self.num_samples = num_samples
+        if gradient:
+            self.needs = frozenset({'embedding', 'logits'})
 
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
         self.feature.build(student.embedding.shape[1], teacher.embedding.shape[1])

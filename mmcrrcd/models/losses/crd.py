@@ -10,6 +10,8 @@ from mmcrrcd.models.memory import MemoryBank
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, NetworkOutput
 
+from .base import DistillLoss
+
 
 def nce_loss(scores: Tensor, z: Tensor | float, temperature: float, num_samples: int) -> Tensor:
     """Eq. 18: -log h(positive) - the sum over K negatives of log(1 - h(negative)), averaged over the leading dimensions.
@@ -112,7 +114,7 @@ class MemoryContrast(nn.Module):
 
 
 @LOSSES.register_module()
-class CRDLoss(nn.Module):
+class CRDLoss(DistillLoss):
     """:func:`nce_loss` of the projected embeddings against the banks of the other network, both directions added.
 
     Gradients go through the batch's own embeddings only. With several processes the banks are the same in each.
@@ -126,6 +128,7 @@ class CRDLoss(nn.Module):
     def __init__(self, num_samples: int, dim: int = 128, num_negatives: int = 16384, temperature: float = 0.07,
                  momentum: float = 0.5):
         super().__init__()
+        self.num_samples = num_samples
         self.contrast = MemoryContrast(num_samples, dim, num_negatives, temperature, momentum)
 
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:

@@ -1,11 +1,13 @@
 """Decoupled knowledge distillation (Zhao et al., CVPR 2022, https://arxiv.org/abs/2203.08679)."""
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from mmcrrcd.errors import check_positive
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, NetworkOutput
+
+from .base import DistillLoss
 
 
 def decouple(logits: Tensor, labels: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
@@ -30,7 +32,7 @@ def dkd_loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, alp
 
 
 @LOSSES.register_module()
-class DKDLoss(nn.Module):
+class DKDLoss(DistillLoss):
     """:func:`dkd_loss` with its constants. The published warm-up is a weight of ``[(0, 0.05), (19, 1)]``.
 
     Args:
@@ -40,7 +42,7 @@ class DKDLoss(nn.Module):
         temperature: T.
     """
 
-    needs_teacher_logits = True
+    needs = frozenset({'logits'})
 
     def __init__(self, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0):
         super().__init__()

@@ -5,6 +5,7 @@ from torch.nn import functional as F
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, NetworkOutput
 
+from .base import DistillLoss
 from .stages import at_least_float32, pair_stages, same_size
 
 
@@ -14,12 +15,14 @@ def hint_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
 
 
 @LOSSES.register_module()
-class FitNetLoss(nn.Module):
+class FitNetLoss(DistillLoss):
     """:func:`hint_loss` of a middle stage, the student's after a learned 1x1 convolution, batch norm and ReLU.
 
     The stage is the student's second, the stem not counted, where it has a counterpart of the teacher's, otherwise the
     middle one of those that do. No first stage of training with hints alone.
     """
+
+    needs = frozenset({'feature_maps'})
 
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
         """Choose the stage and make the regressor."""

@@ -1,12 +1,13 @@
 """Flow of the solution procedure (Yim et al., CVPR 2017, "A Gift from Knowledge Distillation")."""
 from itertools import pairwise
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmcrrcd.errors import InputError
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, NetworkOutput
 
+from .base import DistillLoss
 from .stages import at_least_float32, hint, same_size, stages
 
 
@@ -32,12 +33,14 @@ def maps_of(student: NetworkOutput, teacher: NetworkOutput) -> tuple[tuple[Tenso
 
 
 @LOSSES.register_module()
-class FSPLoss(nn.Module):
+class FSPLoss(DistillLoss):
     """:func:`fsp_loss`, summed over consecutive feature maps, the stem's included where both networks give it.
 
     Teacher and student have the same channels; their resolutions may differ. Published as a stage of its own before the
     classification loss: a weight of ``[(0, 1), (30, 1), (30, 0)]`` and ``cls_weight=[(0, 0), (30, 0), (30, 1)]``.
     """
+
+    needs = frozenset({'feature_maps'})
 
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
         """Raises InputError where the matrices cannot be compared."""

@@ -2,7 +2,6 @@
 import math
 
 import torch
-from mmengine.logging import MessageHub
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -10,6 +9,7 @@ from mmcrrcd.errors import InputError, check_positive
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, NetworkOutput
 
+from .base import DistillLoss
 from .stages import at_least_float32, image_ratio, same_size
 
 
@@ -32,7 +32,7 @@ def layers(kind: type[nn.Module], widths: list[int], norm: bool) -> nn.Sequentia
 
 
 @LOSSES.register_module()
-class FTLoss(nn.Module):
+class FTLoss(DistillLoss):
     """First the paraphraser learns to reconstruct the teacher's last map from a factor; then the student's factor follows.
 
     For ``paraphraser_epochs`` epochs this is the mean squared error of the reconstruction, which trains no student; from then
@@ -45,6 +45,7 @@ class FTLoss(nn.Module):
         rate: channels of the factors over those of the teacher's last feature map, k in the paper.
     """
 
+    needs = frozenset({'feature_maps'})
     staged = True
 
     def __init__(self, paraphraser_epochs: int = 30, rate: float = 0.5):
@@ -54,6 +55,7 @@ class FTLoss(nn.Module):
             check_positive(whole=True, paraphraser_epochs=paraphraser_epochs)
         self.paraphraser_epochs, self.rate = paraphraser_epochs, rate
         self.student_from = paraphraser_epochs
+        self.epoch = 0
 
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
         """Make paraphraser and translator."""
@@ -70,9 +72,13 @@ class FTLoss(nn.Module):
         self.decoder = layers(nn.ConvTranspose2d, [factor, factor, width_t, width_t], norm=False)
         self.translator = layers(nn.Conv2d, [width, width, factor, factor], norm=True)
 
+    def set_epoch(self, epoch: int) -> None:
+        """The stage is that of this epoch."""
+        self.epoch = epoch
+
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
         map_t = at_least_float32(teacher.feature_maps[-1])
-        if MessageHub.get_current_instance().get_info('epoch', 0) < self.paraphraser_epochs:
+        if self.epoch < self.paraphraser_epochs:
             return F.mse_loss(self.decoder(self.encoder(map_t)), map_t)
         with torch.no_grad():
             factor_t = self.encoder(map_t)

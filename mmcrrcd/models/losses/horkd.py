@@ -6,6 +6,7 @@ from mmcrrcd.errors import InputError
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, NetworkOutput
 
+from .base import DistillLoss
 from .rkd import rkd_angle_loss, rkd_distance_loss
 
 
@@ -18,7 +19,7 @@ def horkd_losses(student: Tensor, regressed: Tensor, teacher: Tensor) -> tuple[T
 
 
 @LOSSES.register_module()
-class HORKDLoss(nn.Module):
+class HORKDLoss(DistillLoss):
     """After Ge et al., Look One and More: Distilling Hybrid Order Relational Knowledge for Cross-Resolution Image
     Recognition, AAAI 2020 (https://arxiv.org/abs/2409.05384).
 
@@ -39,7 +40,6 @@ class HORKDLoss(nn.Module):
         if min(first, second, third) < 0:
             raise InputError(f'the weights of the three orders are not negative, got {first}, {second}, {third}')
         self.order_weights = dict(first_order=first, second_order=second, third_order=third)
-        self.log_vars: dict[str, Tensor] = {}
 
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
         """Make the map from the student's width to the teacher's."""

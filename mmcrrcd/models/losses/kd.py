@@ -1,10 +1,12 @@
 """Knowledge distillation: the student's softened answers follow the teacher's."""
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from mmcrrcd.errors import check_positive
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, NetworkOutput
+
+from .base import DistillLoss
 
 
 def kd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
@@ -20,10 +22,10 @@ def kd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) 
 
 
 @LOSSES.register_module()
-class KDLoss(nn.Module):
+class KDLoss(DistillLoss):
     """:func:`kd_loss` at a fixed ``temperature``."""
 
-    needs_teacher_logits = True
+    needs = frozenset({'logits'})
 
     def __init__(self, temperature: float = 4.0):
         super().__init__()

@@ -1,10 +1,11 @@
 """Neuron selectivity transfer (Huang and Wang, 2017, https://arxiv.org/abs/1707.01219)."""
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, NetworkOutput
 
+from .base import DistillLoss
 from .stages import at_least_float32, pair_wide_stages, same_size
 
 
@@ -31,8 +32,10 @@ def nst_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
 
 
 @LOSSES.register_module()
-class NSTLoss(nn.Module):
+class NSTLoss(DistillLoss):
     """:func:`nst_loss` summed over the stages that go together and have more than one pixel, at the smaller's size."""
+
+    needs = frozenset({'feature_maps'})
 
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
         """Pair the stages."""

@@ -1,8 +1,10 @@
 """Probabilistic knowledge transfer (Passalis and Tefas, ECCV 2018, https://arxiv.org/abs/1803.10837)."""
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, NetworkOutput
+
+from .base import DistillLoss
 
 
 def pkt_loss(student: Tensor, teacher: Tensor, eps: float = 1e-7) -> Tensor:
@@ -21,7 +23,7 @@ def pkt_loss(student: Tensor, teacher: Tensor, eps: float = 1e-7) -> Tensor:
 
 
 @LOSSES.register_module()
-class PKTLoss(nn.Module):
+class PKTLoss(DistillLoss):
     """:func:`pkt_loss` of the embeddings."""
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:

@@ -3,7 +3,7 @@ import math
 
 import torch
 from mmengine import dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.nn.functional import all_gather as all_gather_with_gradient
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -13,6 +13,7 @@ from mmcrrcd.models.memory import EmbeddingQueue
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, NetworkOutput
 
+from .base import DistillLoss
 from .critic import Projected, RelationCritic
 from .relation import FeatureRelation
 
@@ -43,7 +44,7 @@ def contrast(positive: Tensor, negative: Tensor, use: Tensor, tau: float, log_of
 
 
 @LOSSES.register_module()
-class RelationContrastLoss(nn.Module):
+class RelationContrastLoss(DistillLoss):
     """Pulls F^{t,s}(e^t_a, e^s_i) to F^t(e^t_a, e^t_i) and away from F^t(e^t_a, e^t_k) of the queue's samples k.
 
     Averaged over the pairs of an anchor a and a sample i != a. The queue takes the batch after scoring; until it has been
@@ -86,7 +87,6 @@ class RelationContrastLoss(nn.Module):
         self.critic = RelationCritic(dim, center)
         self.register_buffer('log_mean', torch.zeros(()) - torch.inf)        # log of the mean of exp(s / tau)
         self._offset_known = False
-        self.log_vars: dict[str, Tensor] = {}
 
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
         """Make what depends on the networks' widths."""

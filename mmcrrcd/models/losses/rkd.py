@@ -1,10 +1,12 @@
 """Relational knowledge distillation (Park et al., CVPR 2019, https://arxiv.org/abs/1904.05068)."""
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, NetworkOutput
+
+from .base import DistillLoss
 
 
 def rkd_distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -33,7 +35,7 @@ def rkd_angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 @LOSSES.register_module()
-class RKDLoss(nn.Module):
+class RKDLoss(DistillLoss):
     """25 x :func:`rkd_distance_loss` + 50 x :func:`rkd_angle_loss` of the embeddings, the published proportions."""
 
     def __init__(self, distance: float = 25.0, angle: float = 50.0):

@@ -9,6 +9,8 @@ from mmcrrcd.errors import InputError
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, NetworkOutput
 
+from .base import DistillLoss
+
 
 @torch.no_grad()
 def neighbor_graph(embedding: Tensor, neighbors: int) -> Tensor:
@@ -47,7 +49,7 @@ def skd_loss(student: Tensor, teacher: Tensor, labels: Tensor, ratio: float, nei
 
 
 @LOSSES.register_module()
-class SKDLoss(nn.Module):
+class SKDLoss(DistillLoss):
     """After Ge et al., Low-resolution Face Recognition in the Wild via Selective Knowledge Distillation, TIP 2019
     (https://arxiv.org/abs/1811.09998): a linear regressor from the student's embedding to the selected ones of the teacher's.
 

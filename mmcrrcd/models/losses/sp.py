@@ -1,11 +1,12 @@
 """Similarity-preserving distillation (Tung and Mori, ICCV 2019, https://arxiv.org/abs/1907.09682)."""
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from mmcrrcd.errors import InputError
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, NetworkOutput
 
+from .base import DistillLoss
 from .stages import at_least_float32
 
 
@@ -19,8 +20,10 @@ def sp_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
 
 
 @LOSSES.register_module()
-class SPLoss(nn.Module):
+class SPLoss(DistillLoss):
     """:func:`sp_loss` of the last feature maps; teacher and student may differ in width and resolution."""
+
+    needs = frozenset({'feature_maps'})
 
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
         """Check that both networks give feature maps."""

@@ -9,6 +9,7 @@ from mmcrrcd.errors import InputError, check_positive
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, NetworkOutput
 
+from .base import DistillLoss
 from .stages import at_least_float32, pair_stages, same_size
 
 
@@ -25,7 +26,7 @@ def vid_loss(prediction: Tensor, target: Tensor, alpha: Tensor, eps: float = 1e-
 
 
 @LOSSES.register_module()
-class VIDLoss(nn.Module):
+class VIDLoss(DistillLoss):
     """:func:`vid_loss` summed over the stages that go together; regressors and variances are learned.
 
     A regressor is three 1x1 convolutions without bias, ReLU between them, as wide as the teacher's feature map.
@@ -34,6 +35,8 @@ class VIDLoss(nn.Module):
         variance: what the variances start at.
         eps: the least variance.
     """
+
+    needs = frozenset({'feature_maps'})
 
     def __init__(self, variance: float = 5.0, eps: float = 1e-5):
         super().__init__()

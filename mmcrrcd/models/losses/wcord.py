@@ -10,6 +10,8 @@ from mmcrrcd.models.memory import EmbeddingQueue
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, NetworkOutput
 
+from .base import DistillLoss
+
 
 def dependency(joint: Tensor, independent: Tensor, use: Tensor) -> Tensor:
     """Mean of a critic over pairs of one image less its mean over pairs of any two.
@@ -62,7 +64,7 @@ class LipschitzCritic(nn.Module):
 
 
 @LOSSES.register_module()
-class WCoRDLoss(nn.Module):
+class WCoRDLoss(DistillLoss):
     """Global: minus :func:`dependency` under a learned critic. Local: :func:`transport_loss` of the batch.
 
     Embeddings are normalized first. The global part takes pairs of two images from the batch and from a queue of the
@@ -105,7 +107,7 @@ class WCoRDLoss(nn.Module):
         self.check_batch(len(everyone))
         place = len(s) * dist.get_rank() + torch.arange(len(s), device=s.device)
         values = self.critic(torch.cat([everyone, self.queue.embedding]), s)
-        filled = (self.queue.key >= 0).expand(len(s), -1)
+        filled = self.queue.filled.expand(len(s), -1)
         use = torch.cat([torch.arange(len(everyone), device=s.device) != place[:, None], filled], dim=1)
         loss = -dependency(values.gather(1, place[:, None])[:, 0], values, use)
         self.queue.push(everyone, labels)

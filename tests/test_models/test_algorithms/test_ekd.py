@@ -106,6 +106,15 @@ def test_the_teacher_learns_from_its_own_classification_alone():
     assert all(p.grad is not None and p.grad.isfinite().all() for p in names.values())
 
 
+def test_what_of_the_teacher_is_frozen_stays_so():
+    teacher = MODELS.build(TEACHER)
+    teacher.backbone.stem.requires_grad_(False)
+    model = build(teacher=teacher)
+    assert {name.split('.')[1] for name, p in model.teacher.named_parameters() if not p.requires_grad} == {'stem'}
+    total(model(**batch(model), mode='loss')).backward()
+    assert all((p.grad is not None) == p.requires_grad for p in model.teacher.parameters())
+
+
 def test_the_teacher_is_neither_frozen_nor_folded():
     model = ALGORITHMS.build(copy.deepcopy(settings()))
     assert all(m.training for m in model.teacher.modules())
@@ -195,7 +204,7 @@ def test_wrong_settings_are_refused(wrong, match):
 
 def test_a_teacher_without_maps_or_without_a_head_is_refused():
     flat = PlainNetwork(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, CLASSES)), classifier='1')
-    with pytest.raises(InputError, match='no stages to compare') as error:
+    with pytest.raises(InputError, match='this teacher gives none') as error:
         build(teacher=flat)
     assert '\n' not in str(error.value)
 

@@ -76,5 +76,5 @@ def test_a_step(resolution, amp):
 
 
 def test_a_network_without_maps_is_refused():
-    with pytest.raises(InputError, match='no stages'):
+    with pytest.raises(InputError, match='this teacher gives none'):
         build(dict(type='mmcrrcd.FitNetLoss'), teacher=network_without_maps())

@@ -92,17 +92,17 @@ def test_the_two_stages(set_epoch, amp):
     assert reconstructions[1] < reconstructions[0]
 
 
-def test_the_first_stage_is_the_error_of_the_reconstruction(set_epoch):
+def test_the_first_stage_is_the_error_of_the_reconstruction():
     model = build(dict(type='mmcrrcd.FTLoss', paraphraser_epochs=1, rate=0.25))
     loss, images = model.losses['method'].double(), torch.rand(2, 3, SIZE, SIZE)
     teacher = model.forward_teacher(images)._replace(feature_maps=[random(2, 32, 2, 2)])
     factor = loss.encoder(teacher.feature_maps[-1])
     rebuilt = loss.decoder(factor)
     assert factor.shape == (2, 8, 2, 2)
-    set_epoch(0)
+    loss.set_epoch(0)
     squares = [(a - b)**2 for a, b in zip(rebuilt.flatten().tolist(), teacher.feature_maps[-1].flatten().tolist())]
     assert loss(None, teacher, None).item() == pytest.approx(sum(squares) / len(squares), rel=1e-10)
-    set_epoch(1)
+    loss.set_epoch(1)
     student = teacher._replace(feature_maps=[random(2, 16, 2, 2, seed=1)])
     expected = slow(loss.translator(student.feature_maps[-1]).detach(), factor.detach())
     assert loss(student, teacher, None).item() == pytest.approx(expected, rel=1e-10)

@@ -58,7 +58,7 @@ def test_stages_are_summed_at_the_smaller_size():
 
 
 def test_networks_without_maps_are_refused():
-    with pytest.raises(InputError, match='no stages to compare'):
+    with pytest.raises(InputError, match='this teacher gives none'):
         build(dict(type='mmcrrcd.NSTLoss'), teacher=network_without_maps())
 
 

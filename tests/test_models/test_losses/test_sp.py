@@ -48,5 +48,5 @@ def test_a_step(resolution, amp):
 
 
 def test_a_network_without_maps_is_refused():
-    with pytest.raises(InputError, match='the teacher gives none'):
+    with pytest.raises(InputError, match='this teacher gives none'):
         build(dict(type='mmcrrcd.SPLoss'), teacher=network_without_maps())

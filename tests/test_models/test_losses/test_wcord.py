@@ -158,3 +158,16 @@ def test_what_cannot_work_is_said():
 def test_a_step_in_a_distiller():
     model, value = step(dict(type='mmcrrcd.WCoRDLoss', num_negatives=16, dim=16))
     assert -2 < value < 2 and model.losses['method'].queue.pushed == 8
+
+
+@pytest.mark.parametrize('label', [-100, -1])
+def test_a_negative_label_is_no_empty_place(label):
+    """Images without a label (-100 in mmpretrain's data) are negatives like any other."""
+    def value(labels):
+        torch.manual_seed(0)
+        loss = WCoRDLoss(dim=8, num_negatives=10)
+        loss.build(*outputs()[:2])
+        loss.double().eval()
+        return [loss(*outputs(seed=seed)[:2], Batch(labels, None)).item() for seed in range(3)]
+
+    assert value(torch.full((4, ), label)) == value(torch.arange(4))
