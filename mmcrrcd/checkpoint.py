@@ -172,6 +172,8 @@ def read_checkpoint(path: str | Path, device: str = 'cpu') -> dict:
     checkpoint = safe_load(path, device)
     if not isinstance(checkpoint, dict):
         raise InputError(f'{path} is not a checkpoint: it holds a {type(checkpoint).__name__}, not a dict of weights')
+    if not isinstance(weights := checkpoint.get('state_dict', {}), dict):
+        raise InputError(f'{path} is not a checkpoint: its state_dict is a {type(weights).__name__}')
     if isinstance(checkpoint.get('meta'), dict):
         checkpoint['meta'].pop('config', None)
     hub = checkpoint.get('message_hub')
@@ -267,8 +269,6 @@ def read_network(path: str | Path) -> dict[str, Tensor]:
     if Path(path).is_dir() and (left := unfinished(checkpoint)):
         raise UnfinishedTraining(f'{path}: training stopped after {left}; finish it with --resume, or name {file}')
     weights = checkpoint.get('state_dict', checkpoint)
-    if not isinstance(weights, dict):
-        raise InputError(f'{file} is not a checkpoint: its state_dict is a {type(weights).__name__}')
     weights = {str(key).removeprefix('module.'): value for key, value in weights.items() if isinstance(value, Tensor)}
     students = {key.removeprefix('student.'): value for key, value in weights.items() if key.startswith('student.')}
     return students or {key: value for key, value in weights.items() if not key.startswith('data_preprocessor.')}

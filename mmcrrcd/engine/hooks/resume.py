@@ -3,10 +3,12 @@ import hashlib
 from numbers import Number
 from pathlib import Path
 
+import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop
+from torch import Tensor
 
 from mmcrrcd.checkpoint import check_finite, read_network
 from mmcrrcd.errors import InputError, printable
@@ -62,8 +64,7 @@ def digest_of_teacher(path: str | Path) -> str:
     digest = hashlib.sha256()
     for key, value in sorted(read_network(path).items()):
         digest.update(f'{key} {value.dtype} {tuple(value.shape)}'.encode())
-        digest.update(value.contiguous().flatten().view(-1).numpy(force=True).tobytes() if value.dtype.itemsize != 2
-                      else value.float().numpy(force=True).tobytes())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:12]
 
 
@@ -96,7 +97,8 @@ class ResumeHook(Hook):
 
     def digest(self, runner) -> str | None:
         """Of the teacher's weights, read once."""
-        path = runner.cfg.get('model', {}).get('teacher_checkpoint')
+        model = runner.cfg.get('model')
+        path = model.get('teacher_checkpoint') if isinstance(model, dict) else None
         if self.teacher is None and path:
             self.teacher = digest_of_teacher(path)
         return self.teacher
@@ -111,9 +113,8 @@ class ResumeHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         file = printable(runner._load_from or f'the last one in {runner.work_dir}')
         weights, untrained = checkpoint.get('state_dict', checkpoint), model.state_dict()
-        if isinstance(weights, dict):
-            weights = {str(key).removeprefix('module.'): value for key, value in weights.items()}
-            check_finite({key: weights[key] for key in untrained if key in weights}, untrained, file)
+        weights = {str(key).removeprefix('module.'): value for key, value in weights.items() if isinstance(value, Tensor)}
+        check_finite({key: weights[key] for key in untrained if key in weights}, untrained, file)
         if not runner._resume:
             return
         check_resumable(checkpoint, runner.param_schedulers is not None, file)
