@@ -15,6 +15,7 @@ from mmengine.registry import DefaultScope
 from paper_tables import NOT_AS_PUBLISHED
 from reproduced import Entry, MarkdownTable
 
+from mmcrrcd.config import parse_config
 from mmcrrcd.evaluation.embeddings import Classifier, accuracy, load_classifier, own_images
 from mmcrrcd.registry import DATASETS, MODELS
 
@@ -85,7 +86,7 @@ def multiply_adds(config: str, network: str, pixels: int) -> str:
     ``config`` is the text of a training's, ``network`` its 'student' or 'teacher'.
     """
     with DefaultScope.overwrite_default_scope('mmpretrain'):
-        model = MODELS.build(Config.fromstring(config, '.py').model[network]).eval()
+        model = MODELS.build(parse_config(config, 'a result').model[network]).eval()
     found = FlopAnalyzer(model, torch.zeros(1, 3, pixels, pixels))
     operators = found.unsupported_ops_warnings(False).uncalled_modules_warnings(False).by_operator()
     return f'{(operators["conv"] + operators["linear"]) / 1e6:.1f}'

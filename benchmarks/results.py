@@ -15,10 +15,10 @@ from critic_forms import DEFAULTS, RESULTS
 from environment import conditions
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
-from mmengine.config import Config
 from paper_tables import PAPER_TABLES
 from reproduced import origin
 
+from mmcrrcd.config import parse_config
 from mmcrrcd.errors import InputError
 
 OWN_KD = f'KD (1 CE + {DEFAULTS["alpha"]} KD)'
@@ -69,7 +69,7 @@ def of_figure_3() -> Iterator[tuple[dict, dict[str, list[float]]]]:
             if about['teacher']['accuracy'] is None:
                 raise InputError(f'the teacher of {sweeps.name()} was never tested')
             about = about | dict(config=f'{about["pair"]}_cifar100',
-                                 milestones=Config.fromstring(about['config'], '.py').param_scheduler.milestones)
+                                 milestones=parse_config(about['config'], 'a result').param_scheduler.milestones)
             for seed, result in sorted(about.pop('seeds').items(), key=lambda item: int(item[0])):
                 yield about | result | dict(seed=int(seed)), {
                     name: record['seeds'][seed]['curve'] for name, record in records.items() if seed in record['seeds']}

@@ -12,6 +12,7 @@ from filelock import FileLock
 from mmengine.config import Config
 
 from mmcrrcd.checkpoint import UnfinishedTraining, find_checkpoint, read_network, safe_load
+from mmcrrcd.config import parse_config
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.embeddings import load_classifier
 
@@ -39,7 +40,7 @@ def check_same(cfg: Config, text: str, source: Path) -> None:
         settings = {key: cfg.to_dict().get(key) for key in DECIDES}
         return json.dumps(settings | dict(model=settings['model'] | dict(teacher_checkpoint=None)), sort_keys=True)
 
-    if deciding(Config.fromstring(text, '.py')) != deciding(cfg):
+    if deciding(parse_config(text, source)) != deciding(cfg):
         raise InputError(f'{source} is of a run with other settings: move it away to train with those of now')
 
 

@@ -16,11 +16,9 @@ import torch
 import train
 from filelock import FileLock, Timeout
 from mmengine.config import Config
-from mmengine.runner import Runner
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from mmcrrcd.checkpoint import find_checkpoint, safe_load
 from mmcrrcd.engine.launch import one_line_errors
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.errors import InputError
@@ -186,28 +184,12 @@ def end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def catch_up(folder: Path) -> None:
-    """Tests the last checkpoint where it was not: a training that was stopped in between goes on with the next epoch."""
-    try:
-        file = find_checkpoint(folder)
-    except FileNotFoundError:
-        return
-    epoch, cfg = safe_load(file)['meta']['epoch'], Config.fromfile(folder / 'config.py')
-    if cfg.get('val_dataloader') and epoch not in curve(folder):
-        cfg.work_dir, cfg.experiment_name, cfg.load_from = str(folder / 'evaluation'), 'evaluation', str(file)
-        cfg.default_hooks, cfg.custom_hooks = dict(checkpoint=None), []
-        metrics = Runner.from_cfg(cfg).val()
-        with open(folder / 'evaluated.json', 'a') as out:
-            out.write(json.dumps(dict(metrics, step=epoch)) + '\n')
-
-
 def main() -> None:
     folder = Path(sys.argv[1])
     end_with_parent()
     with one_line_errors(), locked(folder):
         with open(folder / 'about.jsonl', 'a') as out:
             out.write(json.dumps(about_this_run()) + '\n')
-        catch_up(folder)
         sys.argv = ['train.py', str(folder / 'config.py'), '--work-dir', str(folder), '--resume']
         train.main()
 
