@@ -1,78 +1,264 @@
 """Networks from checkpoint files of any origin, loaded so that they cannot run code."""
+import logging
+import os
 import pickle
+import pickletools
 import re
+import zipfile
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
-from torch import nn
+from mmengine.logging import print_log
+from torch import Tensor, nn
 
-from mmcrrcd.errors import InputError
-
-
-def _log_method(owner: type, name: str):
-    """Stands in for ``getattr``, by which mmengine's log refers to its own four averages; refuses everything else."""
-    if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
-        raise pickle.UnpicklingError(f'refused to look up {name}')
-    return getattr(HistoryBuffer, name)
+from mmcrrcd.errors import InputError, printable
 
 
-# mmengine keeps its training log in its checkpoints, as objects that torch.load(weights_only=True) does not know.
-# None of these can run code: they are built from numbers.
-_LOG_TYPES = [HistoryBuffer, (_log_method, 'builtins.getattr'), np.ndarray, np.dtype,
-              np._core.multiarray._reconstruct, np._core.multiarray.scalar,
-              (np._core.multiarray._reconstruct, 'numpy.core.multiarray._reconstruct'),
-              (np._core.multiarray.scalar, 'numpy.core.multiarray.scalar'),
-              *(type(np.dtype(t)) for t in ('f4', 'f8', 'i4', 'i8', 'u1', 'bool'))]
+class _Nothing:
+    """Stands in for a type whose values nobody needs, such as those of mmengine's log: made from anything, it keeps nothing."""
+
+    def __init__(self, *_):
+        pass
+
+    def __setstate__(self, state):
+        pass
+
+
+class _DType:
+    """Stands in for NumPy's ``dtype``, whose own loading crashes on damaged ones."""
+
+    def __init__(self, name='', *_):
+        self.name = name
+
+    def __setstate__(self, state):
+        """Byte order and alignment; numbers are little-endian, as everywhere today."""
+
+
+def _log_method(*_):
+    """Stands in for ``getattr``, by which mmengine's log refers to its own averages."""
+    return _Nothing()
+
+
+def _scalar(dtype, data):
+    """A number of NumPy as one of Python: metrics like to return them, and mmengine keeps the best."""
+    if not (isinstance(dtype, _DType) and dtype.name in ('f4', 'f8', 'i4', 'i8', 'u1', 'b1')):
+        raise pickle.UnpicklingError('expected a number')
+    data = data.encode('latin1') if isinstance(data, str) else data
+    return np.frombuffer(data, f'<{dtype.name}')[0].item()
+
+
+# mmengine keeps its training log in its checkpoints, as objects that torch.load(weights_only=True) does not know, and those
+# of NumPy, whose own classes crash when they are built from damaged states: nothing but these stand-ins is ever built.
+_STAND_INS = {'mmengine.logging.history_buffer.HistoryBuffer': _Nothing, 'builtins.getattr': _log_method,
+              'numpy.ndarray': _Nothing, 'numpy.dtype': _DType}
+_STAND_INS |= {f'{module}.multiarray.{name}': stand_in for module in ('numpy.core', 'numpy._core')
+               for name, stand_in in (('_reconstruct', _Nothing), ('scalar', _scalar))}
+_STAND_INS |= {f'numpy.dtypes.{name}DType': _DType for name in ('Float32', 'Float64', 'Int32', 'Int64', 'UInt8', 'Bool')}
+_PLAIN = {'collections.OrderedDict', 'collections.Counter', 'builtins.set', '_codecs.encode',
+          'torch._utils._rebuild_tensor', 'torch._utils._rebuild_tensor_v2', 'torch._utils._rebuild_parameter',
+          'torch.Size', 'torch.device', 'torch.serialization._get_layout'}
+_STORAGE = re.compile(r'torch\.(?!Typed|Untyped)\w+Storage')
+_DEPTH = 100                                             # of tuples in tuples: far more overflow Python's stack
+_ADDRESS = re.compile(r'[\w-]+(:\w+)?://')
 
 
 class UnfinishedTraining(InputError):
     """The last checkpoint of a work directory is not the end of its training."""
 
 
+class _Refused(Exception):
+    """Why a file is not loaded."""
+
+
+def _check_name(name: str) -> None:
+    """Raises _Refused for the name of a type or function that no checkpoint needs."""
+    module, _, rest = name.rpartition('.')
+    name = f'builtins.{rest}' if module == '__builtin__' else name
+    is_dtype = module == 'torch' and isinstance(getattr(torch, rest, None), torch.dtype)
+    if name not in _STAND_INS and name not in _PLAIN and not _STORAGE.fullmatch(name) and not is_dtype:
+        raise _Refused(f'it has more in it than numbers, {name}')
+
+
+def _check_pickle(file: BinaryIO) -> None:
+    """Reads one pickle without building anything.
+
+    Raises _Refused where it names what no checkpoint needs, or where tuples are nested so deeply that Python crashes.
+    """
+    stack, memo, mark = [], {}, object()                 # how deeply tuples are nested in what would be on the stack
+    for opcode, argument, _ in pickletools.genops(file):
+        name, popped = opcode.name, []
+        if name == 'GLOBAL':
+            _check_name(argument.replace(' ', '.', 1))
+        elif name in ('STACK_GLOBAL', 'INST', 'OBJ', 'EXT1', 'EXT2', 'EXT4', 'NEXT_BUFFER'):
+            raise _Refused(f'it has more in it than numbers, by {name}')
+        elif name in ('BINPUT', 'LONG_BINPUT', 'PUT', 'MEMOIZE'):
+            memo[len(memo) if argument is None else argument] = stack[-1]
+            continue
+        elif name in ('BINGET', 'LONG_BINGET', 'GET', 'DUP'):
+            stack.append(stack[-1] if name == 'DUP' else memo[argument])
+            continue
+        elif name == 'MARK':
+            stack.append(mark)
+            continue
+        kinds = [kind.name for kind in opcode.stack_before]
+        if 'mark' in kinds or name == 'POP_MARK':
+            while (top := stack.pop()) is not mark:
+                popped.append(top)
+            kinds = kinds[:kinds.index('mark')]
+        popped += [stack.pop() for _ in kinds]
+        depth = 1 + max((each for each in popped if each is not mark), default=0) if name.startswith('TUPLE') else 0
+        if depth > _DEPTH:
+            raise _Refused('it is nested too deeply')
+        stack += [depth] * len(opcode.stack_after)
+
+
+def _check_file(path: Path) -> None:
+    """Raises _Refused where the file is no whole checkpoint, by its checksums where it has them, or names foreign types."""
+    if not path.is_file():
+        raise _Refused('it is no regular file')
+    if not path.stat().st_size:
+        raise _Refused('it is empty')
+    with open(path, 'rb') as file:
+        zipped = file.read(4) == b'PK\x03\x04'          # as PyTorch tells them apart
+    if zipped:
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                if info.compress_type != zipfile.ZIP_STORED:            # torch's are not; a small file can hold a huge one
+                    raise _Refused(f'{info.filename} in it is compressed')
+            if damaged := archive.testzip():
+                raise _Refused(f'it is damaged: the checksum of {damaged} is wrong')
+            for name in archive.namelist():
+                if name.endswith('.pkl'):
+                    _check_pickle(BytesIO(archive.read(name)))
+    else:                                                # PyTorch's older form: number, version, machine, content, keys
+        with open(path, 'rb') as file:
+            for _ in range(5):
+                _check_pickle(file)
+
+
 def safe_load(path: str | Path, device: str = 'cpu') -> dict:
-    """``torch.load`` that only ever builds tensors, numbers and mmengine's log."""
-    with torch.serialization.safe_globals(_LOG_TYPES):
-        return torch.load(path, map_location=device, weights_only=True)
-
-
-def read_checkpoint(file: Path) -> dict:
-    """What a checkpoint holds.
+    """``torch.load`` that only ever builds tensors and plain values, from whole local files.
 
     Raises:
-        InputError: it is none, or has more in it than tensors, numbers and mmengine's log.
+        InputError: it is none, is damaged, or has more in it; one line.
     """
+    if _ADDRESS.match(str(path)):
+        raise InputError(f'{path} is an address: download the file, and give its path')
+    if not Path(path).exists():
+        raise FileNotFoundError(f'there is no checkpoint {path}')
     try:
-        checkpoint = safe_load(file)
+        _check_file(Path(path))
+        with torch.serialization.safe_globals([(stand_in, name) for name, stand_in in _STAND_INS.items()]):
+            return torch.load(path, map_location=device, weights_only=True)
     except Exception as error:                           # torch's own words end in how to load it unsafely
         found = re.search(r'Unsupported (?:global: GLOBAL|class) ([\w.]+)', str(error))
         reason = f'it has more in it than numbers, {found[1]}' if found else 'it is damaged, or something else'
-        raise InputError(f'{file} is not a checkpoint that can be loaded safely: {reason}') from error
+        reason = str(error) if isinstance(error, _Refused) else reason
+        raise InputError(f'{path} is not a checkpoint that can be loaded safely: {reason}') from error
+
+
+def read_checkpoint(path: str | Path, device: str = 'cpu') -> dict:
+    """What a checkpoint holds; the only way by which one enters this package.
+
+    mmengine would run ``meta['config']`` as Python, and removes the files that a checkpoint calls its best: neither is handed
+    on. The log's history is left out, which no training needs.
+
+    Raises:
+        InputError: it is none, is damaged, or has more in it than tensors and plain values.
+    """
+    checkpoint = safe_load(path, device)
     if not isinstance(checkpoint, dict):
-        raise InputError(f'{file} is not a checkpoint: it holds a {type(checkpoint).__name__}, not a dict of weights')
+        raise InputError(f'{path} is not a checkpoint: it holds a {type(checkpoint).__name__}, not a dict of weights')
+    if not isinstance(weights := checkpoint.get('state_dict', {}), dict):
+        raise InputError(f'{path} is not a checkpoint: its state_dict is a {type(weights).__name__}')
+    if isinstance(checkpoint.get('meta'), dict):
+        checkpoint['meta'].pop('config', None)
+    hub = checkpoint.get('message_hub')
+    if isinstance(hub, dict) and isinstance(hub.get('runtime_info'), dict):
+        hub['log_scalars'] = {}
+        hub['runtime_info'] = {key: value for key, value in hub['runtime_info'].items() if not isinstance(value, _Nothing)}
+        known = hub.get('resumed_keys')
+        known = known if isinstance(known, dict) else {}
+        hub['resumed_keys'] = {key: True for key, value in known.items() if value and key in hub['runtime_info']}
+    elif hub is not None:                                # of another form than today's: of no use
+        del checkpoint['message_hub']
     return checkpoint
 
 
+def is_whole(path: Path) -> bool:
+    """Is the file a checkpoint with nothing missing, as its checksums say?"""
+    try:
+        _check_file(path)
+    except Exception:                                    # damaged files raise many kinds
+        return False
+    return True
+
+
+def step_of(path: Path) -> int | None:
+    """The epoch or iteration in the name of a checkpoint that can be resumed from; None for others, such as the best."""
+    found = re.search(r'(\d+)\.pth$', path.name)
+    return int(found[1]) if found and not path.name.startswith('best_') else None
+
+
 def find_checkpoint(path: str | Path) -> Path:
-    """``path`` itself if it is a file, the last checkpoint in it if it is a work directory.
+    """``path`` itself if it is a file, the last whole checkpoint in it if it is a work directory.
+
+    That is the one that ``last_checkpoint`` names, by its name in this folder first, as the folder may have been renamed or
+    copied. Where that file is missing, empty, or names nothing whole, or where a checkpoint was written after it, the one
+    with the largest number is taken.
 
     Raises:
         FileNotFoundError: there is none.
+        InputError: there are some, but none is whole.
     """
     path = Path(path)
     if path.is_file():
         return path
-    pointer = path / 'last_checkpoint'
-    if pointer.is_file():
-        last = Path(pointer.read_text().strip())
-        for candidate in (last, path / last.name):             # the second where the directory has been moved
-            if candidate.is_file():
-                return candidate
+    if not path.is_dir():
+        raise FileNotFoundError(f'no checkpoint at {path}')
+    named = None
+    if (pointer := path / 'last_checkpoint').is_file():
+        text = pointer.read_text(errors='replace').strip()
+        last = Path(text) if text and text.isprintable() else None
+        named = next((each for each in (path / last.name, last) if os.path.isfile(each)), None) if last else None
+    others = [each for each in path.glob('*.pth') if step_of(each) is not None and each.is_file() and each != named]
+    if named is not None and step_of(named) is not None:
+        written = named.stat().st_mtime_ns
+        newer = [each for each in others if step_of(each) > step_of(named) and each.stat().st_mtime_ns >= written]
+    else:
+        newer = [] if named else others
+    by_step = sorted(others, key=step_of, reverse=True)
+    candidates = [*sorted(newer, key=step_of, reverse=True), *([named] if named else []), *by_step]
+    for each in dict.fromkeys(candidates):
+        if is_whole(each):
+            return each
+        print_log(f'{printable(each)} is damaged, so an earlier checkpoint is taken', 'current', logging.WARNING)
+    if candidates:
+        raise InputError(f'none of the {len(set(candidates))} checkpoints in {path} is whole: {candidates[0].name} is damaged')
     raise FileNotFoundError(f'no checkpoint at {path}')
 
 
-def read_network(path: str | Path) -> dict[str, torch.Tensor]:
+def check_finite(weights: dict[str, Tensor], untrained: dict[str, Tensor], path: str | Path) -> None:
+    """Raises InputError where a weight or buffer of the file ``path`` is not finite, and that of an untrained network is."""
+    if name := first_not_finite(weights, {key for key, value in untrained.items() if not value.isfinite().all()}):
+        raise InputError(f'{path} is of no use: {name} in it is not finite')
+
+
+def first_not_finite(weights: dict[str, Tensor], meant: set[str] = frozenset()) -> str | None:
+    """The name of the first tensor with NaN or infinity in it, of those not in ``meant``; None where there is none.
+
+    One wait for the device.
+    """
+    names = [key for key, value in weights.items() if key not in meant and value.numel()
+             and (value.is_floating_point() or value.is_complex())]
+    finite = torch.stack([weights[key].isfinite().all().cpu() for key in names]).tolist() if names else []
+    return None if all(finite) else names[finite.index(False)]
+
+
+def read_network(path: str | Path) -> dict[str, Tensor]:
     """The weights of one classifier in a checkpoint: mmpretrain's, this package's (its student), or bare ones.
 
     Raises:
@@ -80,15 +266,10 @@ def read_network(path: str | Path) -> dict[str, torch.Tensor]:
     """
     file = find_checkpoint(path)
     checkpoint = read_checkpoint(file)
-    if Path(path).is_dir():
-        done = checkpoint.get('meta', {}).get('epoch')
-        info = checkpoint.get('message_hub', {}).get('runtime_info', {})
-        planned, steps, all_steps = info.get('max_epochs'), checkpoint.get('meta', {}).get('iter'), info.get('max_iters')
-        if None not in (done, planned, steps, all_steps) and done < planned and steps < all_steps:
-            raise UnfinishedTraining(f'{path}: training stopped after epoch {done} of {planned}; finish it with --resume, '
-                                     f'or name {file}')
+    if Path(path).is_dir() and (left := unfinished(checkpoint)):
+        raise UnfinishedTraining(f'{path}: training stopped after {left}; finish it with --resume, or name {file}')
     weights = checkpoint.get('state_dict', checkpoint)
-    weights = {key.removeprefix('module.'): value for key, value in weights.items()}
+    weights = {str(key).removeprefix('module.'): value for key, value in weights.items() if isinstance(value, Tensor)}
     students = {key.removeprefix('student.'): value for key, value in weights.items() if key.startswith('student.')}
     return students or {key: value for key, value in weights.items() if not key.startswith('data_preprocessor.')}
 
@@ -100,7 +281,16 @@ def image_size_in(path: str | Path) -> tuple[int, int] | None:
     return tuple(size) if isinstance(size, list) and len(size) == 2 else None
 
 
-def check_weights(weights: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor], path: str | Path, name: str) -> None:
+def unfinished(checkpoint: dict) -> str | None:
+    """How far the training of a checkpoint had come where it was not at its end, in words; None where it was, or is unknown."""
+    meta, hub = (checkpoint.get(key) if isinstance(checkpoint.get(key), dict) else {} for key in ('meta', 'message_hub'))
+    info = hub.get('runtime_info', {})
+    done, planned, steps, all_steps = meta.get('epoch'), info.get('max_epochs'), meta.get('iter'), info.get('max_iters')
+    known = all(isinstance(number, int) for number in (done, planned, steps, all_steps))
+    return f'epoch {done} of {planned}' if known and done < planned and steps < all_steps else None
+
+
+def check_weights(weights: dict[str, Tensor], wanted: dict[str, Tensor], path: str | Path, name: str) -> None:
     """Raises InputError where ``weights``, of the file ``path``, are not those ``wanted``; the line names the first keys."""
     wrong = [f'no {key}' for key in wanted if key not in weights]
     wrong += [f'unknown {key}' for key in weights if key not in wanted]
@@ -115,8 +305,10 @@ def load_network(network: nn.Module, path: str | Path, name: str) -> None:
     """Fill ``network`` with the weights at ``path``, all of them.
 
     Raises:
-        InputError: the checkpoint is of another architecture; the line names the first keys that do not fit.
+        InputError: the checkpoint is of another architecture, and the line names the first keys that do not fit; or a weight is
+            not finite.
     """
-    weights = read_network(path)
-    check_weights(weights, network.state_dict(), path, name)
+    weights, untrained = read_network(path), network.state_dict()
+    check_weights(weights, untrained, path, name)
+    check_finite(weights, untrained, path)
     network.load_state_dict(weights)

@@ -19,3 +19,15 @@ def check_positive(whole: bool = False, **settings) -> None:
     for name, value in settings.items():
         if not is_number(value, whole) or value <= 0:
             raise InputError(f'{name} is a positive {"whole " if whole else ""}number, got {value!r}')
+
+
+def printable(text: object) -> str:
+    """``text`` with control characters, and those that turn the direction of writing, as escapes: safe on a terminal.
+
+    Names of files come from elsewhere, and a terminal obeys what is in them. Line breaks are escaped, too.
+
+    Example:
+        >>> printable('a\\x1b[31m.png')
+        'a\\\\x1b[31m.png'
+    """
+    return ''.join(c if c.isprintable() else c.encode('unicode_escape', 'surrogatepass').decode() for c in str(text))

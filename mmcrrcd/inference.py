@@ -12,15 +12,16 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from PIL import Image, ImageOps
+from PIL import Image
 
 from mmcrrcd.checkpoint import find_checkpoint, read_checkpoint
+from mmcrrcd.config import check_network, check_steps, read_text, read_values, short_types, without_training
 from mmcrrcd.datasets import StudentView
+from mmcrrcd.datasets.read_image import ImageError, read_image, to_rgb
 from mmcrrcd.datasets.transforms.student_view import Size, distance
 from mmcrrcd.errors import InputError, check_positive
-from mmcrrcd.evaluation.embeddings import Classifier, kind, load_classifier, plain_size, read_config, steps_of
+from mmcrrcd.evaluation.embeddings import Classifier, config_with_model, kind, load_classifier, plain_size, steps_of
 from mmcrrcd.models import OnnxClassifier
-from mmcrrcd.plain_config import check_network, check_steps, read_plain, short_types, without_training
 
 SUFFIXES = {'.bmp', '.gif', '.jpeg', '.jpg', '.pbm', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp'}
 ImageLike = str | Path | Image.Image | np.ndarray
@@ -58,27 +59,20 @@ def find_images(path: str | Path) -> list[Path]:
     return files
 
 
-def to_rgb(image: Image.Image) -> np.ndarray:
-    """(H, W, 3) uint8, turned upright; gray becomes three equal channels, transparency is dropped."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith('I;16'):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ('I', 'F'):
-        raise InputError('pixels of more than 16 bits')
-    return np.array(image.convert('RGB'))
+def pixels_of(image: ImageLike) -> np.ndarray:
+    """Any image as (H, W, 3) uint8 RGB.
 
-
-def read_image(image: ImageLike) -> np.ndarray:
-    """Any image as (H, W, 3) uint8 RGB. Raises many kinds of errors for damaged files, InputError for other arrays."""
+    Raises:
+        ImageError, InputError: of a file, of an array. PIL's own images raise many kinds where their files are damaged.
+    """
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or not (image.ndim == 2 or image.ndim == 3 and image.shape[2] in (1, 3)) or not image.size:
             raise InputError('an array is an image (H, W), (H, W, 1) or RGB (H, W, 3) in uint8, got '
                              f'{image.shape} {image.dtype}')
         return np.array(np.broadcast_to(image if image.ndim == 3 else image[..., None], (*image.shape[:2], 3)))
     if isinstance(image, Image.Image):
-        return to_rgb(image)
-    with Image.open(image) as opened:
-        return to_rgb(opened)
+        return np.array(to_rgb(image))
+    return np.array(read_image(image))
 
 
 def listed(images: ImageLike | Iterable[ImageLike]) -> list[ImageLike]:
@@ -114,7 +108,7 @@ class Student:
 
     def see(self, image: ImageLike) -> np.ndarray:
         """(h, w, 3) uint8 RGB, what the student sees of an image."""
-        pixels = read_image(image)
+        pixels = pixels_of(image)
         view = min(self.views, key=lambda view: distance(pixels.shape[:2], view.resolution))
         seen = view(dict(img=pixels[..., ::-1] if view.gray else pixels))['img']
         return np.broadcast_to(seen, (*seen.shape[:2], 3))
@@ -146,11 +140,11 @@ class Student:
         for i, image in enumerate(images):
             try:
                 seen[i] = self.see(image)
-            except Exception as error:                   # Pillow raises many kinds for damaged files
+            except Exception as error:                   # Pillow raises many kinds for its images of damaged files
                 name = str(image) if isinstance(image, (str, Path)) else f'image {i}'
-                reason = (str(error) or type(error).__name__).splitlines()[0]
+                reason = error.reason if isinstance(error, ImageError) else (str(error) or type(error).__name__).splitlines()[0]
                 if unreadable is None:
-                    raise InputError(f'{name} cannot be read as an image: {reason}') from error
+                    raise ImageError(name, reason) from error
                 unreadable.append(dict(file=name, reason=reason))
         for shape in dict.fromkeys(each.shape for each in seen.values()):        # several resolutions, several shapes
             same = [i for i, each in seen.items() if each.shape == shape]
@@ -165,7 +159,7 @@ class Student:
 
 
 def find_config(folder: Path) -> Path:
-    """The config that a training leaves in its work directory."""
+    """The config that a training leaves in its work directory, which may be somebody else's: it is to be read as data."""
     found = sorted(folder.glob('*.py'))
     if len(found) != 1:
         raise InputError(f'{folder} holds {len(found)} configs, expected one: name the config of the training')
@@ -179,7 +173,7 @@ def transforms_of(cfg: Config) -> list[dict]:
     if exported:
         return list(exported[0].get('large', ()))
     stop = next((i for i, step in enumerate(steps) if kind(step) in ('ResolutionPair', 'PackInputs')), len(steps))
-    return [short_types(dict(step)) for step in steps[:stop] if kind(step) != 'LoadImageFromFile']
+    return [step for step in steps[:stop] if kind(step) != 'LoadImageFromFile']
 
 
 def student_view(cfg: Config, classifier: Classifier) -> dict:
@@ -188,7 +182,7 @@ def student_view(cfg: Config, classifier: Classifier) -> dict:
     exported = [step for step in steps if kind(step) == 'StudentView']
     if exported:
         return {key: value for key, value in exported[0].items() if key != 'type'}
-    large = transforms_of(cfg)
+    large = [short_types(dict(step)) for step in transforms_of(cfg)]
     view = dict(resolution=classifier.downsampling.get('resolution') or classifier.side, image_size=classifier.side)
     view |= {key: classifier.downsampling[key] for key in ('interpolation', 'antialias') if key in classifier.downsampling}
     if classifier.downsampling.get('upsample'):
@@ -233,6 +227,23 @@ def build_student(cfg: Config, path: str | Path, resolution: Size | None = None)
     return Student(classifier, views, class_names(read_checkpoint(file).get('meta') or {}, classes), str(file))
 
 
+def read_student(path: Path) -> Config:
+    """The settings in the config that a training or an export has left, of which only those of a student may be built.
+
+    Raises:
+        InputError: it is a program, or the student is of other code than that of known libraries.
+    """
+    try:
+        cfg = config_with_model(read_values(read_text(path), path))
+        network = without_training(cfg.model.get('student', cfg.model).to_dict())
+        check_network(network, path)
+        check_steps(transforms_of(cfg), path)
+    except InputError as error:
+        raise InputError(f'{error}; if you trust it, name it as the config') from error
+    cfg.model = cfg.model | dict(student=network) if 'student' in cfg.model else network
+    return cfg
+
+
 def load_student(path: str | Path, config: str | Path | None = None, resolution: Size | None = None) -> Student:
     """A trained student that predicts.
 
@@ -264,15 +275,9 @@ def load_student(path: str | Path, config: str | Path | None = None, resolution:
         folder = path if path.is_dir() else path.parent
         beside = file.with_suffix('.py')
         found = beside if beside.is_file() else find_config(folder)
-        cfg = read_plain(found)
-        if 'model' not in cfg:
-            raise InputError(f'{found} has no model')
-        network = without_training(cfg.model.get('student', cfg.model).to_dict())
-        check_network(network, found)
-        check_steps(transforms_of(cfg), found)
-        cfg.model = cfg.model | dict(student=network) if 'student' in cfg.model else network
+        cfg = read_student(found)
     else:
-        cfg = read_config(str(config))
+        cfg = config_with_model(str(config))
     return build_student(cfg, file if exported.is_file() else path, resolution)       # a folder is asked whether it is finished
 
 

@@ -1,11 +1,18 @@
 """What is in a checkpoint, and what comes out of it."""
+import os
 import pickle
+import shutil
+import subprocess
+import zipfile
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from tiny import STUDENT, TEACHER, config, crrcd, network, train, write_teacher
 
-from mmcrrcd.checkpoint import find_checkpoint, load_network, read_network, safe_load
+from mmcrrcd.checkpoint import find_checkpoint, load_network, read_checkpoint, read_network, safe_load
 from mmcrrcd.errors import InputError
 from mmcrrcd.registry import MODELS
 
@@ -116,7 +123,7 @@ def test_a_file_without_weights_is_one_clear_line(tmp_path):
 def test_a_moved_work_directory_still_knows_its_last_checkpoint(work_dir, tmp_path):
     moved = tmp_path / 'moved'
     moved.mkdir()
-    (moved / 'epoch_2.pth').write_bytes(b'')
+    (moved / 'epoch_2.pth').write_bytes((work_dir / 'epoch_2.pth').read_bytes())
     (moved / 'last_checkpoint').write_text('/nowhere/epoch_2.pth')
     assert find_checkpoint(moved) == moved / 'epoch_2.pth'
     for missing in (tmp_path / 'nothing', tmp_path):
@@ -132,3 +139,157 @@ def test_an_unfinished_training_is_no_teacher(work_dir, tmp_path):
     with pytest.raises(InputError, match='stopped after epoch 2 of 9'):
         read_network(tmp_path)
     assert read_network(tmp_path / 'epoch_2.pth')        # named itself, it is taken
+
+
+class Called:
+    """``function(*args)``, as a pickle says it."""
+
+    def __init__(self, function, *args):
+        self.what = function, args
+
+    def __reduce__(self):
+        return self.what
+
+
+@pytest.mark.parametrize('attack', [
+    Called(os.system, 'touch planted'), Called(eval, "open('planted', 'w')"), Called(bytearray, 1 << 40),
+    Called(np.dtype, 'f8'), Called(np.zeros, (3, )), Called(torch.load, 'x'), Called(torch.UntypedStorage, 1 << 40),
+    Called(torch.hub.load, 'x', 'y'), Called(__import__, 'antigravity'), Called(subprocess.Popen, ['touch', 'planted']),
+    Called(torch.sparse_coo_tensor, [[0]], [1.]), Config(dict(a=1))])
+@pytest.mark.parametrize('legacy', [False, True])
+def test_only_plain_values_are_built(tmp_path, monkeypatch, attack, legacy):
+    monkeypatch.chdir(tmp_path)
+    torch.save(dict(state_dict={}, attack=attack), 'bad.pth', _use_new_zipfile_serialization=not legacy)
+    if isinstance(attack, Called) and attack.what[0] is np.dtype:       # a stand-in keeps nothing of it
+        assert not isinstance(safe_load('bad.pth')['attack'], np.dtype)
+        return
+    with pytest.raises(InputError, match=r'^bad.pth is not a checkpoint that can be loaded safely: [^\n]*$'):
+        read_network('bad.pth')
+    assert not Path('planted').exists()
+
+
+def rewritten(file: Path, change, name: str = 'data.pkl', **options) -> None:
+    """A checkpoint with one of its records changed, as a zip whose checksums are right."""
+    with zipfile.ZipFile(file) as archive:
+        records = {record: archive.read(record) for record in archive.namelist()}
+    with zipfile.ZipFile(file, 'w', **options) as archive:
+        for record, content in records.items():
+            archive.writestr(record, change(content) if record.endswith(name) else content)
+
+
+STATES = ['(K\x03X\x02\x00\x00\x00f8NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00t', 'N',
+          '(K\x01)X\x01\x00\x00\x00AK\x00K\x00t', ']']
+
+
+@pytest.mark.parametrize('state', STATES)
+@pytest.mark.parametrize('kind', ['numpy\nndarray', 'numpy\ndtype', 'numpy._core.multiarray\n_reconstruct'])
+def test_crafted_states_of_numpys_types_crash_nothing(tmp_path, kind, state):
+    file = tmp_path / 'bad.pth'
+    torch.save(dict(a=1), file)
+    content = f'\x80\x02}}X\x01\x00\x00\x00ac{kind}\n)R{state}bs.'.encode('latin1')
+    rewritten(file, lambda _: content)
+    try:
+        found = safe_load(file)['a']
+    except InputError:
+        return
+    assert type(found).__module__ == 'mmcrrcd.checkpoint'
+
+
+def test_tuples_in_tuples_are_refused_before_they_crash_python(tmp_path):
+    file = tmp_path / 'bad.pth'
+    for nested in (b'N' + b'\x85' * 500_000, b'(' * 300_000 + b'N' + b't' * 300_000,
+                   b'N' + b''.join(b'\x85q\x00h\x00\x86' for _ in range(60))):
+        torch.save(dict(a=1), file)
+        rewritten(file, lambda _, nested=nested: b'\x80\x02}' + nested + b'K\x01s.')
+        with pytest.raises(InputError, match='nested too deeply|damaged'):
+            safe_load(file)
+
+
+@pytest.mark.parametrize('share', [0.1, 0.5, 0.9])
+def test_a_flipped_bit_is_found_by_the_checksums(work_dir, tmp_path, share):
+    content = bytearray(find_checkpoint(work_dir).read_bytes())
+    content[int(share * len(content))] ^= 1
+    (tmp_path / 'bad.pth').write_bytes(content)
+    with pytest.raises(InputError, match='bad.pth is not a checkpoint .*: it is damaged'):
+        read_network(tmp_path / 'bad.pth')
+
+
+def test_a_compressed_checkpoint_is_refused_as_it_can_hold_a_flood(tmp_path):
+    torch.save(dict(state_dict=dict(a=torch.zeros(1_000_000))), tmp_path / 'bad.pth')
+    rewritten(tmp_path / 'bad.pth', bytes, compression=zipfile.ZIP_DEFLATED)
+    with pytest.raises(InputError, match='is compressed'):
+        safe_load(tmp_path / 'bad.pth')
+
+
+@pytest.mark.parametrize('address', ['https://host/a.pth', 'http://host/a.pth', 'torchvision://resnet18', 's3://a/b.pth',
+                                     'open-mmlab://resnet50', 'petrel:s3://a/b.pth', 'file:///a.pth'])
+def test_an_address_is_never_fetched(address, monkeypatch):
+    monkeypatch.setattr('socket.socket.connect', lambda *_: pytest.fail('it was fetched'))
+    for read in (safe_load, read_checkpoint):
+        with pytest.raises(InputError, match='is an address: download the file, and give its path'):
+            read(address)
+
+
+def test_a_pipe_in_place_of_a_checkpoint_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / 'pipe.pth')
+    with pytest.raises(InputError, match='no regular file'):
+        safe_load(tmp_path / 'pipe.pth')
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_weights_that_are_not_finite_are_refused_but_not_buffers_that_start_so(tmp_path, value):
+    network = student()
+    network.register_buffer('empty', torch.tensor(float('nan')))
+    weights = network.state_dict()
+    torch.save(weights, tmp_path / 'good.pth')
+    load_network(network, tmp_path / 'good.pth', 'student')
+    for key in ('backbone.stem.0.weight', 'backbone.stem.1.running_var'):
+        bad = {name: each.clone() for name, each in weights.items()}
+        bad[key].view(-1)[0] = value
+        torch.save(bad, tmp_path / 'bad.pth')
+        with pytest.raises(InputError, match=f'bad.pth is of no use: {key} in it is not finite'):
+            load_network(network, tmp_path / 'bad.pth', 'student')
+
+
+@pytest.fixture
+def folder(work_dir, tmp_path):
+    """A work directory with three checkpoints, the last of which the pointer names."""
+    whole = find_checkpoint(work_dir).read_bytes()
+    for epoch in (2, 10, 9):
+        (tmp_path / f'epoch_{epoch}.pth').write_bytes(whole)
+        os.utime(tmp_path / f'epoch_{epoch}.pth', (epoch, epoch))
+    (tmp_path / 'best_accuracy_top1_epoch_11.pth').write_bytes(whole)
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_10.pth'))
+    return tmp_path
+
+
+@pytest.mark.parametrize('text', [None, '', '  ', '/nowhere/epoch_10.pth', '/nowhere/epoch_99.pth', '\0', 'x' * 5000,
+                                  'https://host/epoch_77.pth', 'epoch_10.pth', 'epoch_9.pth', 'epoch_10.pth\n'])
+def test_the_newest_checkpoint_is_found_whatever_the_pointer_says(folder, text):
+    (folder / 'last_checkpoint').unlink()
+    if text is not None:
+        (folder / 'last_checkpoint').write_text(text)
+    assert find_checkpoint(folder) == folder / 'epoch_10.pth'
+
+
+def test_a_pointer_to_one_of_an_earlier_training_stays(folder):
+    """With a larger number, but written before the one that the pointer names."""
+    os.utime(folder / 'epoch_2.pth', (99, 99))
+    (folder / 'last_checkpoint').write_text('epoch_2.pth')
+    assert find_checkpoint(folder) == folder / 'epoch_2.pth'
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(folder):
+    for name in ('epoch_9.pth', 'epoch_2.pth'):
+        last = find_checkpoint(folder)
+        last.write_bytes(last.read_bytes()[:-100])
+        assert find_checkpoint(folder).name == name
+    (folder / 'epoch_2.pth').write_bytes(b'')
+    with pytest.raises(InputError, match='none of the 3 checkpoints in .* is whole: epoch_10.pth is damaged'):
+        find_checkpoint(folder)
+
+
+def test_a_renamed_folder_uses_its_own_checkpoint_not_that_of_a_folder_with_its_old_name(folder, tmp_path_factory):
+    moved = tmp_path_factory.mktemp('moved') / 'run'
+    shutil.copytree(folder, moved)
+    assert find_checkpoint(moved) == moved / 'epoch_10.pth'

@@ -2,6 +2,7 @@
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,13 +12,13 @@ from PIL import Image
 from tiny import CLASSES, SIZE, STUDENT, config, crrcd, pipeline_loader, train, write_folder, write_teacher
 
 import mmcrrcd
+from mmcrrcd.config import read_text, read_values
 from mmcrrcd.datasets import StudentView, downsample
 from mmcrrcd.deployment import export_student
 from mmcrrcd.engine import CheckInputHook
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.embeddings import load_classifier
 from mmcrrcd.inference import load_runs
-from mmcrrcd.plain_config import read_plain
 
 NAMES = tuple(f'class{i}' for i in range(CLASSES))
 
@@ -67,7 +68,7 @@ def test_images_of_every_kind(work_dir, tmp_path):
 
 
 @pytest.mark.parametrize('images, message', [
-    (np.zeros((8, 8, 3), np.float32), r'image 0 cannot be read as an image: an array is an image .* got \(8, 8, 3\) float32'),
+    (np.zeros((8, 8, 3), np.float32), r'image 0 cannot be read as an image \(an array is an image .* got \(8, 8, 3\) float32'),
     (np.zeros((8, 8, 4), np.uint8), 'an array is an image'),
     (np.zeros((0, 8, 3), np.uint8), 'an array is an image'),
     (7, 'an image is a path, a PIL image or an array, got a int'),
@@ -148,10 +149,10 @@ def test_the_size_of_the_training_s_images_is_kept_in_its_checkpoints(tmp_path):
 
 
 @pytest.mark.parametrize('change, message', [
-    ('import os\nos.system("touch {}/ran")\n', 'is a program'),
-    ('x = __import__("os").system("touch {}/ran")\n', 'is a program'),
-    ('_base_ = "{}/other.py"\n', 'is a program'),
-    ('model["student"]["type"] = "subprocess.Popen"\n', 'is a program'),
+    ('import os\nos.system("touch {}/ran")\n', 'holds more than names and values'),
+    ('x = __import__("os").system("touch {}/ran")\n', 'holds more than names and values'),
+    ('_base_ = "{}/other.py"\n', 'holds more than names and values'),
+    ('model["student"]["type"] = "subprocess.Popen"\n', 'holds more than names and values'),
 ])
 def test_a_config_that_is_a_program_is_not_run(work_dir, tmp_path, change, message):
     folder = tmp_path / 'foreign'
@@ -181,7 +182,7 @@ def test_from_a_folder_only_networks_of_known_libraries_are_built(work_dir, tmp_
     cfg = Config.fromfile(next(folder.glob('*.py')))
     cfg.model.update(change)
     cfg.dump(next(folder.glob('*.py')))
-    with pytest.raises(InputError, match='is no network of mmcrrcd, mmpretrain, .* name the config if you trust it'):
+    with pytest.raises(InputError, match='is no network of mmcrrcd, mmpretrain, .* if you trust it, name it as the config'):
         mmcrrcd.load_student(folder)
     assert not (tmp_path / 'ran').exists()
 
@@ -200,13 +201,45 @@ def test_a_config_that_is_named_is_run(work_dir, tmp_path):
     text = next(work_dir.glob('*.py')).read_text()
     (tmp_path / 'config.py').write_text(f'import sys\nmark = len("run")\ndel sys\n{text}')
     assert mmcrrcd.load_student(work_dir, tmp_path / 'config.py').classes == NAMES
-    with pytest.raises(InputError, match='is a program'):
-        read_plain(tmp_path / 'config.py')
+    with pytest.raises(InputError, match='holds more than names and values'):
+        read_values(read_text(tmp_path / 'config.py'), 'config.py')
+
+
+def test_a_plug_in_of_the_training_is_not_needed_to_ask_its_student(work_dir, tmp_path):
+    shutil.copytree(work_dir, tmp_path / 'run', ignore=shutil.ignore_patterns('student*'))
+    own = next((tmp_path / 'run').glob('*.py'))
+    plug_in = "custom_imports = dict(imports=['somebodys'])\ncustom_hooks = [dict(type='somebodys.Hook')]\n"
+    own.write_text(f'{own.read_text()}\n{plug_in}')
+    assert mmcrrcd.load_student(tmp_path / 'run').classes == NAMES
+
+
+def test_a_transform_of_a_bare_name_is_not_imported(work_dir, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / 'ran.py').write_text('raise SystemExit("it ran")')
+    shutil.copytree(work_dir, tmp_path / 'run', ignore=shutil.ignore_patterns('student*'))
+    own = next((tmp_path / 'run').glob('*.py'))
+    cfg = Config.fromfile(own)
+    cfg.test_dataloader.dataset = dict(type='CustomDataset', pipeline=[dict(type='ran')])
+    cfg.dump(own)
+    with pytest.raises(InputError, match="the transform 'ran' is none of CenterCrop"):
+        mmcrrcd.load_student(tmp_path / 'run')
+
+
+def test_images_are_read_by_the_one_reader(work_dir, tmp_path):
+    """Some formats and no others, whatever the name; the same from files and from Pillow."""
+    student, unreadable = mmcrrcd.load_student(work_dir), []
+    image = Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) << 10)
+    image.save(tmp_path / 'deep.png')
+    Image.fromarray(pixels(1)).save(tmp_path / 'starts_a_program.png', format='EPS')
+    answer, = student.predict(tmp_path, unreadable=unreadable)
+    np.testing.assert_array_equal(answer.probabilities, student.predict(image)[0].probabilities)
+    refused, = unreadable
+    assert Path(refused['file']).name == 'starts_a_program.png' and refused['reason'].startswith('it is none of BMP, GIF')
 
 
 def test_plain_configs_are_read_as_mmengine_reads_them(work_dir):
     path = next(work_dir.glob('*.py'))
-    assert read_plain(path).to_dict() == Config.fromfile(path).to_dict()
+    assert read_values(read_text(path), path).to_dict() == Config.fromfile(path).to_dict()
 
 
 @pytest.mark.parametrize('path, options, error, message', [

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.runner import Runner
 from PIL import Image
 
 from mmcrrcd.datasets import ImageArrays
+from mmcrrcd.engine.runner import Runner
 from mmcrrcd.registry import DATASETS, MODELS
 
 CLASSES, SIZE, IMAGES, BATCH = 4, 16, 24, 8

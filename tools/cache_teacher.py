@@ -4,11 +4,11 @@ Trainings of CONFIG, and of others with the same teacher, data and augmentation,
 same command goes on where it was.
 """
 import argparse
-from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from mmengine.registry import DefaultScope
 
+from mmcrrcd.config import read_config
 from mmcrrcd.engine.launch import one_line_errors, prepare_processes
 from mmcrrcd.engine.teacher_cache import VIEWS, find_or_build
 from mmcrrcd.models.teachers.cache import size_in_bytes
@@ -34,9 +34,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     with one_line_errors():
-        if not Path(args.config).is_file():
-            raise FileNotFoundError(f'there is no config {args.config}')
-        cfg = Config.fromfile(args.config)
+        cfg = read_config(args.config)
         cfg.merge_from_dict(args.cfg_options or {})
         if args.amp:
             cfg.optim_wrapper.type = 'mmcrrcd.BF16OptimWrapper'

@@ -13,12 +13,12 @@ from typing import NamedTuple
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from mmcrrcd.datasets import ImageArrays, downsample
+from mmcrrcd.engine.launch import build_runner
 from mmcrrcd.registry import DATASETS
 from mmcrrcd.visualization import draw_answers
 
@@ -63,7 +63,7 @@ def load_config(name: str, work_dir: Path, epochs: int | None) -> Config:
 def train(cfg: Config, name: str, progress: Progress, task: int) -> Result:
     """One training; mmengine's log goes to its file in the work directory, not to the terminal."""
     with open(os.devnull, 'w') as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-        runner = Runner.from_cfg(cfg)
+        runner = build_runner(cfg)
         runner.register_hook(ProgressHook(progress, task))
         progress.start_task(task)
         start = perf_counter()

@@ -19,6 +19,9 @@ else
 fi
 
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # torchrun's own default, said here so that it does not warn about it
-export PYTHONPATH=$tools/..${PYTHONPATH:+:$PYTHONPATH}
-exec "${PYTHON:-python}" -m torch.distributed.run "${where[@]}" --nproc-per-node="$gpus" \
+path=$(printf %s "${PYTHONPATH:-}" | sed 's/::*/:/g; s/^://; s/:$//')  # an empty entry would be the current folder
+export PYTHONPATH=$tools/..${path:+:$path}
+# Not by -m, which would import from the current folder first.
+run='import sys; sys.path[:] = [path for path in sys.path if path]; from torch.distributed.run import main; main()'
+exec "${PYTHON:-python}" -c "$run" "${where[@]}" --nproc-per-node="$gpus" \
     "$tools/test.py" "$config" "$checkpoint" --launcher pytorch "$@"

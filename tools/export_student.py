@@ -5,14 +5,11 @@
 import argparse
 from pathlib import Path
 
-from mmengine.config import Config
 from rich.console import Console
 
-from mmcrrcd.checkpoint import find_checkpoint
 from mmcrrcd.deployment import export_student, tabulate
 from mmcrrcd.engine.launch import check_output, one_line_errors
-from mmcrrcd.errors import InputError
-from mmcrrcd.inference import find_config
+from mmcrrcd.errors import InputError, printable
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -21,6 +18,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--config', help='config of the training (default: the one beside the checkpoint)')
     parser.add_argument('--resolution', type=int, metavar='PIXELS',
                         help='of a student trained at several resolutions: the one it will be used at')
+    parser.add_argument('--unfinished', action='store_true', help='even if the training has not come to its end')
+    parser.add_argument('--overwrite', action='store_true', help='even if there is an export already, which is then replaced')
     parser.add_argument('--out', help='folder for student.py and student.pth (default: student/ beside the checkpoint)')
     parser.add_argument('--onnx', type=Path, metavar='FILE', help='write an ONNX file, too')
     parser.add_argument('--int8', type=Path, metavar='IMAGES',
@@ -31,16 +30,12 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     with one_line_errors():
-        checkpoint = find_checkpoint(args.checkpoint)
-        config = Path(args.config) if args.config else find_config(checkpoint.parent)
-        if not config.is_file():
-            raise FileNotFoundError(f'there is no config {config}')
         if args.onnx:
             if args.onnx.suffix.lower() != '.onnx':
                 raise InputError(f'--onnx ends in .onnx, got {args.onnx}')
             check_output(args.onnx)
-        out = Path(args.out) if args.out else checkpoint.parent / 'student'
-        rows = export_student(Config.fromfile(config), checkpoint, out, args.resolution, args.onnx, args.int8)
+        rows = export_student(args.config, args.checkpoint, args.out, args.resolution, args.onnx, args.int8, args.unfinished,
+                              args.overwrite, log=lambda line: print(printable(line)))
         if rows:
             Console().print(tabulate(rows))
 

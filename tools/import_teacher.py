@@ -10,11 +10,12 @@ import re
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
 
 from mmcrrcd.checkpoint import check_weights, read_checkpoint
+from mmcrrcd.config import read_config
 from mmcrrcd.engine.launch import build_runner, one_line_errors, prepare_processes
 from mmcrrcd.errors import InputError
+from mmcrrcd.files import whole_file, write_whole
 
 # Their names and ours. Stages are counted from 1 there and from 0 here; a stage of VGG begins with its pooling here, not there.
 RULES = dict(
@@ -63,9 +64,7 @@ def converted(file: Path, backbone: str) -> dict:
 
 
 def import_teacher(args: argparse.Namespace) -> None:
-    if not Path(args.config).is_file():
-        raise FileNotFoundError(f'there is no config {args.config}')
-    cfg = Config.fromfile(args.config)
+    cfg = read_config(args.config)
     if 'student' not in cfg.model or 'teacher' in cfg.model or cfg.model.data_preprocessor.get('resolution'):
         raise InputError(f'{args.config} is not the config of a teacher, as those of configs/teachers are')
     folder = Path(args.work_dir or f'work_dirs/{Path(args.config).stem}')
@@ -80,10 +79,11 @@ def import_teacher(args: argparse.Namespace) -> None:
     check_weights(checkpoint['state_dict'], student.state_dict(), args.file, 'student')
     student.load_state_dict(checkpoint['state_dict'])
     accuracy = runner.test()['accuracy/top1']
-    torch.save(checkpoint, folder / 'imported.pth')
+    with whole_file(folder / 'imported.pth') as file:
+        torch.save(checkpoint, file)
     result = {'step': checkpoint['meta'].get('epoch'), 'accuracy/top1': accuracy}
-    (folder / 'evaluated.json').write_text(json.dumps(result) + '\n')
-    (folder / 'last_checkpoint').write_text(str(folder / 'imported.pth'))
+    write_whole(folder / 'evaluated.json', json.dumps(result) + '\n')
+    write_whole(folder / 'last_checkpoint', str(folder / 'imported.pth'))
     print(f'{folder}: {accuracy:.2f} % of the test images')
 
 

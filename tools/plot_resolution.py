@@ -7,13 +7,14 @@ import copy
 import json
 from dataclasses import replace
 
+from mmcrrcd.config import read_config
 from mmcrrcd.datasets.transforms.resolution_pair import MODES
 from mmcrrcd.engine.launch import one_line_errors, picture_and_numbers
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.batch_norm import fit_batch_norms, training_images
 from mmcrrcd.evaluation.embeddings import (
-    NAMED, accuracy, kind, named_images, own_images, read_config, test_data,
+    NAMED, accuracy, kind, named_images, own_images, test_data,
 )
 from mmcrrcd.inference import load_runs
 from mmcrrcd.visualization.resolution import draw_resolution

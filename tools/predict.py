@@ -16,7 +16,7 @@ from rich.text import Text
 
 from mmcrrcd import load_student
 from mmcrrcd.engine.launch import check_output, one_line_errors
-from mmcrrcd.errors import InputError
+from mmcrrcd.errors import InputError, printable
 from mmcrrcd.inference import Prediction, find_images
 
 
@@ -49,7 +49,7 @@ def tabulate(answers: list[dict]) -> Table:
         first, *others = answer['classes']
         row = [answer['file'], first['name'], f'{100 * first["probability"]:.1f} %']
         row += [', '.join(f'{each["name"]} {100 * each["probability"]:.1f} %' for each in others)] if others else []
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(printable(entry)) for entry in row))
     return table
 
 
@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> None:
             predictions = student.predict(batch, args.batch_size, unreadable)
             answers += [best(prediction, student.classes, args.topk) for prediction in predictions]
         for each in unreadable:
-            print(f'skipped {each["file"]}: {each["reason"]}', file=sys.stderr)
+            print(printable(f'skipped {each["file"]}: {each["reason"]}'), file=sys.stderr)
         if not answers:
             raise InputError(f'no image of {args.images} can be read')
         if args.json:

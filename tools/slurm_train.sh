@@ -17,7 +17,8 @@ read -ra srun_args <<< "${SRUN_ARGS:-}"
 if [[ -n ${PORT:-} ]]; then
     export MASTER_PORT=$PORT  # where mmengine's slurm launcher looks for it
 fi
-export PYTHONPATH=$tools/..${PYTHONPATH:+:$PYTHONPATH}
+path=$(printf %s "${PYTHONPATH:-}" | sed 's/::*/:/g; s/^://; s/:$//')  # an empty entry would be the current folder
+export PYTHONPATH=$tools/..${path:+:$path}
 exec srun --partition="$partition" --job-name="$job" \
     --gres="gpu:$gpus_per_node" --ntasks="$gpus" --ntasks-per-node="$gpus_per_node" \
     --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 ${srun_args[@]+"${srun_args[@]}"} \

@@ -7,8 +7,10 @@ from mmengine.config import Config, DictAction
 from mmengine.dist import barrier
 
 from mmcrrcd.checkpoint import UnfinishedTraining, read_network
+from mmcrrcd.config import read_config
 from mmcrrcd.engine.launch import build_runner, one_line_errors, prepare_processes
 from mmcrrcd.engine.teacher_cache import VIEWS, teacher_is_there
+from mmcrrcd.engine.work_dir import OverwriteHook, is_first_process, one_training, refuse_another
 from mmcrrcd.errors import InputError
 
 
@@ -16,12 +18,14 @@ def number_of_views(text: str) -> int | str:
     return text if text == 'all' else int(text)
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train a model.')
     parser.add_argument('config', help='config file')
     parser.add_argument('--work-dir', help='where logs and checkpoints go (default: work_dirs/<name of the config>)')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='go on from CHECKPOINT, or from the last one in the work directory')
+    parser.add_argument('--overwrite', action='store_true',
+                        help='start anew in the folder of an earlier training, whose checkpoints are removed')
     parser.add_argument('--amp', action='store_true', help='bfloat16 autocast, on CPU and GPU')
     parser.add_argument('--cuda-graphs', action='store_true',
                         help='each step as a CUDA graph: on a GPU steps of small networks take a fraction of the time')
@@ -35,14 +39,12 @@ def parse_args() -> argparse.Namespace:
                         help='override settings, e.g. train_cfg.max_epochs=30 param_scheduler.milestones="[18,24,27]"')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def load_config(path: str | Path, args: argparse.Namespace) -> Config:
     """The config at ``path``, of student or teacher, with what the command line says of both."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'there is no config {path}')
-    cfg = Config.fromfile(path)
+    cfg = read_config(path)
     cfg.work_dir = f'work_dirs/{Path(path).stem}'
     if args.amp:
         cfg.optim_wrapper.type = 'mmcrrcd.BF16OptimWrapper'
@@ -63,6 +65,8 @@ def student_config(args: argparse.Namespace) -> Config:
     cfg.work_dir = args.work_dir or cfg.work_dir
     if args.cache_teacher:
         cfg.model.teacher_cache = {**(cfg.model.get('teacher_cache') or {}), 'views': args.cache_teacher}
+    if args.resume and args.overwrite:
+        raise InputError('--resume goes on with a training, --overwrite starts it anew: give one of them')
     if args.resume:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
@@ -89,7 +93,8 @@ def train_teacher(cfg: Config, args: argparse.Namespace) -> None:
     teacher = load_config(config, args)
     teacher.work_dir, teacher.resume, teacher.launcher = str(path), True, cfg.launcher
     teacher.model_wrapper_cfg = cfg.get('model_wrapper_cfg')
-    build_runner(teacher).train()
+    with one_training(path, args.launcher):
+        build_runner(teacher).train()
     barrier()                                            # the first process writes the checkpoint that all read
 
 
@@ -100,10 +105,10 @@ def refuse_small(teacher: str | Path, side: int) -> None:
     The text is searched, not run.
     """
     for file in Path(teacher).glob('*.py'):
-        found = re.search(r'\bresolution=[(\[]?\s*(\d+)', file.read_text())
+        found = re.search(r'\bresolution=[(\[]?\s*(\d+)', file.read_text(errors='replace'))
         if found and int(found[1]) < side:
-            raise InputError(f'the training in {teacher} is of images of {found[1]} pixels, as {file} says, not of a teacher: '
-                             'move it away')
+            raise InputError(f'the training in {teacher} is of images of {found[1]}×{found[1]} px, as {file} says, not of a '
+                             'teacher: move it away')
 
 
 def need_teacher(cfg: Config, args: argparse.Namespace) -> None:
@@ -124,13 +129,25 @@ def need_teacher(cfg: Config, args: argparse.Namespace) -> None:
         raise InputError(f'the teacher is missing: {error}{how}') from error
 
 
-def main() -> None:
-    args = parse_args()
+def train(cfg: Config, overwrite: bool) -> None:
+    """Trains the model of ``cfg``; nothing holds it afterwards, as the end of several processes wants it."""
+    runner = build_runner(cfg)
+    if overwrite:
+        runner.register_hook(OverwriteHook())
+    runner.train()
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
     with one_line_errors():
         cfg = student_config(args)
+        anew = not args.resume and not args.overwrite
+        if anew and is_first_process(args.launcher):     # before a teacher is trained
+            refuse_another(cfg.work_dir)
         prepare_processes(cfg, args.launcher)
         need_teacher(cfg, args)
-        build_runner(cfg).train()
+        with one_training(cfg.work_dir, args.launcher, anew):
+            train(cfg, args.overwrite)
 
 
 if __name__ == '__main__':

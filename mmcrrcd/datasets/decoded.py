@@ -2,48 +2,34 @@
 import hashlib
 import logging
 import os
+import platform
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from io import BytesIO
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 from mmengine.dist import barrier, is_main_process
 from mmengine.logging import print_log
-from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
 from mmcrrcd.errors import InputError
+from mmcrrcd.files import is_running, whole_file
+
+from .read_image import READER, read_image
 
 BLOCK = 500                                              # images decoded in one piece
 WORTH_PROCESSES = 5_000                                  # images
-
-
-def read_image(source, side: int, name: str) -> np.ndarray:
-    """(side, side, 3) uint8 RGB of a file or of an open one; gray images get three equal channels.
-
-    An image of another size is resized as a whole, bilinear with antialiasing (Pillow's): one that is not square is squeezed.
-
-    Raises:
-        InputError: ``name``, as it is no image or a damaged one.
-    """
-    try:
-        with Image.open(source) as opened:
-            image = opened.convert('RGB')
-    except Exception as error:                           # Pillow raises many kinds for damaged files
-        raise InputError(f'{name} cannot be read as an image ({error!r})'.replace('\n', ' ')) from error
-    return np.asarray(image if image.size == (side, side) else image.resize((side, side), Image.Resampling.BILINEAR))
 
 
 def decode_files(files: Sequence[Path], side: int) -> np.ndarray:
     """(N, side, side, 3) uint8 RGB."""
     images = np.empty((len(files), side, side, 3), np.uint8)
     for image, path in zip(images, files):
-        image[:] = read_image(path, side, path)
+        image[:] = read_image(path, side=side)
     return images
 
 
@@ -51,7 +37,7 @@ def decode_encoded(items: Sequence[tuple[bytes, int]], side: int, name: str) -> 
     """(N, side, side, 3) uint8 RGB of encoded images, each with the number that is said behind ``name`` in an error."""
     images = np.empty((len(items), side, side, 3), np.uint8)
     for image, (content, number) in zip(images, items):
-        image[:] = read_image(BytesIO(content), side, f'{name} {number}')
+        image[:] = read_image(content, f'{name} {number}', side)
     return images
 
 
@@ -85,6 +71,11 @@ def fingerprint(lines: Iterable[str]) -> str:
     return digest.hexdigest()[:12]
 
 
+def fingerprint_of_images(marks: Iterable[str]) -> str:
+    """The same of the images' marks and of the reader: pixels of another reader are decoded anew."""
+    return fingerprint([READER, *marks])
+
+
 def open_cache(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     """The array in the file, memory-mapped; None where there is none, or a damaged one."""
     try:
@@ -101,21 +92,21 @@ def open_cache(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
 
 
 def write_cache(path: Path, shape: tuple[int, ...], blocks: Iterable[np.ndarray]) -> None:
-    """Write the blocks into a ``.npy`` that is there whole or not at all; earlier ones of its name are deleted."""
-    part = path.with_suffix(f'.part{os.getpid()}')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, 'wb') as file:
-            np.lib.format.write_array_header_1_0(file, dict(descr='|u1', fortran_order=False, shape=shape))
-            for block in blocks:
-                file.write(block)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    for earlier in set(path.parent.glob(f'{path.stem.rsplit("-", 1)[0]}-*.npy')) - {path}:
-        earlier.unlink()
+    """Write the blocks into a ``.npy`` that is there whole or not at all; earlier ones of its name are deleted, and what
+    killed processes of this machine left of them.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    name, host = path.stem.rsplit('-', 1)[0], platform.node()
+    for left in path.parent.glob(f'{name}-*.npy.{host}.*.part'):
+        process = left.name.split('.')[-2]
+        if not (process.isdecimal() and is_running(int(process))):
+            left.unlink(missing_ok=True)
+    with whole_file(path, path.with_name(f'{path.name}.{host}.{os.getpid()}.part')) as file:
+        np.lib.format.write_array_header_1_0(file, dict(descr='|u1', fortran_order=False, shape=shape))
+        for block in blocks:
+            file.write(block)
+    for earlier in set(path.parent.glob(f'{name}-*.npy')) - {path}:
+        earlier.unlink(missing_ok=True)
 
 
 def load_decoded(path: Path, items: Sequence, decode: Callable[[Sequence], np.ndarray], side: int, name: str) -> np.ndarray:

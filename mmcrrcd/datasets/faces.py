@@ -9,7 +9,7 @@ import numpy as np
 from mmcrrcd.errors import InputError
 from mmcrrcd.registry import DATASETS
 
-from .decoded import decode_files, fingerprint, load_decoded
+from .decoded import decode_files, fingerprint, fingerprint_of_images, load_decoded
 from .images import ImageArrays
 from .verification_sets import read_pairs, read_text
 
@@ -101,7 +101,7 @@ class FaceFolder(ImageArrays):
                                          cache_dir and root.resolve())))
         files = [root / name / image for name, images in found.items() for image, _ in images]
         marks = (f'{name}/{image} {mark}' for name, images in found.items() for image, mark in images)
-        path = Path(cache_dir or root) / f'mmcrrcd-{image_size}px-{settings}-{fingerprint(marks)}.npy'
+        path = Path(cache_dir or root) / f'mmcrrcd-{image_size}px-{settings}-{fingerprint_of_images(marks)}.npy'
         images = load_decoded(path, files, partial(decode_files, side=image_size), image_size, str(root))
         labels = np.repeat(np.arange(len(found)), [len(images) for images in found.values()])
         super().__init__(images, labels, [str(i) for i in range(len(found))], str(root), device)

@@ -12,7 +12,7 @@ from scipy.io import loadmat
 from mmcrrcd.errors import InputError
 from mmcrrcd.registry import DATASETS
 
-from .decoded import decode_blocks, decode_files, fingerprint, load_decoded
+from .decoded import decode_blocks, decode_files, fingerprint, fingerprint_of_images, load_decoded
 from .faces import list_folders, list_images, mark_of
 from .images import ImageArrays
 from .verification_sets import read_text
@@ -136,7 +136,7 @@ class UCCSFaces(ImageArrays):
         if missing := [file for file in files if not file.is_file()]:
             raise FileNotFoundError(f'{missing[0]} of {split}.txt is missing ({len(missing):,} of {len(files):,} images are)')
         place = fingerprint([str(root.resolve())])
-        mark = fingerprint(f'{line} {mark_of(file.stat())}' for line, file in zip(lists[split], files))
+        mark = fingerprint_of_images(f'{line} {mark_of(file.stat())}' for line, file in zip(lists[split], files))
         cache = Path(cache_dir or root) / f'mmcrrcd-uccs-{split}-{image_size}px-{place}-{mark}.npy'
         images = load_decoded(cache, files, partial(decode_files, side=image_size), image_size, f'{root} ({split})')
         labels = np.array([people[line.split('/')[0]] for line in lists[split]])

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from mmcrrcd.errors import InputError
 from mmcrrcd.registry import DATASETS
 
-from .decoded import decode_encoded, fingerprint, load_decoded
+from .decoded import decode_encoded, fingerprint, fingerprint_of_images, load_decoded
 
 MAGIC = 0xced7230a
 WHOLE, FIRST, MIDDLE, LAST = range(4)                    # what part of a record it is
@@ -138,7 +138,8 @@ class RecordFaces(Dataset):
         self.labels, self.images = torch.from_numpy(labels), None
         self.metainfo = dict(classes=tuple(map(str, range(labels.max() + 1))))
         if cache_dir is not None:
-            place, mark = fingerprint([str(path.resolve())]), fingerprint([str(self.file.size), *map(str, self.file.offsets)])
+            place = fingerprint([str(path.resolve())])
+            mark = fingerprint_of_images([str(self.file.size), *map(str, self.file.offsets)])
             cache = Path(cache_dir) / f'mmcrrcd-{path.parent.resolve().name}-{image_size}px-{place}-{mark}.npy'
             self.images = torch.from_numpy(load_decoded(cache, self.numbers, self._decode, image_size, str(path)))
 

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 from mmengine.dist import barrier, is_main_process
 from mmengine.logging import print_log
-from PIL import Image
 
 from mmcrrcd.errors import InputError
 from mmcrrcd.registry import DATASETS
 
-from .decoded import decode_blocks, fingerprint, open_cache, write_cache
+from .decoded import decode_blocks, fingerprint_of_images, open_cache, write_cache
 from .download import fetch
 from .images import ImageArrays
+from .read_image import read_image
 
 URL, MD5 = 'http://cs231n.stanford.edu/tiny-imagenet-200.zip', '90528d7ca1a48142e341f4ef8d21d0de'
 FOLDER, SIDE = 'tiny-imagenet-200', 64
@@ -79,11 +79,7 @@ def decode(files: list[Path]) -> np.ndarray:
     """(N, 64, 64, 3) uint8 RGB; gray images get three equal channels."""
     images = np.empty((len(files), SIDE, SIDE, 3), np.uint8)
     for image, path in zip(images, files):
-        try:
-            with Image.open(path) as opened:
-                pixels = np.asarray(opened.convert('RGB'))
-        except Exception as error:                       # Pillow raises many kinds for damaged files
-            raise InputError(f'{path} cannot be read as an image ({error!r})'.replace('\n', ' ')) from error
+        pixels = read_image(path)
         if pixels.shape != image.shape:
             raise InputError(f'{path}: expected {SIDE} x {SIDE} pixels, got {pixels.shape[1]} x {pixels.shape[0]}')
         image[:] = pixels
@@ -103,7 +99,7 @@ def load_images(files: list[Path], folder: Path, split: str) -> np.ndarray:
     """The images of a split, (N, 64, 64, 3) uint8: the cache file in ``folder``, made first where there is none that fits."""
     if not files:
         return np.empty((0, SIDE, SIDE, 3), np.uint8)
-    path, name = folder / f'mmcrrcd-{split}-{fingerprint(file_marks(files, folder))}.npy', f'{folder} ({split})'
+    path, name = folder / f'mmcrrcd-{split}-{fingerprint_of_images(file_marks(files, folder))}.npy', f'{folder} ({split})'
     shape = (len(files), SIDE, SIDE, 3)
     images = open_cache(path, shape)
     if images is None and is_main_process():

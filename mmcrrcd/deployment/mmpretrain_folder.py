@@ -6,9 +6,12 @@ from mmengine.config import Config
 from torch import nn
 
 from mmcrrcd.checkpoint import safe_load
+from mmcrrcd.config import short_types
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.embeddings import test_data
-from mmcrrcd.plain_config import short_types
+from mmcrrcd.files import whole_file, write_whole
+
+FILES = ('student.py', 'student.pth')
 
 
 def student_settings(cfg: Config) -> dict:
@@ -65,10 +68,9 @@ def export_folder(network: nn.Module, cfg: Config, view: dict, checkpoint: Path,
     config = folder_config(cfg, view)
     meta = (safe_load(checkpoint).get('meta') or {}).get('dataset_meta')
     out.mkdir(parents=True, exist_ok=True)
-    files = out / 'student.py', out / 'student.pth'
+    files = tuple(out / name for name in FILES)
     weights = {key: value.cpu() for key, value in network.state_dict().items()}
-    torch.save(dict(meta=dict(dataset_meta=meta) if meta else {}, state_dict=weights), files[1])
-    config.dump(files[0])
+    with whole_file(files[1]) as file:
+        torch.save(dict(meta=dict(dataset_meta=meta) if meta else {}, state_dict=weights), file)
+    write_whole(files[0], config.pretty_text)
     return files
-
-

@@ -17,6 +17,7 @@ from mmcrrcd.datasets.transforms.resolution_pair import MODES
 from mmcrrcd.datasets.transforms.student_view import StudentView
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.embeddings import Classifier
+from mmcrrcd.files import write_whole
 from mmcrrcd.models.networks import extract
 from mmcrrcd.models.onnx_network import open_session
 
@@ -123,7 +124,7 @@ def export_onnx(network: DeployedStudent, file: str | Path, images: np.ndarray, 
     if not difference <= TOLERANCE:
         raise InputError(f'{file} is not written: a probability differs from PyTorch by {difference:.2g}, at most '
                          f'{TOLERANCE:g} is allowed')
-    Path(file).write_bytes(content)
+    write_whole(file, content)
     return difference
 
 
@@ -154,8 +155,9 @@ def quantize(file: str | Path, images: np.ndarray, out: str | Path) -> None:
         nodes = onnx.load(prepared).graph.node
         first = next((i for i, node in enumerate(nodes) if node.op_type == 'Conv'), 0)
         around = [node.name for i, node in enumerate(nodes) if i < first or node.op_type == 'Softmax']
-        quantize_static(prepared, str(out), Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
+        written = os.path.join(folder, 'int8.onnx')
+        quantize_static(prepared, written, Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
                         activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, nodes_to_exclude=around)
-    model = onnx.load(str(out))
+        model = onnx.load(written)
     onnx.helper.set_model_props(model, {each.key: each.value for each in onnx.load(str(file)).metadata_props})
-    onnx.save(model, str(out))
+    write_whole(out, model.SerializeToString())

@@ -8,18 +8,19 @@ import torch
 from mmengine.config import Config
 from mmpretrain.models import ImageClassifier
 
-from mmcrrcd.checkpoint import find_checkpoint
+from mmcrrcd.checkpoint import find_checkpoint, read_checkpoint, step_of, unfinished
+from mmcrrcd.config import parse_config, read_text
 from mmcrrcd.datasets import ImageArrays, StudentView, downsample
 from mmcrrcd.datasets.transforms.student_view import sides
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.batch_norm import fit_batch_norms, training_images
-from mmcrrcd.evaluation.embeddings import Classifier, evenly, own_images
-from mmcrrcd.inference import Student, build_student, find_images, student_view
+from mmcrrcd.evaluation.embeddings import Classifier, config_with_model, evenly, own_images
+from mmcrrcd.inference import Student, build_student, find_config, find_images, student_view
 from mmcrrcd.models.onnx_network import open_session
 from mmcrrcd.registry import DATASETS
 
 from .measures import Measured, measure
-from .mmpretrain_folder import export_folder, student_settings
+from .mmpretrain_folder import FILES, export_folder, student_settings
 from .onnx_file import DeployedStudent, export_onnx, need, probabilities_of, quantize
 
 CALIBRATION, CHECKED, TESTED = 500, 256, 10_000
@@ -77,32 +78,72 @@ def torch_asker(network: DeployedStudent) -> Callable[[np.ndarray], np.ndarray]:
     return ask
 
 
-def export_student(cfg: Config, path: str | Path, out: Path, resolution: int | None = None, onnx: Path | None = None,
-                   calibration: Path | None = None, log: Callable[[str], None] = print) -> list[Measured]:
+def training_config(config: Config | str | Path | None, checkpoint: Path) -> Config:
+    """The config that was named, which is run; or that beside the checkpoint, which may be somebody else's: it is read as data.
+
+    Raises:
+        InputError: there is none beside it, or several, or one that is more than data.
+    """
+    if config is not None:
+        return config_with_model(config if isinstance(config, Config) else str(config))
+    beside = find_config(checkpoint.parent)
+    try:
+        return config_with_model(parse_config(read_text(beside), beside))
+    except InputError as error:
+        raise InputError(f'{error}; if you trust it, name it by --config') from error
+
+
+def int8_file(onnx: Path) -> Path:
+    """Where the int8 version of an ONNX file goes."""
+    return onnx.with_name(f'{onnx.stem}_int8{onnx.suffix}')
+
+
+def check_export(checkpoint: Path, files: list[Path], even_unfinished: bool, overwrite: bool) -> None:
+    """Raises InputError where the training of ``checkpoint`` is not at its end, or one of ``files`` is there, unless told."""
+    is_last = step_of(checkpoint) is not None and find_checkpoint(checkpoint.parent) == checkpoint
+    if is_last and not even_unfinished and (left := unfinished(read_checkpoint(checkpoint))):
+        raise InputError(f'{checkpoint}: the training stopped after {left}: finish it with --resume, or add --unfinished')
+    if not overwrite and (file := next((file for file in files if file.exists() or file.is_symlink()), None)):
+        raise InputError(f'{file} is there already: add --overwrite to replace it, or name another place by --out or --onnx')
+
+
+def export_student(config: Config | str | Path | None, path: str | Path, out: str | Path | None = None,
+                   resolution: int | None = None, onnx: Path | None = None, calibration: Path | None = None,
+                   even_unfinished: bool = False, overwrite: bool = False,
+                   log: Callable[[str], None] = print) -> list[Measured]:
     """Writes the student of a training for mmpretrain, and as ONNX; says by ``log`` what it wrote, and measures each file.
 
     Args:
-        cfg: of the training. **It is trusted**: its test data are built, with whatever code it names.
+        config: of the training. **One that is named is trusted**: it is run, and its test data are built, with whatever code
+            it names. With None it is the one beside the checkpoint, which is read as data.
         path: work directory or checkpoint of the training.
-        out: folder for the config and the checkpoint of mmpretrain.
+        out: folder for the config and the checkpoint of mmpretrain, by default ``student`` beside the checkpoint.
         resolution: of a student trained at several resolutions: the one it will be used at. It gets the batch norm statistics
             of training images at that one; without it it keeps the mixed ones.
         onnx: file to write, or None.
         calibration: folder of images for an int8 version of it, or None.
+        even_unfinished: though the training has not come to its end.
+        overwrite: though some of the files are there, which are then replaced.
 
     Raises:
-        InputError, FileNotFoundError: something is missing, does not fit, or the ONNX file differs from PyTorch.
+        InputError, FileNotFoundError: something is missing, is there already, does not fit, or the ONNX file differs from
+            PyTorch.
     """
     if calibration is not None and onnx is None:
         raise InputError('an int8 version needs an ONNX file: name it by --onnx')
     if onnx is not None:
         need('onnx', 'onnxscript', 'onnxruntime')
     chosen = evenly_chosen(calibration)
+    checkpoint = find_checkpoint(path)
+    out = Path(out) if out else checkpoint.parent / 'student'
+    wanted_files = [*(out / name for name in FILES), *([onnx] if onnx else []), *([int8_file(onnx)] if calibration else [])]
+    check_export(checkpoint, wanted_files, even_unfinished, overwrite)
+    cfg = training_config(config, checkpoint)
     student_settings(cfg)                                # is there a student?
     data = training_images(cfg) if resolution is not None else None
     if resolution is not None:
         cfg.model.data_preprocessor.resolution = resolution
-    student = build_student(cfg, path)
+    student = build_student(cfg, checkpoint)
     classifier = student.classifier
     if not isinstance(classifier.network, ImageClassifier):
         kind = type(classifier.network).__name__
@@ -112,7 +153,7 @@ def export_student(cfg: Config, path: str | Path, out: Path, resolution: int | N
     settings = student_view(cfg, classifier)
     view = StudentView(**settings)
     student.views = [view]
-    files = export_folder(classifier.network, cfg, settings, find_checkpoint(path), out)
+    files = export_folder(classifier.network, cfg, settings, checkpoint, out)
     log(f'wrote {files[0]} and {files[1]}')
     if onnx is None:
         return []
@@ -141,7 +182,7 @@ def export_student(cfg: Config, path: str | Path, out: Path, resolution: int | N
     log(f'wrote {onnx}: probabilities differ from PyTorch by at most {difference:.1e} on {len(checked)} images')
     written = {files[1]: torch_asker(network), onnx: onnx_asker(onnx)}
     if images is not None:
-        int8 = onnx.with_name(f'{onnx.stem}_int8{onnx.suffix}')
+        int8 = int8_file(onnx)
         quantize(onnx, images, int8)
         written[int8] = onnx_asker(int8)
         difference = np.abs(written[int8](checked) - wanted).max()

@@ -1,7 +1,9 @@
 """What the tools do before a Runner is made."""
+import ctypes
 import gc
 import os
 import re
+import signal
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,15 +11,17 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.runner import Runner
 
-from mmcrrcd.errors import InputError
+from mmcrrcd.errors import InputError, printable
 from mmcrrcd.models.algorithms import Distiller
 from mmcrrcd.models.losses import DistillLoss
 from mmcrrcd.registry import MODELS
 
+from .runner import Runner
 from .teacher_cache import use_teacher_cache
 
+LIBC = ctypes.CDLL(None) if sys.platform == 'linux' else None
+AT_FORK = []                                             # what a fork has been told to do
 PICTURES = ('.png', '.pdf', '.svg', '.jpg')
 
 
@@ -35,11 +39,27 @@ def leaves_parameters_out(model: dict) -> bool:
             or any(isinstance(kind, type) and issubclass(kind, (Distiller, DistillLoss)) and kind.staged for kind in kinds))
 
 
+def end_with_parent() -> None:
+    """Has Linux end this process when the one that started it ends, however it did; elsewhere nothing is done."""
+    if sys.platform == 'linux':
+        LIBC.prctl(1, signal.SIGKILL)                    # PR_SET_PDEATHSIG
+
+
+def end_together(launcher: str) -> None:
+    """From now on, loader workers end with this process and this process with its launcher: no kill leaves any behind."""
+    if launcher != 'none':
+        end_with_parent()
+    if sys.platform == 'linux' and end_with_parent not in AT_FORK:
+        AT_FORK.append(end_with_parent)
+        os.register_at_fork(after_in_child=end_with_parent)
+
+
 def prepare_processes(cfg: Config, launcher: str) -> None:
     """Several processes on a machine without a GPU: they meet over gloo. (mmengine's own start wants a GPU for each.)
 
     A loss whose weight is zero for some epochs leaves its parameters without gradients, for which DDP has to look.
     """
+    end_together(launcher)
     cfg.launcher = launcher
     cfg.find_unused_parameters = leaves_parameters_out(cfg.model)
     if launcher != 'none' and get_device() == 'cpu':
@@ -121,11 +141,11 @@ def one_line_errors():
         yield
         part_processes()
     except (InputError, FileNotFoundError, FloatingPointError) as error:
-        sys.exit(f'error: {error}')
+        sys.exit(f'error: {printable(error)}')
     except AssertionError as error:
         unreadable = re.findall(r'failed to load image: (.+)', str(error))          # mmcv's; from a worker with traceback
         if not unreadable:
             raise
-        sys.exit(f'error: {unreadable[-1]} cannot be read as an image')
+        sys.exit(f'error: {printable(unreadable[-1])} cannot be read as an image')
     except KeyboardInterrupt:
         sys.exit('interrupted; a training goes on from its last checkpoint with --resume')

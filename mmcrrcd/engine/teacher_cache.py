@@ -113,7 +113,7 @@ class Source:
         self.replayed = ReplayedViews(dataset, 1 if views == 'all' else views, seed)
         self.in_memory = self.replayed.images is not None
         if views == 'all' and not self.in_memory:
-            raise InputError("views='all' is for crops and flips of the in-memory pipeline; for one of mmpretrain say how many")
+            raise InputError("views='all' is for the crops and flips of the in-memory pipeline; for mmpretrain's say how many")
         padding, flip = self.preprocessor.padding or 0, self.preprocessor.flip
         self.number = number_of_views(views, padding, flip)
         self.workers = 0 if self.in_memory else cfg.train_dataloader.get('num_workers', 0)
@@ -170,7 +170,10 @@ def turn(folder: Path) -> Iterator[None]:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f'the folder {folder} cannot be made: {error.strerror}') from error
-    lock, said = FileLock(folder.with_name(f'{folder.name}.lock')), False
+    path = folder.with_name(f'{folder.name}.lock')
+    if path.is_symlink():                                # is none of ours, and would be followed
+        path.unlink(missing_ok=True)
+    lock, said = FileLock(path), False
     while True:
         held = [False]
         if is_main_process():
@@ -308,9 +311,15 @@ def find_or_build(cfg: Config) -> TeacherCache:
 
 
 def use_teacher_cache(cfg: Config) -> None:
-    """Makes a training of ``cfg`` read its teacher's answers where its model has a ``teacher_cache``; builds missing ones."""
+    """Makes a training of ``cfg`` read its teacher's answers where its model has a ``teacher_cache``; builds what is missing.
+
+    A config that a training has left, in which this was done already, may be given, too.
+    """
     if not cfg.model.get('teacher_cache'):
         return
+    if named(cfg.train_dataloader.dataset).get('type') == 'ReplayedViews':
+        cfg.train_dataloader.dataset = cfg.train_dataloader.dataset.dataset
+        cfg.custom_hooks = [hook for hook in cfg.custom_hooks if named(hook)['type'] != 'ReplayHook']
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         cache = find_or_build(cfg)
     print_log(f"the teacher's answers are read from {cache.folder}: {cache.num_images} images, views: {cache.views}", 'current')

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 
 from mmcrrcd.engine import seed_all
 from mmcrrcd.errors import InputError
+from mmcrrcd.evaluation.embeddings import kind
 from mmcrrcd.models import PairPreprocessor
 from mmcrrcd.registry import DATASETS, MODELS
 
@@ -30,9 +31,11 @@ def training_images(cfg: Config) -> Dataset:
     """
     if not (cfg.model.get('data_preprocessor') or {}).get('train_resolutions'):
         raise InputError(f'{cfg.filename} trains at one resolution: batch norm has the statistics of that already')
-    if 'pipeline' in cfg.train_dataloader.dataset:
+    dataset = cfg.train_dataloader.dataset
+    dataset = dataset.dataset if kind(dataset) == 'ReplayedViews' else dataset       # of a training with a teacher cache
+    if 'pipeline' in dataset:
         raise InputError(f'{cfg.filename} trains on a pipeline: the statistics of one resolution are taken from arrays only')
-    return DATASETS.build(cfg.train_dataloader.dataset)
+    return DATASETS.build(dataset)
 
 
 def fit_batch_norms(network: nn.Module, cfg: Config, data: Dataset, resolution: int) -> None:

@@ -1,7 +1,6 @@
 """What the network of a checkpoint says of a data set: a teacher, a student, or an exported student, frozen."""
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from mmcrrcd.checkpoint import image_size_in, load_network
+from mmcrrcd.config import read_config
 from mmcrrcd.datasets import ImageArrays, downsample
 from mmcrrcd.datasets.transforms.resolution_pair import check_resolution
 from mmcrrcd.datasets.transforms.student_view import Size, sides
@@ -122,7 +122,7 @@ def load_classifier(config: str | Config, checkpoint: str, teacher: bool = False
     Raises:
         InputError, FileNotFoundError: no such config, checkpoint or teacher, or they do not fit.
     """
-    cfg = read_config(config) if isinstance(config, str) else config
+    cfg = config_with_model(config)
     name = 'teacher' if teacher else 'student'
     if teacher and cfg.model.get('teacher') is None:
         raise InputError(f'the model of {cfg.filename} has no teacher')
@@ -147,14 +147,11 @@ def load_classifier(config: str | Config, checkpoint: str, teacher: bool = False
                       resolutions=() if teacher else tuple(settings.get('train_resolutions') or ()))
 
 
-def read_config(path: str) -> Config:
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'there is no config {path}')
-    if Path(path).suffix not in ('.py', '.yml', '.yaml', '.json'):
-        raise InputError(f'{path} is no config: those end in .py, .yml, .yaml or .json')
-    cfg = Config.fromfile(path)
+def config_with_model(config: str | Config) -> Config:
+    """The settings, read from a file where they are none yet. Raises InputError where they have no model."""
+    cfg = read_config(config) if isinstance(config, str) else config
     if 'model' not in cfg:
-        raise InputError(f'{path} has no model')
+        raise InputError(f'{cfg.filename} has no model')
     return cfg
 
 
@@ -211,7 +208,7 @@ def named_images(name: str, split: str, data_root: str | None = None) -> ImageAr
 
 def own_images(config: str | Config, most: int | None = None) -> ImageArrays:
     """The test images of a config at full resolution, as RGB arrays; ``most`` of a pipeline's, evenly spaced, or all."""
-    cfg = read_config(config) if isinstance(config, str) else config
+    cfg = config_with_model(config)
     if not cfg.get('test_dataloader') and not cfg.get('val_dataloader'):
         raise InputError(f'{cfg.filename} has no test images')
     settings = test_data(cfg)

@@ -83,7 +83,7 @@ def test_a_lost_loss_or_weight_stops_the_run_and_names_the_place_and_what_is_kep
     hook = FiniteHook()
     with pytest.raises(FloatingPointError, match=r'the loss is (nan|inf) at iteration 10 \(epoch 1\); there is no checkpoint'):
         hook.after_train_iter(runner_at(tmp_path, loss=value), 9)
-    (tmp_path / 'epoch_1.pth').touch()
+    torch.save({}, tmp_path / 'epoch_1.pth')
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_1.pth'))
     with pytest.raises(FloatingPointError, match=r'bias is not finite after iteration 9 .* good checkpoint is .*epoch_1.pth'):
         hook.after_train_epoch(runner_at(tmp_path, value))

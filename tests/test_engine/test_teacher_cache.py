@@ -1,10 +1,12 @@
 """A training that reads its teacher's answers is the training with the teacher."""
 import json
+import logging
 import os
 import resource
 import shutil
 import signal
 import time
+import uuid
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -18,7 +20,9 @@ from mmengine.registry import DefaultScope
 from tiny import IMAGES, SIZE, TEACHER, config, crrcd, network, pipeline_loader, train, write_folder, write_teacher
 
 from mmcrrcd.engine import teacher_cache
+from mmcrrcd.engine.launch import build_runner
 from mmcrrcd.engine.teacher_cache import Source, find_or_build, use_teacher_cache
+from mmcrrcd.engine.work_dir import one_training
 from mmcrrcd.errors import InputError
 from mmcrrcd.models.losses import DistillLoss
 from mmcrrcd.models.teachers import cache as format_
@@ -154,6 +158,60 @@ def test_a_resumed_training_is_the_one_never_stopped(tmp_path, teacher, images, 
         train(cfg, Kill())
     again = train(cfg, resume=True)
     torch.testing.assert_close(again.model.state_dict(), whole.model.state_dict(), rtol=0, atol=0)
+
+
+def resumed(cfg: Config) -> str:
+    """What a training that goes on, as tools/train.py starts it, warns of."""
+    texts = []
+
+    class Texts(logging.Handler):
+        def emit(self, record):
+            texts.append(record.getMessage())
+
+    cfg.resume, cfg.experiment_name, cfg.log_level = True, uuid.uuid4().hex, 'INFO'
+    with one_training(cfg.work_dir):
+        runner = build_runner(cfg)
+        runner.logger.addHandler(Texts('WARNING'))
+        runner.train()
+    return '\n'.join(text for text in texts if text.startswith('resumed with another setting'))
+
+
+@pytest.mark.parametrize('views', [3, 'all'])
+def test_resuming_by_the_same_command_reports_no_difference(tmp_path, teacher, views):
+    """Nor does a training by the config that the first one left; answers to other images are reported."""
+    trained(cached(tmp_path, teacher, views))
+    assert resumed(cached(tmp_path, teacher, views)) == ''
+    assert resumed(Config.fromfile(next((tmp_path / 'run').glob('*.py')))) == ''
+    said = resumed(cached(tmp_path, teacher, 2))
+    assert 'model.teacher_cache.folder is' in said and "the teacher's answers in work_dirs" in said
+    said = resumed(config(tmp_path / 'run', crrcd(teacher), 2))
+    assert 'model.teacher_cache.folder is not set here' in said and 'with other weights' not in said
+
+
+def test_a_resumed_training_without_the_network_knows_its_answers(tmp_path, teacher):
+    folder, gone = tmp_path / 'answers', tmp_path / 'gone.pth'
+    shutil.copy(teacher, gone)
+    trained(cached(tmp_path, gone, folder=folder))
+    gone.unlink()
+    assert resumed(cached(tmp_path, gone, folder=folder)) == ''
+
+
+def test_links_in_the_place_of_unfinished_answers_are_not_followed(tmp_path, teacher):
+    precious = tmp_path / 'precious'
+    precious.mkdir()
+    (precious / 'file').write_text('kept')
+    part, lock = tmp_path / 'answers.part', tmp_path / 'answers.lock'
+    part.symlink_to(precious)
+    lock.symlink_to(precious / 'file')
+    find_or_build(cached(tmp_path, teacher, folder=tmp_path / 'answers'))
+    assert [each.name for each in precious.iterdir()] == ['file'] and (precious / 'file').read_text() == 'kept'
+    assert not (tmp_path / 'answers').is_symlink() and not part.exists()
+    shutil.copytree(tmp_path / 'answers', part)
+    (part / 'logits.npy').unlink()
+    (part / 'logits.npy').symlink_to(precious / 'file')
+    shutil.rmtree(tmp_path / 'answers')
+    find_or_build(cached(tmp_path, teacher, folder=tmp_path / 'answers'))
+    assert (precious / 'file').read_text() == 'kept'
 
 
 def test_amp_has_answers_of_its_own(tmp_path, teacher):

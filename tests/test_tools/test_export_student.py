@@ -14,8 +14,8 @@ from PIL import Image
 from tiny import CLASSES, MEAN, STD, STUDENT, TinyImages, config, crrcd, pipeline_loader, train, write_folder, write_teacher
 
 from mmcrrcd.checkpoint import read_network
+from mmcrrcd.config import short_types
 from mmcrrcd.datasets import downsample
-from mmcrrcd.plain_config import short_types
 from mmcrrcd.registry import MODELS
 
 ROOT = Path(__file__).parents[2]
@@ -214,7 +214,8 @@ def test_a_config_without_a_test_is_one_line(runs, tmp_path, name, keys):
         cfg[key] = None
     cfg.dump(tmp_path / 'config.py')
     checkpoint = runs['folder'] / 'arrays' / 'epoch_2.pth'
-    args = [tmp_path / 'config.py', checkpoint] if name == 'test.py' else [checkpoint, '--config', tmp_path / 'config.py']
+    args = [tmp_path / 'config.py', checkpoint] if name == 'test.py' else [checkpoint, '--config', tmp_path / 'config.py',
+                                                                                        '--out', tmp_path / 'out']
     with pytest.raises(SystemExit) as error:
         tool(name, *args)
     assert f'{keys[0]}' in str(error.value) and str(error.value).startswith('error: ') and '\n' not in str(error.value)

@@ -142,7 +142,7 @@ def test_what_is_no_such_checkpoint_is_refused(files, monkeypatch, capsys):
                                (files.published, folder / 'nothing.py', 'there is no config'),
                                (files.published, folder / 'other.py', 'ResNet_CIFAR has no counterpart'),
                                (files.published, folder / 'small.py', 'is not the config of a teacher'),
-                               (folder / 'evil.pth', files.config, 'loaded safely: it has more in it than numbers, print'),
+                               (folder / 'evil.pth', files.config, 'it has more in it than numbers, builtins.print'),
                                (folder / 'page.pth', files.config, 'loaded safely: it is damaged, or something else'),
                                (folder / 'numbers.pth', files.config, 'is not a checkpoint of this student: '),
                                (folder / 'no_tensor.pth', files.config, 'holds no dict of weights'),

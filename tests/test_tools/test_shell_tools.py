@@ -62,7 +62,7 @@ def test_a_number_of_gpus_that_is_none_prints_the_usage(script, args):
 @pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh'])
 def test_torchrun_gets_every_argument_as_it_was_written(script, echo):
     args = run(TOOLS / script, *SCRIPTS[script], '--cfg-options', 'a="b c"', **echo).stdout.splitlines()
-    assert args[:2] == ['-m', 'torch.distributed.run']
+    assert args[0] == '-c' and 'torch.distributed.run' in args[1]         # -m would import from the current folder
     assert '--standalone' in args and '--nproc-per-node=2' in args
     tail = [*SCRIPTS[script][:-1], '--launcher', 'pytorch', '--cfg-options', 'a="b c"']
     assert args[-len(tail):] == tail
@@ -82,6 +82,19 @@ def test_slurm_gets_its_resources_and_the_command(echo):
     assert {'--partition=part', '--job-name=job', '--gres=gpu:4', '--ntasks=4', '--ntasks-per-node=4',
             '--cpus-per-task=3', '--quotatype=auto', '--time=10'} <= set(args)
     assert args[-4:] == ['config.py', '--work-dir=work', '--launcher=slurm', '--amp']
+
+
+def test_nothing_is_imported_from_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / 'tools').mkdir()
+    (tmp_path / 'data').mkdir()
+    shutil.copy(TOOLS / 'dist_train.sh', tmp_path / 'tools')
+    (tmp_path / 'tools' / 'train.py').write_text('import argparse, json\nprint("trained")\n')
+    for name in ('torch', 'argparse', 'json', 'mmengine', 'sitecustomize', 'mmcrrcd'):
+        (tmp_path / 'data' / f'{name}.py').write_text('raise SystemExit("planted code has run")')
+    monkeypatch.chdir(tmp_path / 'data')
+    for inherited in ('', ':', f':{tmp_path}/nothing:'):
+        result = run(tmp_path / 'tools' / 'dist_train.sh', 'config.py', '1', PYTHON=sys.executable, PYTHONPATH=inherited)
+        assert result.returncode == 0 and result.stdout == 'trained\n', result.stderr
 
 
 def test_two_processes_start_on_one_machine(tmp_path):

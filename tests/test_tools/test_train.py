@@ -1,8 +1,10 @@
 """tools/train.py as a user calls it, on a few generated images."""
 import json
 import os
+import runpy
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -168,3 +170,83 @@ def test_bad_input_ends_in_one_line(folder, options, message):
     assert result.returncode == 1
     assert 'Traceback' not in result.stderr
     assert last_line(result).startswith('error: ') and message in last_line(result)
+
+
+@pytest.fixture
+def here(folder, monkeypatch):
+    """The same folder, for calls in this process."""
+    monkeypatch.chdir(folder)
+
+    def call(tool: str, *args) -> None:
+        monkeypatch.setattr(sys, 'argv', [tool, *map(str, args)])
+        runpy.run_path(str(ROOT / 'tools' / tool), run_name='__main__')
+
+    return call
+
+
+def test_a_training_is_not_gone_over_without_being_told(here, folder, monkeypatch):
+    here('train.py', 'teacher.py', '--no-validate', '--cfg-options', 'train_cfg.max_epochs=2')
+    work_dir = folder / 'work_dirs/teacher'
+    before = {file.name: file.read_bytes() for file in work_dir.glob('*') if file.is_file()}
+    assert {'epoch_1.pth', 'epoch_2.pth', 'last_checkpoint'} <= set(before)
+    for args, line in (((), r'error: work_dirs/teacher has a training already \(epoch_2.pth\): go on with --resume'),
+                       (('--overwrite', '--resume'), 'error: --resume goes on with a training, --overwrite starts it anew'),
+                       (('--overwrite', '--cfg-options', 'model.student.head.num_classes=9'), 'error: the training data have')):
+        with pytest.raises(SystemExit, match=line):
+            here('train.py', 'teacher.py', *args)
+    kept = {name: content for name, content in before.items() if name.startswith(('epoch', 'last'))}
+    assert kept == {name: (work_dir / name).read_bytes() for name in kept}
+    here('train.py', 'teacher.py', '--no-validate', '--overwrite')
+    assert [file.name for file in work_dir.glob('*.pth')] == ['epoch_1.pth']
+    assert (work_dir / 'last_checkpoint').read_text().endswith('epoch_1.pth')
+
+
+def test_an_export_is_neither_of_an_unfinished_training_nor_over_another_without_being_told(here, folder):
+    here('train.py', 'teacher.py', '--no-validate', '--cfg-options', 'train_cfg.max_epochs=2')
+    work_dir = folder / 'work_dirs/teacher'
+    (work_dir / 'epoch_2.pth').unlink()
+    (work_dir / 'teacher.py').write_text((work_dir / 'teacher.py').read_text() + f'\nopen({str(folder / "planted")!r}, "w")\n')
+    for checkpoint in (work_dir, work_dir / 'epoch_1.pth'):
+        with pytest.raises(SystemExit, match='error: .* the training stopped after epoch 1 of 2: .* or add --unfinished'):
+            here('export_student.py', checkpoint)
+    with pytest.raises(SystemExit, match='teacher.py holds more than names and values, .* name it by --config'):
+        here('export_student.py', work_dir, '--unfinished')
+    assert not (folder / 'planted').exists() and not (work_dir / 'student').exists()
+    here('export_student.py', work_dir, '--unfinished', '--config', 'teacher.py')
+    content = (work_dir / 'student' / 'student.pth').read_bytes()
+    with pytest.raises(SystemExit, match='error: .*student.py is there already: add --overwrite'):
+        here('export_student.py', work_dir, '--unfinished', '--config', 'teacher.py')
+    assert (work_dir / 'student' / 'student.pth').read_bytes() == content
+    here('export_student.py', work_dir, '--unfinished', '--config', 'teacher.py', '--overwrite')
+
+
+def test_control_characters_in_names_do_not_reach_the_terminal(here):
+    with pytest.raises(SystemExit) as error:
+        here('train.py', 'a\x1b[2J\n.py')
+    assert str(error.value) == 'error: there is no config a\\x1b[2J\\n.py'
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != 'linux', reason='asked of Linux')
+def test_a_killed_launcher_takes_all_its_processes_with_it(folder):
+    """Two ranks with two loader workers each; torchrun is killed, so that it cannot end them."""
+    env = os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'PYTHON': sys.executable}
+    args = ['teacher.py', '2', '--cfg-options', 'train_cfg.max_epochs=500', 'train_dataloader.num_workers=2']
+    launcher = subprocess.Popen(['bash', str(ROOT / 'tools' / 'dist_train.sh'), *args], cwd=folder, env=env,
+                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def processes() -> list[str]:
+        return [file.parent.name for file in Path('/proc').glob('[0-9]*/cwd')
+                if os.path.realpath(file) == str(folder.resolve())]
+
+    def wait_for(done, seconds: float) -> bool:
+        deadline = time.time() + seconds
+        while not done() and time.time() < deadline:
+            time.sleep(0.1)
+        return done()
+
+    assert wait_for(lambda: (folder / 'work_dirs/teacher/epoch_1.pth').exists(), 120)
+    assert len(processes()) >= 3
+    launcher.kill()
+    launcher.wait()
+    assert wait_for(lambda: not processes(), 10), processes()

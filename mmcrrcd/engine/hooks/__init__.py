@@ -7,6 +7,7 @@ from .finite import FiniteHook
 from .interval_info import IntervalInfoHook
 from .plain_checkpoint import PlainCheckpointHook
 from .replay import ReplayHook
+from .resume import ResumeHook
 
 __all__ = ['AtomicCheckpointHook', 'CheckInputHook', 'CompileHook', 'CriticWatchHook', 'EpochSeedHook', 'FiniteHook',
-           'IntervalInfoHook', 'PairedSeedHook', 'PlainCheckpointHook', 'ReplayHook', 'seed_all', 'seed_worker']
+           'IntervalInfoHook', 'PairedSeedHook', 'PlainCheckpointHook', 'ReplayHook', 'ResumeHook', 'seed_all', 'seed_worker']

@@ -1,9 +1,12 @@
 """Checkpoints that survive a kill while they are being written."""
 import os
+from pathlib import Path
 
+from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 
+from mmcrrcd.files import clear_parts, write_whole
 from mmcrrcd.registry import HOOKS
 
 
@@ -15,16 +18,17 @@ class AtomicBackend(LocalBackend):
         self.outdated = []
 
     def put(self, obj: bytes, filepath: str) -> None:
-        part = f'{filepath}.part'
-        super().put(obj, part)
-        os.replace(part, filepath)
+        """Writes a file that is there whole or not at all."""
+        write_whole(filepath, bytes(obj))
 
     def remove(self, filepath: str) -> None:
+        """Has ``clear`` remove it."""
         self.outdated.append(filepath)
 
     def clear(self) -> None:
+        """Removes what ``remove`` was called for."""
         for path in self.outdated:
-            super().remove(path)
+            Path(path).unlink(missing_ok=True)
         self.outdated.clear()
 
 
@@ -32,13 +36,52 @@ class AtomicBackend(LocalBackend):
 class AtomicCheckpointHook(CheckpointHook):
     """mmengine's hook with the same arguments, for local disks, that always leaves a checkpoint to resume from.
 
-    mmengine 0.10.7 removes the old checkpoint before it writes the new one, and overwrites in place when the same epoch is
-    saved again with a new best score: a kill in between leaves ``last_checkpoint`` pointing at nothing, or at half a file.
+    mmengine 0.10.7 removes the old checkpoint before it writes the new one, overwrites in place when the same epoch is
+    saved again with a new best score, and writes ``last_checkpoint`` in place: a kill in between leaves that pointing at
+    nothing, or at half a file. It also removes the files that a checkpoint calls its best and its last: here only files of
+    such names in its own folder.
     """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, backend_args=dict(backend='mmcrrcd_atomic'), **kwargs)
 
+    def before_train(self, runner) -> None:
+        info = runner.message_hub.runtime_info
+        kept = info.get('keep_ckpt_ids', [])
+        if not isinstance(kept, list) or not all(type(step) is int for step in kept):
+            info.pop('keep_ckpt_ids')
+        super().before_train(runner)
+        if self.save_best is not None:
+            self.best_ckpt_path = self._own(getattr(self, 'best_ckpt_path', None))
+            self.best_ckpt_path_dict = {key: self._own(path)
+                                        for key, path in getattr(self, 'best_ckpt_path_dict', {}).items()}
+        if is_main_process():
+            self.file_backend.clear()
+            clear_parts(self.out_dir, '.pth')
+            clear_parts(runner.work_dir, 'last_checkpoint')
+
+    def _own(self, path) -> str | None:
+        """The best checkpoint's path in this folder, which may have another name now; None for what is none of this hook's."""
+        name = os.path.basename(path) if isinstance(path, str) else ''
+        return os.path.join(self.out_dir, name) if name.startswith('best_') and name.endswith('.pth') else None
+
     def _save_checkpoint_with_step(self, runner, step, meta) -> None:
-        super()._save_checkpoint_with_step(runner, step, meta)
-        self.file_backend.clear()
+        if self.max_keep_ckpts > 0 and (not self.keep_ckpt_ids or self.keep_ckpt_ids[-1] != step):
+            if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
+                self.file_backend.remove(os.path.join(self.out_dir, self.filename_tmpl.format(self.keep_ckpt_ids.popleft())))
+            self.keep_ckpt_ids.append(step)
+            runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+        name = self.filename_tmpl.format(step)
+        self.last_ckpt = os.path.join(self.out_dir, name)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        runner.save_checkpoint(self.out_dir, name, save_optimizer=self.save_optimizer,
+                               save_param_scheduler=self.save_param_scheduler, meta=meta, by_epoch=self.by_epoch,
+                               backend_args=self.backend_args, **self.args)
+        if is_main_process():
+            write_whole(Path(runner.work_dir, 'last_checkpoint'), self.last_ckpt)
+            self.file_backend.clear()
+
+    def _save_best_checkpoint(self, runner, metrics) -> None:
+        super()._save_best_checkpoint(runner, metrics)
+        if is_main_process():
+            self.file_backend.clear()

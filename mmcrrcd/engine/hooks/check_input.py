@@ -1,5 +1,6 @@
 """What only the whole run can know: do data, batch and model fit each other?"""
 import math
+from itertools import zip_longest
 
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
@@ -116,7 +117,8 @@ def changed_schedules(now: list[dict], then: list[dict]) -> list[str]:
         return sorted(value) if isinstance(value, dict) else value                     # milestones are a Counter
 
     progress = {'base_values', 'last_step', 'verbose', '_global_step', '_last_value'}
-    return [f'{name} {plain(theirs.get(name))} there, {plain(value)} here' for ours, theirs in zip(now, then)
+    return [f'{name} {plain(theirs.get(name))} there, {plain(value)} here'
+            for ours, theirs in zip_longest(now, then, fillvalue={})
             for name, value in ours.items() if name not in progress and plain(theirs.get(name)) != plain(value)]
 
 
@@ -138,7 +140,8 @@ class CheckInputHook(Hook):
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         weights = checkpoint.get('state_dict', checkpoint)
-        weights, wanted, name = {key.removeprefix('module.'): weights[key] for key in weights}, model.state_dict(), 'training'
+        weights = {str(key).removeprefix('module.'): weights[key] for key in weights}
+        wanted, name = model.state_dict(), 'training'
         if not runner._resume and not isinstance(model, Distiller):
             return                                       # mmengine's own loading
         if not runner._resume:

@@ -1,20 +1,21 @@
 """Stops a training that has lost its numbers, before it overwrites anything good."""
 import math
 
-import torch
 from mmengine.hooks import Hook
 
-from mmcrrcd.checkpoint import find_checkpoint
+from mmcrrcd.checkpoint import find_checkpoint, first_not_finite
+from mmcrrcd.errors import InputError
 from mmcrrcd.registry import HOOKS
 
 
 @HOOKS.register_module()
 class FiniteHook(Hook):
-    """Raises ``FloatingPointError`` when the loss, or a weight about to be saved, is not finite.
+    """Raises ``FloatingPointError`` when the loss, or a weight or buffer about to be saved, is not finite.
 
     The loss is the one that the log shows: with :class:`IntervalInfoHook` the mean since the last look, which a single NaN
-    makes NaN; the error names the iteration, from 1, in which the loss first was not finite. The weights are looked at before
-    each checkpoint.
+    makes NaN; the error names the iteration, from 1, in which the loss first was not finite. The weights are looked at
+    after each epoch, weights and buffers before each checkpoint, the best ones included. A buffer that is not finite before the
+    training, as one that nothing has been put into yet, may stay so.
     """
 
     priority = 'HIGH'                                    # after the numbers are there, before the checkpoint hook
@@ -25,17 +26,23 @@ class FiniteHook(Hook):
             where = runner.message_hub.get_info('lost_iter', runner.iter) + 1
             self._stop(runner, f'the loss is {loss} at iteration {where}')
 
+    def before_run(self, runner) -> None:
+        buffers = dict(runner.model.named_buffers())
+        self.meant = {name.removeprefix('module.') for name, value in buffers.items() if not value.isfinite().all()}
+
     def after_train_epoch(self, runner) -> None:
-        weights = dict(runner.model.named_parameters())
-        finite = torch.stack([torch.isfinite(weight).all() for weight in weights.values()]).tolist()
-        if not all(finite):
-            self._stop(runner, f'{list(weights)[finite.index(False)]} is not finite after iteration {runner.iter}')
+        if name := first_not_finite(dict(runner.model.named_parameters())):
+            self._stop(runner, f'{name} is not finite after iteration {runner.iter}')
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        if name := first_not_finite(checkpoint['state_dict'], self.meant):
+            self._stop(runner, f'{name} is not finite after iteration {runner.iter}')
 
     @staticmethod
     def _stop(runner, what: str) -> None:
         try:
             kept = f'the last good checkpoint is {find_checkpoint(runner.work_dir)}'
-        except FileNotFoundError:
+        except (FileNotFoundError, InputError):
             kept = 'there is no checkpoint yet'
         raise FloatingPointError(f'{what} (epoch {runner.epoch + 1}); {kept}. '
                                  'A lower learning rate or weight of the distillation losses usually helps.')

@@ -20,6 +20,7 @@ class PlainCheckpointHook(Hook):
         hub['log_scalars'] = {}
         values = {key: plain(value) for key, value in hub['runtime_info'].items()}
         hub['runtime_info'] = {key: value for key, value in values.items() if value is not None}
+        hub['resumed_keys'] = {key: value for key, value in hub['resumed_keys'].items() if key in hub['runtime_info']}
         if 'param_schedulers' in checkpoint:
             checkpoint['param_schedulers'] = without_functions(checkpoint['param_schedulers'])
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mmcrrcd.errors import InputError
+from mmcrrcd.files import sync_folder, write_whole
 from mmcrrcd.structures import NetworkOutput
 
 FORMAT = 1
@@ -88,8 +89,11 @@ class CacheWriter:
     def prepare(self) -> None:
         """Makes the files at their full size, so that a disk without room for them says so now. For the first process."""
         head = self.part / 'head.json'
-        if self.part.exists() and (not head.is_file() or head.read_text() != json.dumps(self.head)):
-            shutil.rmtree(self.part)
+        if self.part.is_symlink() or self.part.is_file():
+            self.part.unlink()
+        if self.part.exists() and (any(each.is_symlink() for each in self.part.iterdir()) or not head.is_file()
+                                   or head.read_text() != json.dumps(self.head)):
+            shutil.rmtree(self.part)                         # links are none of ours, and none is followed
         if self.part.exists():
             return
         self.part.mkdir(parents=True)
@@ -104,7 +108,7 @@ class CacheWriter:
                     else:
                         file.truncate(size)
         (self.part / 'blocks.txt').touch()
-        head.write_text(json.dumps(self.head))               # last: a folder without it is begun again
+        write_whole(head, json.dumps(self.head))             # last: a folder without it is begun again
 
     def open(self) -> None:
         """Opens the files that :meth:`prepare` has made. For each process."""
@@ -161,13 +165,12 @@ class CacheWriter:
             np.save(self.part / f'classifier_{name}.npy', value, allow_pickle=False)
         manifest = self.head | dict(blocks=[blocks[block] for block in range(number_of_blocks(self.shape))],
                                     classifier=checksum(self.classifier) if self.classifier else None)
-        with open(self.part / 'manifest.json', 'w') as file:
-            json.dump(manifest | dict(seal=digest(manifest)), file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
+        write_whole(self.part / 'manifest.json', json.dumps(manifest | dict(seal=digest(manifest)), indent=1))
         for name in ('blocks.txt', 'head.json'):
             (self.part / name).unlink()
+        sync_folder(self.part)
         os.replace(self.part, self.folder)
+        sync_folder(self.folder.parent)
 
 
 def checksum(parts: Iterable[np.ndarray]) -> int:

@@ -1,0 +1,72 @@
+"""Files that appear whole or not at all."""
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+
+def sync_folder(folder: str | Path) -> None:
+    """Makes the disk keep the names in ``folder``: a file renamed there is there after a power failure, too."""
+    if sys.platform == 'win32':                          # has no such thing
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:                                      # some network file systems refuse it for folders
+        pass
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def whole_file(path: str | Path, part: Path | None = None) -> Iterator[BinaryIO]:
+    """An open file that takes the name ``path`` when the block ends well, and leaves nothing when it does not.
+
+    Until then it is called ``part``, by default ``<path>.part``; a file or link of that name is removed first and never
+    followed. Where several processes may write the same file each needs a ``part`` of its own. File and folder are on the disk
+    (fsync) when the block is left.
+    """
+    path = Path(path)
+    part = part or path.with_name(f'{path.name}.part')
+    part.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, 'O_NOFOLLOW', 0) | getattr(os, 'O_BINARY', 0)
+    handle = os.open(part, flags, 0o666)
+    try:
+        with open(handle, 'wb') as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def write_whole(path: str | Path, content: bytes | str) -> None:
+    """Writes a file that is there whole or not at all, see :func:`whole_file`; a text in UTF-8."""
+    with whole_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+def clear_parts(folder: str | Path, suffix: str) -> list[Path]:
+    """Removes what killed processes left of files ending in ``suffix``: ``*<suffix>.part`` in ``folder``; their names."""
+    parts = sorted(Path(folder).glob(f'*{suffix}.part'))
+    for part in parts:
+        part.unlink(missing_ok=True)
+    return parts
+
+
+def is_running(process: int) -> bool:
+    """Is there a process of this number on this machine?"""
+    if sys.platform == 'win32':                          # where the question would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:                                      # somebody else's
+        return True
+    return True
