@@ -1,12 +1,11 @@
 """Train a model from a config: ``python tools/train.py configs/crrcd/resnet56_resnet20_cifar100.py``."""
 import argparse
-import re
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
 from mmengine.dist import barrier
 
-from mmcrrcd.checkpoint import UnfinishedTraining, read_network
+from mmcrrcd.checkpoint import UnfinishedTraining, find_checkpoint, read_checkpoint, read_network
 from mmcrrcd.config import read_config
 from mmcrrcd.engine.launch import build_runner, one_line_errors, prepare_processes
 from mmcrrcd.engine.teacher_cache import VIEWS, teacher_is_there
@@ -99,16 +98,16 @@ def train_teacher(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def refuse_small(teacher: str | Path, side: int) -> None:
-    """Raises InputError where the config in a teacher's work directory says that it saw fewer than ``side`` pixels.
+    """Raises InputError where a teacher's checkpoint says that its training saw fewer than ``side`` pixels.
 
     A student-only baseline may have been trained there with its ``resolution`` changed, under the name that the teacher has.
-    The text is searched, not run.
     """
-    for file in Path(teacher).glob('*.py'):
-        found = re.search(r'\bresolution=[(\[]?\s*(\d+)', file.read_text(errors='replace'))
-        if found and int(found[1]) < side:
-            raise InputError(f'the training in {teacher} is of images of {found[1]}×{found[1]} px, as {file} says, not of a '
-                             'teacher: move it away')
+    settings = (read_checkpoint(find_checkpoint(teacher)).get('meta') or {}).get('settings') or {}
+    pixels = ((settings.get('model') or {}).get('data_preprocessor') or {}).get('resolution')
+    sides = pixels if isinstance(pixels, (list, tuple)) else [pixels, pixels]
+    if pixels is not None and min(sides) < side:
+        raise InputError(f'the training in {teacher} is of images of {"×".join(map(str, sides))} px, as its checkpoint says, not '
+                         'of a teacher: move it away')
 
 
 def need_teacher(cfg: Config, args: argparse.Namespace) -> None:
@@ -116,10 +115,9 @@ def need_teacher(cfg: Config, args: argparse.Namespace) -> None:
     path = cfg.model.get('teacher_checkpoint')
     if (cfg.model.get('teacher_cache') or {}).get('folder') and not teacher_is_there(cfg.model):
         return                                           # its answers may be there, which is looked at later
-    if path:
-        refuse_small(path, cfg.model.get('input_size', 32))
     try:
         if path:
+            refuse_small(path, cfg.model.get('input_size', 32))
             read_network(path)
     except (FileNotFoundError, UnfinishedTraining) as error:
         if args.train_teacher:
