@@ -18,7 +18,8 @@ from mmcrrcd.datasets.transforms.resolution_pair import check_resolution
 from mmcrrcd.datasets.transforms.student_view import Size, sides
 from mmcrrcd.errors import InputError
 from mmcrrcd.models import PairPreprocessor
-from mmcrrcd.models.networks import EmbeddingNetwork, extract
+from mmcrrcd.models.networks import extract
+from mmcrrcd.models.teachers.adapters import EmbeddingNetwork
 from mmcrrcd.registry import DATASETS, MODELS
 from mmcrrcd.structures import NetworkOutput
 

@@ -12,7 +12,7 @@ from torch import nn
 import mmcrrcd.models  # noqa: F401
 from mmcrrcd.models.backbones import VGGCIFAR, WRNCIFAR, MobileNetV2CIFAR, ResNetCIFAR, ShuffleNetV1CIFAR, ShuffleNetV2CIFAR
 from mmcrrcd.models.backbones.base import StageBackbone
-from mmcrrcd.models.frozen import fold
+from mmcrrcd.models.teachers.frozen import fold
 from mmcrrcd.models.networks import ask_for_pre_activations, extract
 from mmcrrcd.registry import MODELS
 from utils import GOLDEN

@@ -5,7 +5,7 @@ from mmpretrain.models import GlobalAveragePooling, ImageClassifier, LinearClsHe
 from torch import nn
 
 from mmcrrcd.models import EmbeddingNetwork, ResNetCIFAR, VGGCIFAR, WRNCIFAR
-from mmcrrcd.models.frozen import fold
+from mmcrrcd.models.teachers.frozen import fold
 from mmcrrcd.models.networks import extract
 
 TEACHERS = dict(resnet56=(ResNetCIFAR, dict(depth=56), 64), wrn40_2=(WRNCIFAR, dict(depth=40, width=2), 128),

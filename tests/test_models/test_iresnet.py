@@ -4,7 +4,7 @@ import torch
 from mmcrrcd.errors import InputError
 from mmcrrcd.models import CosineHead, EmbeddingNeck, IResNet, extract
 from mmcrrcd.models.backbones.base import StageBackbone
-from mmcrrcd.models.frozen import fold
+from mmcrrcd.models.teachers.frozen import fold
 from mmcrrcd.models.networks import ask_for_pre_activations
 from mmcrrcd.registry import MODELS
 from mmpretrain.models import ImageClassifier, ResNet_CIFAR

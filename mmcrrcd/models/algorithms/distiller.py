@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from mmcrrcd.checkpoint import load_network
 from mmcrrcd.errors import InputError
-from mmcrrcd.models.frozen import fold
+from mmcrrcd.models.teachers.frozen import fold
 from mmcrrcd.models.losses.base import DistillLoss
-from mmcrrcd.models.networks import EmbeddingNetwork, ask_for_pre_activations, classification_loss, extract
+from mmcrrcd.models.networks import ask_for_pre_activations, classification_loss, extract
+from mmcrrcd.models.teachers.adapters import EmbeddingNetwork
 from mmcrrcd.models.preprocessor import PairPreprocessor
 from mmcrrcd.models.teachers.cache import TeacherCache
 from mmcrrcd.registry import ALGORITHMS, LOSSES, MODELS

@@ -6,7 +6,7 @@ from mmcv.cnn.utils import fuse_conv_bn
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from .networks import extract
+from mmcrrcd.models.networks import extract
 
 
 @torch.no_grad()
