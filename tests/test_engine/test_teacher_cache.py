@@ -16,6 +16,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import DefaultScope
 from tiny import IMAGES, SIZE, TEACHER, config, crrcd, network, pipeline_loader, train, write_folder, write_teacher
 
@@ -27,7 +28,7 @@ from mmcrrcd.errors import InputError
 from mmcrrcd.models.losses import DistillLoss
 from mmcrrcd.models.teachers import cache as format_
 from mmcrrcd.models.teachers.cache import TeacherCache
-from mmcrrcd.registry import MODELS
+from mmcrrcd.registry import DATASETS, MODELS
 
 
 @pytest.fixture(scope='module')
@@ -549,6 +550,37 @@ def test_two_at_once_build_one(tmp_path, teacher):
     assert [process.exitcode for process in processes] == [0, 0]
     blocks = [int(line) for line in counted.read_text().split()]
     assert sorted(blocks) == list(range(3 * -(-IMAGES // 7)))
+
+
+def step_of_a_process(rank: int, world: int, folder: Path, teacher: Path) -> None:
+    """Builds the cache together with the others, takes a step with a share of a batch, and leaves what it was left with."""
+    os.chdir(folder)
+    torch.set_num_threads(1)
+    if world > 1:
+        torch.distributed.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=world)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        cfg = cached(folder, teacher, folder=folder / f'answers_{world}')
+        use_teacher_cache(cfg)
+        torch.manual_seed(0)
+        model = MODELS.build(cfg.model)
+        model.train().student.eval()
+        forward = MMDistributedDataParallel(model, broadcast_buffers=False) if world > 1 else model
+        share = list(range(rank * 8 // world, (rank + 1) * 8 // world))
+        data = model.data_preprocessor(DATASETS.build(cfg.train_dataloader.dataset).__getitems__(share), training=True)
+        losses = forward(data['inputs'], data['data_samples'], mode='loss')
+        sum(value for key, value in losses.items() if key.startswith('loss')).backward()
+    torch.save({key: value.grad for key, value in model.named_parameters()}, folder / f'{world}_{rank}.pt')
+    if world > 1:
+        torch.distributed.destroy_process_group()
+
+
+def test_two_processes_build_and_train_as_one(tmp_path, teacher):
+    torch.multiprocessing.start_processes(step_of_a_process, (2, tmp_path, teacher), nprocs=2, start_method='fork')
+    child(lambda: step_of_a_process(0, 1, tmp_path, teacher)).join(120)
+    assert contents(tmp_path / 'answers_2') == contents(tmp_path / 'answers_1')
+    of_one, *of_two = (torch.load(tmp_path / f'{name}.pt') for name in ('1_0', '2_0', '2_1'))
+    for gradients in of_two:
+        torch.testing.assert_close(gradients, of_one, rtol=1e-4, atol=1e-6)
 
 
 def test_a_full_disk_is_one_line_and_the_build_goes_on_with_more_room(tmp_path, teacher):
