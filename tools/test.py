@@ -17,7 +17,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('config', help='config of the training')
     parser.add_argument('checkpoint', help='file or work directory: of a training, of an exported student, of mmpretrain; or '
                         'an ONNX file of tools/export_student.py')
-    parser.add_argument('--work-dir', help='where the log goes (default: work_dirs/<name of the config>/test)')
+    parser.add_argument('--work-dir', help="where the log goes (default: test/ in the folder of the training)")
     parser.add_argument('--out', metavar='FILE', help='write the metrics, or the predictions, to this file')
     parser.add_argument('--out-item', choices=['metrics', 'pred'], default='metrics',
                         help='what goes to FILE: the metrics (.json), or all predictions (.json or .npz)')
@@ -34,7 +34,10 @@ def load_config(args: argparse.Namespace) -> Config:
     cfg = read_config(args.config)
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
-    cfg.work_dir = args.work_dir or f'work_dirs/{Path(args.config).stem}/test'
+    cfg.work_dir = args.work_dir or str(Path(cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}') / 'test')
+    if Path(cfg.work_dir, 'last_checkpoint').exists():
+        raise InputError(f'{cfg.work_dir} is the folder of a training, whose config the test would replace: name another '
+                         '--work-dir')
     return cfg
 
 

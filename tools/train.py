@@ -20,7 +20,7 @@ def number_of_views(text: str) -> int | str:
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train a model.')
     parser.add_argument('config', help='config file')
-    parser.add_argument('--work-dir', help='where logs and checkpoints go (default: work_dirs/<name of the config>)')
+    parser.add_argument('--work-dir', help='where logs and checkpoints go (default: work_dir of the config, or work_dirs/<its name>)')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='go on from CHECKPOINT, or from the last one in the work directory')
     parser.add_argument('--overwrite', action='store_true',
@@ -34,6 +34,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
                         help="read the teacher's answers from disk, computed first where they are missing: so many "
                              f'augmentations of each image, or all (default: {VIEWS})')
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
+    parser.add_argument('--auto-scale-lr', action='store_true',
+                        help="scale the learning rate with the batch of all processes, by the config's auto_scale_lr")
+    parser.add_argument('--no-pin-memory', action='store_true', help='pin_memory=False in all data loaders')
+    parser.add_argument('--no-persistent-workers', action='store_true', help='persistent_workers=False in all data loaders')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
                         help='override settings, e.g. train_cfg.max_epochs=30 param_scheduler.milestones="[18,24,27]"')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
@@ -44,7 +48,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def load_config(path: str | Path, args: argparse.Namespace) -> Config:
     """The config at ``path``, of student or teacher, with what the command line says of both."""
     cfg = read_config(path)
-    cfg.work_dir = f'work_dirs/{Path(path).stem}'
+    cfg.work_dir = cfg.get('work_dir') or f'work_dirs/{Path(path).stem}'
     if args.amp:
         cfg.optim_wrapper.type = 'mmcrrcd.BF16OptimWrapper'
     if args.cuda_graphs:
@@ -54,6 +58,15 @@ def load_config(path: str | Path, args: argparse.Namespace) -> Config:
         cfg.train_cfg.type = 'mmcrrcd.GraphedTrainLoop'
     if args.no_validate:
         cfg.val_dataloader = cfg.val_evaluator = cfg.val_cfg = None
+    if args.auto_scale_lr:
+        if not (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
+            raise InputError(f'--auto-scale-lr needs the batch that the learning rate of {path} is for: '
+                             'auto_scale_lr = dict(base_batch_size=...)')
+        cfg.auto_scale_lr.enable = True
+    for name in ('pin_memory', 'persistent_workers'):
+        for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+            if getattr(args, f'no_{name}') and cfg.get(loader):
+                cfg[loader][name] = False
     return cfg
 
 
