@@ -20,7 +20,7 @@ def number_of_views(text: str) -> int | str:
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train a model.')
     parser.add_argument('config', help='config file')
-    parser.add_argument('--work-dir', help='where logs and checkpoints go (default: work_dir of the config, or work_dirs/<its name>)')
+    parser.add_argument('--work-dir', help='where logs and checkpoints go (default: its work_dir, or work_dirs/<its name>)')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='go on from CHECKPOINT, or from the last one in the work directory')
     parser.add_argument('--overwrite', action='store_true',
