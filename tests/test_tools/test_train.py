@@ -95,7 +95,7 @@ def test_a_network_of_small_images_is_no_teacher(folder, resolution, epochs, how
         (folder / 'work_dirs/teacher/last_checkpoint').write_text('work_dirs/teacher/epoch_1.pth')
     result = train(folder, 'student.py', *how)
     assert result.returncode == 1
-    assert last_line(result) == ('error: the training in work_dirs/teacher is of images of 8 pixels, as '
+    assert last_line(result) == ('error: the training in work_dirs/teacher is of images of 8×8 px, as '
                                  'work_dirs/teacher/teacher.py says, not of a teacher: move it away')
 
 
