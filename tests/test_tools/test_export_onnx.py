@@ -158,6 +158,22 @@ def test_a_file_that_differs_from_pytorch_is_not_written(run, tmp_path, monkeypa
     assert not (tmp_path / 'x.onnx').exists()
 
 
+def test_an_onnx_file_is_not_gone_over_without_being_told(run, tmp_path):
+    """Nor is a link followed that has its name."""
+    args = ['export_student.py', run['folder'] / 'run', '--onnx', tmp_path / 'x.onnx', '--out', tmp_path / 'out']
+    for name, options in (('x.onnx', []), ('x_int8.onnx', ['--int8', run['images']])):
+        (tmp_path / name).write_text('kept')
+        with pytest.raises(SystemExit, match=f'error: .*{name} is there already: add --overwrite to replace it'):
+            tool(*args, *options)
+        assert (tmp_path / name).read_text() == 'kept' and not (tmp_path / 'out').exists()
+        (tmp_path / name).unlink()
+    (tmp_path / 'precious').write_text('kept')
+    (tmp_path / 'x.onnx').symlink_to(tmp_path / 'precious')
+    tool(*args, '--overwrite')
+    assert (tmp_path / 'precious').read_text() == 'kept' and onnx.load(tmp_path / 'x.onnx').graph.node
+    assert not list(tmp_path.rglob('*.part'))
+
+
 @pytest.mark.parametrize('package', ['onnx', 'onnxscript', 'onnxruntime'])
 def test_a_missing_package_is_named_with_the_command(run, tmp_path, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
