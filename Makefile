@@ -5,7 +5,7 @@ VENV ?= .venv
 PY = $(VENV)/bin/python
 INSTALLED = $(VENV)/.installed
 
-.PHONY: help demo test lint docs bench
+.PHONY: help demo test slow lint docs bench
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -15,8 +15,11 @@ help:  ## list the targets
 demo: $(INSTALLED)  ## train a teacher and three small students on generated images, print the table, draw the picture
 	@$(PY) tools/demo.py
 
-test: $(INSTALLED)  ## run the tests
-	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile
+test: $(INSTALLED)  ## run the tests, but for the slow ones
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist worksteal -m 'not slow'
+
+slow: $(INSTALLED)  ## run the slow tests
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist worksteal -m slow
 
 lint: $(INSTALLED)  ## check the code with ruff
 	@$(PY) -m ruff check .

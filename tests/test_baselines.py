@@ -1,5 +1,6 @@
 """Every method beside CRRCD on every pair of the paper's tables, the student at 32 and at 8×8 px: gradients, or one line.
 
+All but one pair are slow: each method is looked at once on a small one, and trained by its config in ``test_configs.py``.
 The networks of a pair are built once. The teacher is asked once, and its answers stand in for it; so a method costs a pass of
 the student and the method itself.
 """
@@ -23,6 +24,7 @@ from mmcrrcd.registry import LOSSES, MODELS
 ROOT = Path(__file__).parents[1]
 METHODS = sorted(path.stem for path in (ROOT / 'configs' / 'baselines').glob('*.py'))
 BATCH = 4
+SMALL = next(pair for pair in PAIRS if pair.startswith('wrn40_2_wrn16_2'))
 # method -> epochs to look at and the losses in them, the classification loss aside; elsewhere the method's own, in epoch 0
 STAGES = dict(
     ab={0: {'loss_ab'}, 30: set()}, fsp={0: {'loss_fsp'}, 30: set()}, ft={0: {'loss_ft'}, 30: {'loss_ft'}},
@@ -62,7 +64,8 @@ class Answers(nn.Module):
         return tree_map_only(torch.Tensor, lambda x: x[:len(images)], self.said)
 
 
-@pytest.fixture(scope='module', params=PAIRS)
+@pytest.fixture(scope='module', params=[
+    pytest.param(pair, marks=[] if pair == SMALL else [pytest.mark.slow]) for pair in PAIRS])
 def networks(request):
     """Name of the pair, its student, its teacher and the teacher's answers."""
     torch.manual_seed(0)
@@ -81,7 +84,7 @@ def hub():
     hub.update_info('epoch', 0)
 
 
-@pytest.mark.parametrize('resolution', [None, 8])
+@pytest.mark.parametrize('resolution', [pytest.param(None, marks=pytest.mark.slow), 8])
 @pytest.mark.parametrize('method', METHODS)
 def test_teaches_the_student_or_is_refused(networks, hub, method, resolution):
     torch.manual_seed(0)

@@ -42,6 +42,7 @@ def test_saved_bytes_are_those_of_the_definition(loss_cost):
     assert loss_cost.saved_bytes(recomputed) == pytest.approx(4 * 200, abs=8)    # the input only
 
 
+@pytest.mark.slow
 def test_saved_bytes_leave_out_tensors_without_memory(loss_cost):
     compiled = torch.compile(torch.nn.Linear(3, 3), backend='aot_eager')
     compiled(torch.ones(2, 3))                           # keeps fake tensors
@@ -49,6 +50,7 @@ def test_saved_bytes_leave_out_tensors_without_memory(loss_cost):
     assert loss_cost.saved_bytes(lambda: x.exp().sum()) == pytest.approx(4 * 200, abs=8)
 
 
+@pytest.mark.slow
 def test_saved_bytes_grow_with_negatives_and_not_with_pairs(loss_cost):
     by_n = [saved(loss_cost, batch=32, negatives=n) for n in (256, 512, 1024)]
     assert by_n[2] - by_n[1] == pytest.approx(2 * (by_n[1] - by_n[0]), rel=0.01)
@@ -61,6 +63,7 @@ def test_saved_bytes_grow_with_negatives_and_not_with_pairs(loss_cost):
     assert by_batch[2] / by_batch[0] < 128 / 32
 
 
+@pytest.mark.slow
 def test_with_all_anchors_little_is_saved_because_parts_are_recomputed(loss_cost):
     by_batch = [saved(loss_cost, batch=batch, negatives=256, anchors=None) for batch in (32, 64, 128)]
     assert by_batch[2] / by_batch[0] < 128 / 32
@@ -91,6 +94,7 @@ def peak_of_two() -> int | None:
     return peak.read() if held.sum() == 5_000_000 else -1
 
 
+@pytest.mark.slow
 def test_peak_of_a_process(loss_cost):
     """In a process of its own, as the benchmarks measure: other threads of this one may take memory at any time."""
     if torch.cuda.is_available():

@@ -121,6 +121,7 @@ def test_the_other_files_state_the_same_version():
     assert f'Version: v{__version__}\n' in (ROOT / 'model-index.yml').read_text(encoding='utf-8')
 
 
+@pytest.mark.slow
 def test_wheel_has_configs_and_tools_that_run(tmp_path):
     """In mmcrrcd/.mim, where MIM looks; built from a copy, so that nothing is left in the source tree."""
     pytest.importorskip('setuptools', minversion='77', reason='a wheel can only be built where setuptools is installed')

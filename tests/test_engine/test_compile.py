@@ -38,6 +38,7 @@ def run(tmp_path, *hooks, epochs):
     return train(cfg, *hooks)
 
 
+@pytest.mark.slow
 def test_each_part_is_one_graph_and_nothing_is_compiled_after_the_first_epoch(tmp_path, fresh):
     graphs = Graphs()
     runner = run(tmp_path, CompileHook(backend='eager'), graphs, epochs=4)
@@ -48,6 +49,7 @@ def test_each_part_is_one_graph_and_nothing_is_compiled_after_the_first_epoch(tm
     assert later == [first] * len(later)
 
 
+@pytest.mark.slow
 def test_names_and_weights_are_those_of_the_run_that_was_not_compiled(tmp_path, fresh):
     compiled = run(tmp_path, CompileHook(backend='aot_eager'), Graphs(), epochs=2).model.state_dict()
     assert counters['stats']['unique_graphs'] >= 4

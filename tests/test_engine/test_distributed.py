@@ -18,7 +18,8 @@ DIRECTION, LEARNED = dict(), dict(relation='learned', dim=16)
 FORMS = dict(direction=DIRECTION, unsupervised=DIRECTION | dict(sampling='unsupervised'),
              direction_z=DIRECTION | dict(normalizer='batch'), learned=LEARNED, learned_z=LEARNED | dict(normalizer='batch'),
              learned_as_printed=LEARNED | dict(center=None, normalizer='none'))
-CASES = list(itertools.product(FORMS, (None, 3, 6)))
+CASES = [*itertools.product(['direction'], (None, 3, 6)), ('unsupervised', 3), ('direction_z', 6), ('learned', None),
+         ('learned', 3), ('learned_z', 6), ('learned_as_printed', None)]
 
 
 def steps(teacher, form: str, num_anchors: int | None, rank: int = 0, world: int = 1) -> list[dict]:
@@ -60,9 +61,12 @@ def steps(teacher, form: str, num_anchors: int | None, rank: int = 0, world: int
 
 
 def process(rank: int, folder, teacher) -> None:
+    """All that two processes do here, as their start takes longer than that."""
     torch.set_num_threads(1)
     distributed.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=WORLD)
     torch.save([steps(teacher, *case, rank=rank, world=WORLD) for case in CASES], folder / f'{rank}.pt')
+    torch.save(staged(rank, teacher), folder / f'staged{rank}.pt')
+    with_a_zero(rank, folder)
     distributed.destroy_process_group()
 
 
@@ -72,15 +76,27 @@ def teacher(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def of_two(tmp_path_factory, teacher):
-    """For each case what the two processes were left with, all of it from one start."""
+def folder(tmp_path_factory, teacher):
+    """What the two processes left."""
     folder = tmp_path_factory.mktemp('processes')
     multiprocessing.spawn(process, (folder, teacher), nprocs=WORLD)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def of_two(folder):
+    """For each case what the two processes were left with."""
     return dict(zip(CASES, zip(*(torch.load(folder / f'{rank}.pt') for rank in range(WORLD)))))
 
 
+@pytest.fixture(scope='module')
+def of_one(teacher):
+    """For each case what one process with the whole batch is left with."""
+    return {case: steps(teacher, *case) for case in CASES}
+
+
 @pytest.mark.parametrize('case', CASES)
-def test_gradients_and_losses_are_those_of_the_whole_batch(of_two, teacher, case):
+def test_gradients_and_losses_are_those_of_the_whole_batch(of_two, of_one, case):
     """Through DistributedDataParallel, which averages the gradients of the processes, for CE + KD + RCD.
 
     The student's batch norms use held statistics here. In training mode each process normalizes by its own share of the
@@ -89,7 +105,7 @@ def test_gradients_and_losses_are_those_of_the_whole_batch(of_two, teacher, case
     rounding); sums are taken in another order, and steps build on one another.
     """
     first, second = of_two[case]
-    for step, (whole, a, b) in enumerate(zip(steps(teacher, *case), first, second, strict=True)):
+    for step, (whole, a, b) in enumerate(zip(of_one[case], first, second, strict=True)):
         for key, gradient in whole['gradients'].items():
             assert torch.equal(a['gradients'][key], b['gradients'][key])
             torch.testing.assert_close(a['gradients'][key], gradient, rtol=0,
@@ -100,9 +116,9 @@ def test_gradients_and_losses_are_those_of_the_whole_batch(of_two, teacher, case
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_queue_and_constant_are_the_same_everywhere(of_two, teacher, case):
+def test_queue_and_constant_are_the_same_everywhere(of_two, of_one, case):
     first, second = of_two[case]
-    for step, (whole, a, b) in enumerate(zip(steps(teacher, *case), first, second, strict=True)):
+    for step, (whole, a, b) in enumerate(zip(of_one[case], first, second, strict=True)):
         for key, value in whole['queue'].items():
             assert torch.equal(a['queue'][key], b['queue'][key])
             torch.testing.assert_close(a['queue'][key], value, rtol=1e-5, atol=1e-5)
@@ -121,10 +137,8 @@ def test_anchors_lie_evenly_over_the_batch_of_both_processes(of_two, case):
             assert own.tolist() == list(range(rank * BATCH // WORLD, (rank + 1) * BATCH // WORLD))
 
 
-def staged(rank: int, folder, teacher) -> None:
-    """One step in an epoch without the relational loss, one in an epoch with it."""
-    torch.set_num_threads(1)
-    distributed.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=WORLD)
+def staged(rank: int, teacher) -> list[dict]:
+    """The gradients of a step in an epoch without the relational loss, and of two in an epoch with it."""
     torch.manual_seed(0)
     model = MODELS.build(crrcd(teacher, beta=[(0, 0), (1, 0), (1, 1)], num_negatives=BATCH))
     model.init_weights()
@@ -141,13 +155,11 @@ def staged(rank: int, folder, teacher) -> None:
         model.zero_grad()
         sum(value for key, value in forward(**data, mode='loss').items() if key.startswith('loss')).backward()
         left.append({key: value.grad for key, value in model.named_parameters()})
-    torch.save(left, folder / f'{rank}.pt')
-    distributed.destroy_process_group()
+    return left
 
 
-def test_a_loss_that_is_off_for_some_epochs_works_in_several_processes(tmp_path, teacher):
-    multiprocessing.spawn(staged, (tmp_path, teacher), nprocs=WORLD)
-    first, second = (torch.load(tmp_path / f'{rank}.pt') for rank in range(WORLD))
+def test_a_loss_that_is_off_for_some_epochs_works_in_several_processes(folder):
+    first, second = (torch.load(folder / f'staged{rank}.pt') for rank in range(WORLD))
     assert all((value is None) == key.startswith('losses.') for key, value in first[0].items())
     for a, b in zip(first, second, strict=True):
         assert all(value is None or torch.equal(value, b[key]) for key, value in a.items())
@@ -162,8 +174,6 @@ NEVER = dict(
 
 def with_a_zero(rank: int, folder: Path) -> None:
     """Two steps of each of NEVER, with what tools/train.py tells DDP."""
-    torch.set_num_threads(1)
-    distributed.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=WORLD)
     images, labels = (torch.from_numpy(x) for x in random_images(seed=0, n=BATCH))
     for name, settings in NEVER.items():
         cfg = Config(dict(model=settings))
@@ -177,9 +187,7 @@ def with_a_zero(rank: int, folder: Path) -> None:
             data = model.data_preprocessor(data, training=True)
             sum(value for key, value in forward(**data, mode='loss').items() if key.startswith('loss')).backward()
         (folder / f'{name}{rank}').touch()
-    distributed.destroy_process_group()
 
 
-def test_a_weight_that_is_always_zero_works_in_several_processes(tmp_path):
-    multiprocessing.spawn(with_a_zero, (tmp_path, ), nprocs=WORLD)
-    assert all((tmp_path / f'{name}{rank}').exists() for name in NEVER for rank in range(WORLD))
+def test_a_weight_that_is_always_zero_works_in_several_processes(folder):
+    assert all((folder / f'{name}{rank}').exists() for name in NEVER for rank in range(WORLD))

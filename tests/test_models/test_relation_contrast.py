@@ -119,11 +119,14 @@ def test_the_learned_form_has_the_reference_values(normalizer, sampling):
 FORMS = [dict(relation='direction'), dict(relation='learned', dim=6), dict(relation='learned', dim=6, center=None)]
 
 
-@pytest.mark.parametrize('stored', [None, 4, 7])                         # images in a queue of 7; None for no queue
-@pytest.mark.parametrize('anchors', [1, 3, None])
+# Images in a queue of 7 (no queue, one that fills, a full one), and anchors (some, all, one).
+PLACES = [(None, 3), (4, None), (7, 1)]
+
+
+@pytest.mark.parametrize('stored, anchors', PLACES)
 @pytest.mark.parametrize('form', FORMS, ids=str)
-@pytest.mark.parametrize('sampling', ['supervised', 'unsupervised'])
-@pytest.mark.parametrize('normalizer', ['softmax', 'batch', 'none'])
+@pytest.mark.parametrize('normalizer, sampling', [
+    ('softmax', 'supervised'), ('softmax', 'unsupervised'), ('batch', 'supervised'), ('none', 'unsupervised')])
 def test_equals_loops_with_gradients(normalizer, sampling, form, anchors, stored):
     torch.manual_seed(0)
     e_t, e_s, queue = (torch.randn(n, d).double() for n, d in ((5, 6), (5, 4), (stored or 0, 6)))

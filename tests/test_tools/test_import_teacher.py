@@ -10,6 +10,7 @@ import pytest
 import torch
 from tiny import CLASSES, MEAN, STD, config, network, random_images
 
+from experiments.runs import about_the_teacher
 from mmcrrcd.checkpoint import find_checkpoint, read_network
 from mmcrrcd.registry import MODELS
 
@@ -111,9 +112,7 @@ def test_it_is_tested_and_put_where_students_look(files, monkeypatch, capsys):
     accuracy = json.loads((folder / 'evaluated.json').read_text())['accuracy/top1']
     assert accuracy == pytest.approx(100 * right(files.weights))
     assert capsys.readouterr().out.splitlines()[-1] == f'{folder}: {accuracy:.2f} % of the test images'
-    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
-    from cells import about_the_teacher
-    about = about_the_teacher(str(folder))
+    about = about_the_teacher(str(folder.resolve()))
     assert about['accuracy'] == accuracy and about['epochs'] is None and about['source'] == 'published.pt'
     assert about['source_sha256'] == hashlib.sha256(files.published.read_bytes()).hexdigest()
     before = find_checkpoint(folder).read_bytes()

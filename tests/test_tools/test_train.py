@@ -1,7 +1,6 @@
 """tools/train.py as a user calls it, on a few generated images."""
 import json
 import os
-import runpy
 import subprocess
 import sys
 import time
@@ -9,6 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from tools import export_student
+from tools import train as train_tool
 
 ROOT = Path(__file__).parents[2]
 TEACHER = '''
@@ -61,15 +63,38 @@ def folder(tmp_path):
     return tmp_path
 
 
-def train(folder: Path, *args: str, script: Path = ROOT / 'tools' / 'train.py') -> subprocess.CompletedProcess:
+@pytest.fixture
+def train(folder, monkeypatch, capsys):
+    """The tool in the folder of the configs; returns what it printed."""
+    monkeypatch.chdir(folder)
+
+    def call(*args: str) -> str:
+        train_tool.main(list(args))
+        return capsys.readouterr().out
+
+    return call
+
+
+@pytest.fixture
+def refused(train, capsys):
+    """The one line with which the tool ends."""
+    def call(*args: str) -> str:
+        with pytest.raises(SystemExit) as error:
+            train(*args)
+        capsys.readouterr()
+        assert '\n' not in str(error.value)
+        return str(error.value)
+
+    return call
+
+
+def program(folder: Path, script: str, *args: str) -> subprocess.CompletedProcess:
+    """A tool in processes of its own."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
     env = os.environ | {'PYTHONPATH': path, 'OMP_NUM_THREADS': '1', 'PYTHON': sys.executable}
-    program = ['bash'] if script.suffix == '.sh' else [sys.executable]
-    return subprocess.run([*program, str(script), *args], cwd=folder, env=env, capture_output=True, text=True, timeout=300)
-
-
-def last_line(result: subprocess.CompletedProcess) -> str:
-    return result.stderr.strip().splitlines()[-1]
+    how = 'bash' if script.endswith('.sh') else sys.executable
+    return subprocess.run([how, str(ROOT / 'tools' / script), *args], cwd=folder, env=env, capture_output=True, text=True,
+                          timeout=300)
 
 
 def scalars(work_dir: Path) -> list[dict]:
@@ -78,46 +103,43 @@ def scalars(work_dir: Path) -> list[dict]:
 
 
 def test_a_missing_teacher_is_named_with_the_command_that_trains_it(folder):
-    result = train(folder, 'student.py')
+    result = program(folder, 'train.py', 'student.py')
     assert result.returncode == 1 and 'Traceback' not in result.stderr
-    assert last_line(result) == ('error: the teacher is missing: no checkpoint at work_dirs/teacher; train it with: '
-                                 'python tools/train.py teacher.py  (or add --train-teacher)')
+    assert result.stderr.strip().splitlines()[-1] == (
+        'error: the teacher is missing: no checkpoint at work_dirs/teacher; train it with: '
+        'python tools/train.py teacher.py  (or add --train-teacher)')
     assert not (folder / 'work_dirs').exists()
 
 
 @pytest.mark.parametrize('resolution, epochs, how', [('8', 1, []), ('[8,8]', 2, ['--train-teacher'])])
-def test_a_network_of_small_images_is_no_teacher(folder, resolution, epochs, how):
+def test_a_network_of_small_images_is_no_teacher(folder, train, refused, resolution, epochs, how):
     """Nor is an unfinished one gone on with: of two epochs the second is lost."""
-    options = ['--work-dir', 'work_dirs/teacher', '--cfg-options', f'model.data_preprocessor.resolution={resolution}']
-    small = train(folder, 'teacher.py', *options, f'train_cfg.max_epochs={epochs}')
-    assert small.returncode == 0, small.stderr
+    train('teacher.py', '--work-dir', 'work_dirs/teacher', '--cfg-options', f'model.data_preprocessor.resolution={resolution}',
+          f'train_cfg.max_epochs={epochs}')
     if epochs == 2:
         (folder / 'work_dirs/teacher/last_checkpoint').write_text('work_dirs/teacher/epoch_1.pth')
-    result = train(folder, 'student.py', *how)
-    assert result.returncode == 1
-    assert last_line(result) == ('error: the training in work_dirs/teacher is of images of 8×8 px, as its checkpoint says, not '
-                                 'of a teacher: move it away')
+    assert refused('student.py', *how) == ('error: the training in work_dirs/teacher is of images of 8×8 px, as its checkpoint '
+                                           'says, not of a teacher: move it away')
 
 
-def test_both_trainings_in_one_go_and_resuming(folder):
-    result = train(folder, 'student.py', '--train-teacher', '--amp', '--cfg-options', 'train_cfg.max_epochs=2')
-    assert result.returncode == 0, result.stderr
+def test_both_trainings_in_one_go_and_resuming(folder, train):
+    output = train('student.py', '--train-teacher', '--amp', '--cfg-options', 'train_cfg.max_epochs=2')
     assert (folder / 'work_dirs/teacher/epoch_1.pth').is_file()
     rows = [row for row in scalars(folder / 'work_dirs/student') if 'loss' in row]
     assert {'loss_cls', 'loss_kd', 'loss_rcd', 'rcd_score_positive', 'rcd_score_negative', 'accuracy'} <= set(rows[-1])
     assert rows[-1]['loss_rcd'] > 0
-    assert 'eta' in result.stdout and 'accuracy/top1' in result.stdout
+    assert 'eta' in output and 'accuracy/top1' in output
     checkpoint = torch.load(folder / 'work_dirs/student/epoch_2.pth', weights_only=True)
     assert not any(key.startswith('teacher') for key in checkpoint['state_dict'])
 
-    result = train(folder, 'student.py', '--resume', '--amp', '--cuda-graphs', '--cfg-options', 'train_cfg.max_epochs=3')
-    assert result.returncode == 0, result.stderr
-    assert 'resumed epoch: 2' in result.stdout
+    output = train('student.py', '--resume', '--amp', '--cuda-graphs', '--cfg-options', 'train_cfg.max_epochs=3')
+    assert 'resumed epoch: 2' in output
     assert ('the learning rate goes on by the schedule of the checkpoint, not by that of the config: end 2 there, 3 here'
-            in result.stdout)
+            in output)
     assert (folder / 'work_dirs/student/epoch_3.pth').is_file()
 
 
+@pytest.mark.slow
 def test_two_processes_on_a_cpu(folder, monkeypatch):
     """A training, then a test; only the first process speaks, and each ends without a thread of gloo's."""
     (folder / 'sitecustomize.py').write_text('''
@@ -136,11 +158,11 @@ atexit.register(lambda: end.write_text(' '.join(name for name in names() if 'glo
             end.unlink()
         return texts
 
-    result = train(folder, 'student.py', '2', '--train-teacher', '--work-dir', 'out', script=ROOT / 'tools' / 'dist_train.sh')
+    result = program(folder, 'dist_train.sh', 'student.py', '2', '--train-teacher', '--work-dir', 'out')
     assert result.returncode == 0, result.stderr
     assert (folder / 'work_dirs/teacher/epoch_1.pth').is_file() and (folder / 'out/epoch_1.pth').is_file()
     assert threads_at_the_end() == [''] * 3
-    result = train(folder, 'student.py', 'out', '2', '--out', 'out/metrics.json', script=ROOT / 'tools' / 'dist_test.sh')
+    result = program(folder, 'dist_test.sh', 'student.py', 'out', '2', '--out', 'out/metrics.json')
     assert result.returncode == 0, result.stderr
     assert threads_at_the_end() == [''] * 3
     accuracy = json.loads((folder / 'out/metrics.json').read_text())['accuracy/top1']
@@ -165,27 +187,13 @@ atexit.register(lambda: end.write_text(' '.join(name for name in names() if 'glo
      'weight of kd: expected a number or points'),
     (['teacher.py', '--cfg-options', 'model.student.backbone.deep=8'], "ResNetCIFAR has no setting 'deep'"),
 ])
-def test_bad_input_ends_in_one_line(folder, options, message):
-    result = train(folder, *options)
-    assert result.returncode == 1
-    assert 'Traceback' not in result.stderr
-    assert last_line(result).startswith('error: ') and message in last_line(result)
+def test_bad_input_ends_in_one_line(refused, options, message):
+    line = refused(*options)
+    assert line.startswith('error: ') and message in line
 
 
-@pytest.fixture
-def here(folder, monkeypatch):
-    """The same folder, for calls in this process."""
-    monkeypatch.chdir(folder)
-
-    def call(tool: str, *args) -> None:
-        monkeypatch.setattr(sys, 'argv', [tool, *map(str, args)])
-        runpy.run_path(str(ROOT / 'tools' / tool), run_name='__main__')
-
-    return call
-
-
-def test_a_training_is_not_gone_over_without_being_told(here, folder, monkeypatch):
-    here('train.py', 'teacher.py', '--no-validate', '--cfg-options', 'train_cfg.max_epochs=2')
+def test_a_training_is_not_gone_over_without_being_told(train, folder):
+    train('teacher.py', '--no-validate', '--cfg-options', 'train_cfg.max_epochs=2')
     work_dir = folder / 'work_dirs/teacher'
     before = {file.name: file.read_bytes() for file in work_dir.glob('*') if file.is_file()}
     assert {'epoch_1.pth', 'epoch_2.pth', 'last_checkpoint'} <= set(before)
@@ -193,37 +201,39 @@ def test_a_training_is_not_gone_over_without_being_told(here, folder, monkeypatc
                        (('--overwrite', '--resume'), 'error: --resume goes on with a training, --overwrite starts it anew'),
                        (('--overwrite', '--cfg-options', 'model.student.head.num_classes=9'), 'error: the training data have')):
         with pytest.raises(SystemExit, match=line):
-            here('train.py', 'teacher.py', *args)
+            train('teacher.py', *args)
     kept = {name: content for name, content in before.items() if name.startswith(('epoch', 'last'))}
     assert kept == {name: (work_dir / name).read_bytes() for name in kept}
-    here('train.py', 'teacher.py', '--no-validate', '--overwrite')
+    train('teacher.py', '--no-validate', '--overwrite')
     assert [file.name for file in work_dir.glob('*.pth')] == ['epoch_1.pth']
     assert (work_dir / 'last_checkpoint').read_text().endswith('epoch_1.pth')
 
 
-def test_an_export_is_neither_of_an_unfinished_training_nor_over_another_without_being_told(here, folder):
-    here('train.py', 'teacher.py', '--no-validate', '--cfg-options', 'train_cfg.max_epochs=2')
+def export(*args) -> None:
+    export_student.main(list(map(str, args)))
+
+
+def test_an_export_is_neither_of_an_unfinished_training_nor_over_another_without_being_told(train, folder):
+    train('teacher.py', '--no-validate', '--cfg-options', 'train_cfg.max_epochs=2')
     work_dir = folder / 'work_dirs/teacher'
     (work_dir / 'epoch_2.pth').unlink()
     (work_dir / 'teacher.py').write_text((work_dir / 'teacher.py').read_text() + f'\nopen({str(folder / "planted")!r}, "w")\n')
     for checkpoint in (work_dir, work_dir / 'epoch_1.pth'):
         with pytest.raises(SystemExit, match='error: .* the training stopped after epoch 1 of 2: .* or add --unfinished'):
-            here('export_student.py', checkpoint)
+            export(checkpoint)
     with pytest.raises(SystemExit, match='teacher.py holds more than names and values, .* name it by --config'):
-        here('export_student.py', work_dir, '--unfinished')
+        export(work_dir, '--unfinished')
     assert not (folder / 'planted').exists() and not (work_dir / 'student').exists()
-    here('export_student.py', work_dir, '--unfinished', '--config', 'teacher.py')
+    export(work_dir, '--unfinished', '--config', 'teacher.py')
     content = (work_dir / 'student' / 'student.pth').read_bytes()
     with pytest.raises(SystemExit, match='error: .*student.py is there already: add --overwrite'):
-        here('export_student.py', work_dir, '--unfinished', '--config', 'teacher.py')
+        export(work_dir, '--unfinished', '--config', 'teacher.py')
     assert (work_dir / 'student' / 'student.pth').read_bytes() == content
-    here('export_student.py', work_dir, '--unfinished', '--config', 'teacher.py', '--overwrite')
+    export(work_dir, '--unfinished', '--config', 'teacher.py', '--overwrite')
 
 
-def test_control_characters_in_names_do_not_reach_the_terminal(here):
-    with pytest.raises(SystemExit) as error:
-        here('train.py', 'a\x1b[2J\n.py')
-    assert str(error.value) == 'error: there is no config a\\x1b[2J\\n.py'
+def test_control_characters_in_names_do_not_reach_the_terminal(refused):
+    assert refused('a\x1b[2J\n.py') == 'error: there is no config a\\x1b[2J\\n.py'
 
 
 @pytest.mark.slow

@@ -248,6 +248,7 @@ def process(rank: int, folder) -> None:
     distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_end_with_the_same_memory_as_one(tmp_path, monkeypatch):
     monkeypatch.setitem(LOSSES, 'wcord', lambda: WCoRDLoss(dim=6, num_negatives=20, local_weight=0))
     multiprocessing.spawn(process, (tmp_path, ), nprocs=2)
