@@ -1,8 +1,10 @@
 """mmengine's Runner, with the one way by which checkpoints enter this package."""
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 
 import mmengine.runner
+from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import CheckpointLoader
 
@@ -32,6 +34,14 @@ def safe_loading() -> Iterator[None]:
         CheckpointLoader.load_checkpoint = before
 
 
+class FormattedOnce(Config):
+    """A config that stays as it is. mmengine formats its text for each checkpoint, which takes longer than to write one."""
+
+    @cached_property
+    def pretty_text(self) -> str:
+        return super().pretty_text
+
+
 class Runner(mmengine.runner.Runner):
     """mmengine's Runner, that a file from elsewhere cannot make run code, and that loses nothing.
 
@@ -42,6 +52,7 @@ class Runner(mmengine.runner.Runner):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        object.__setattr__(self.cfg, '__class__', FormattedOnce)         # mmengine's own would make it a setting
         self.register_hook(ResumeHook(), 'LOWEST')
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:
