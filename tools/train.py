@@ -106,8 +106,8 @@ def refuse_small(teacher: str | Path, side: int) -> None:
     pixels = ((settings.get('model') or {}).get('data_preprocessor') or {}).get('resolution')
     sides = pixels if isinstance(pixels, (list, tuple)) else [pixels, pixels]
     if pixels is not None and min(sides) < side:
-        raise InputError(f'the training in {teacher} is of images of {"×".join(map(str, sides))} px, as its checkpoint says, not '
-                         'of a teacher: move it away')
+        raise InputError(f'the training in {teacher} is of images of {"×".join(map(str, sides))} px, as its checkpoint says, '
+                         'not of a teacher: move it away')
 
 
 def need_teacher(cfg: Config, args: argparse.Namespace) -> None:
