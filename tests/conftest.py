@@ -1,10 +1,21 @@
-"""Real images of the reference material beside the checkout; tests that ask for them are skipped where it is missing."""
+"""Real images of the reference material beside the checkout; tests that ask for them are skipped where it is missing.
+
+And configs are written as they come: yapf's layout of them takes longer than a tiny training.
+"""
 import tarfile
 from pathlib import Path
 
+import mmengine.config.config
 import pytest
 
 from utils import shared_file
+
+
+@pytest.fixture(scope='session', autouse=True)
+def without_layout():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mmengine.config.config, 'FormatCode', lambda text, **_: (text, False))
+        yield
 
 
 def unpacked(archive: Path, root: Path) -> Path:
