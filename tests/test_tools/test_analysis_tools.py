@@ -181,7 +181,7 @@ RUN, SVHN = ('--run', 'student.py', 'student', 'a'), ('--dataset', 'svhn')
     ('linear_probe.py', ['student.py', 'student', *SVHN, '--seeds', '0'], '--seeds is a number of classifiers, got 0'),
     ('linear_probe.py', ['student.py', 'teacher.pth', *SVHN], 'teacher.pth is not a checkpoint of this student: '),
     ('linear_probe.py', ['student', 'student.py', *SVHN], 'there is no config student'),
-    ('linear_probe.py', ['teacher.pth', 'student', *SVHN], 'teacher.pth is no config: those end in .py, '),
+    ('linear_probe.py', ['teacher.pth', 'student', *SVHN], 'teacher.pth is no config: configs are Python files, in .py'),
     ('linear_probe.py', ['student.py', 'student', *SVHN, '--resolution', '-3'], 'resolution is a number of pixels'),
     ('linear_probe.py', ['student.py', 'student', *SVHN, '--resolution', '0'], 'resolution is a number of pixels'),
     ('linear_probe.py', ['student.py', 'student', *SVHN, '--image-size', '-5'], '--image-size is a number of pixels, got -5'),
