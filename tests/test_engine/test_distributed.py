@@ -101,8 +101,8 @@ def test_gradients_and_losses_are_those_of_the_whole_batch(of_two, of_one, case)
 
     The student's batch norms use held statistics here. In training mode each process normalizes by its own share of the
     batch, so the student's forward pass itself differs, unless the config says ``sync_bn='torch'`` (on GPUs).
-    Tolerance: 1e-3 of a loss and of the largest entry of a gradient, 1e-5 for small ones (centering makes that of a bias zero but for
-    rounding); sums are taken in another order, and steps build on one another.
+    Tolerance: 1e-3 of a loss and of the largest entry of a gradient, 1e-5 for small ones (centering makes that of a bias
+    zero but for rounding); sums are taken in another order, and steps build on one another.
     """
     first, second = of_two[case]
     for step, (whole, a, b) in enumerate(zip(of_one[case], first, second, strict=True)):
