@@ -4,10 +4,13 @@ import re
 from pathlib import Path
 
 import torch
+from mmengine.config import Config
 from torchvision.transforms import functional as F
 
+import tiny  # noqa: F401
+from mmcrrcd.datasets import ReplayedViews
 from mmcrrcd.models import EmbeddingNetwork
-from mmcrrcd.registry import MODELS
+from mmcrrcd.registry import DATASETS, HOOKS, MODELS
 from test_models.test_onnx_network import face, write_onnx
 
 PAGE = (Path(__file__).parents[1] / 'docs' / 'teachers.md').read_text(encoding='utf-8')
@@ -29,7 +32,7 @@ def check(model) -> None:
 
 
 def test_the_pages_teachers_teach(tmp_path, monkeypatch):
-    module, onnx_file = re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
+    module, onnx_file, cache = re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
     names = dict(network=face(), student=STUDENT, data_preprocessor=PREPROCESSOR)
     exec(module, names)
     check(names['model'])
@@ -38,6 +41,12 @@ def test_the_pages_teachers_teach(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(onnx_file, names)
     check(MODELS.build(names['model']))
+
+    names['train_dataloader'] = Config(dict(dataset=dict(type='mmcrrcd.TinyImages', seed=0)))
+    exec(cache, names)
+    data = DATASETS.build(names['train_dataloader'].dataset)
+    assert isinstance(data, ReplayedViews) and data.views == 16 and 'folder' in names['model']['teacher_cache']
+    assert all(HOOKS.get(hook['type']) for hook in names['custom_hooks'])
 
 
 def test_the_pages_numbers_are_those_of_the_usual_transforms():

@@ -94,11 +94,11 @@ def config(work_dir: Path, model: dict, epochs: int = 4, **changes) -> Config:
                       dict(type='mmcrrcd.FiniteHook')],
         log_processor=dict(type='LogProcessor', window_size=100, mean_pattern=r'^(time|data_time)$'),
         randomness=dict(seed=5), log_level='ERROR')
-    return Config(cfg | changes)
+    return Config(cfg | changes, format_python_code=False)
 
 
 def train(cfg: Config, *hooks, resume: bool = False) -> Runner:
-    cfg = Config(cfg.to_dict() | dict(resume=resume, experiment_name=uuid.uuid4().hex))
+    cfg = Config(cfg.to_dict() | dict(resume=resume, experiment_name=uuid.uuid4().hex), format_python_code=False)
     runner = Runner.from_cfg(cfg)
     for hook in hooks:
         runner.register_hook(hook)

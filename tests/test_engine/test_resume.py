@@ -1,6 +1,7 @@
 """A run that was killed and resumed is the run that was never killed."""
 import os
 import signal
+from multiprocessing import get_context
 
 import pytest
 import torch
@@ -104,24 +105,37 @@ def test_log_that_goes_on_knows_the_best_and_the_kept_checkpoints(tmp_path, teac
     assert len(names[0]) == 2 and 'epoch_4.pth' in names[0]
 
 
+def killed_at(place: str, call: int, work_dir, teacher) -> None:
+    """A training that kills its process for good when it comes to a call of the system for files."""
+    original, calls = getattr(os, place), []
+
+    def killed(*args, **options):
+        calls.append(args)
+        if len(calls) == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*args, **options)
+
+    setattr(os, place, killed)
+    train(config(work_dir, crrcd(teacher), epochs=5))
+
+
+@pytest.fixture(scope='module')
+def clean_process():
+    """Starts functions in children of a process in which nothing has run: after some tests autograd refuses to be forked."""
+    context = get_context('forkserver')
+    context.set_forkserver_preload([__name__])
+    return context.Process
+
+
 @pytest.mark.parametrize('place', ['fsync', 'replace', 'unlink'])
 @pytest.mark.parametrize('call', [1, 4, 6])
-def test_kill_while_a_checkpoint_is_written_leaves_one_to_resume_from(tmp_path, teacher, monkeypatch, place, call):
-    """A process that is killed for good when it comes to one of the system's calls for files, and the training after it."""
-    cfg, calls = config(tmp_path, crrcd(teacher), epochs=5), []
-    if not (child := os.fork()):
-        original = getattr(os, place)
-
-        def killed(*args, **options):
-            calls.append(args)
-            if len(calls) == call:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return original(*args, **options)
-
-        setattr(os, place, killed)
-        train(cfg)
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+def test_kill_while_a_checkpoint_is_written_leaves_one_to_resume_from(tmp_path, teacher, clean_process, place, call):
+    """And the training after it ends as it would have."""
+    child = clean_process(target=killed_at, args=(place, call, tmp_path, teacher))
+    child.start()
+    child.join(300)
+    assert child.exitcode == -signal.SIGKILL
+    cfg = config(tmp_path, crrcd(teacher), epochs=5)
     kept = {path.name: torch.load(path, weights_only=True) for path in tmp_path.glob('*.pth')}
     if kept:
         epochs = [checkpoint['meta']['epoch'] for name, checkpoint in kept.items() if name.startswith('epoch')]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from mmcrrcd.datasets import ImageArrays, ResolutionPair, downsample, whole_batch
+from mmcrrcd.datasets.replay import Crops
 from mmcrrcd.errors import InputError
 from mmcrrcd.models import CRRCD, PairPreprocessor, ResNetCIFAR, crop_and_flip
 from mmcrrcd.structures import Batch
@@ -39,7 +40,7 @@ def test_crop_and_flip_is_padding_slicing_and_mirroring(padding):
     rng = np.random.default_rng(1)
     top, left = rng.integers(2 * padding + 1, size=(2, 20))
     flip = rng.random(20) < 0.5
-    out = crop_and_flip(images, torch.from_numpy(top), torch.from_numpy(left), torch.from_numpy(flip), padding)
+    out = crop_and_flip(images, Crops(*map(torch.from_numpy, (top, left, flip))), padding)
     assert out.dtype == torch.uint8 and out.shape == images.shape
     for i, image in enumerate(images.numpy()):
         padded = np.pad(image, ((0, 0), (padding, padding), (padding, padding)))
@@ -143,8 +144,7 @@ def test_pipeline_and_in_memory_path_give_the_same_losses(resolution, where, sam
     model.losses.rcd.queue.push(torch.randn(32, 16), torch.arange(32) % 10)
     in_memory_model, piped_model = model.train(), copy.deepcopy(model)
 
-    in_memory_model.data_preprocessor.augment = lambda batch: crop_and_flip(
-        batch, torch.from_numpy(top), torch.from_numpy(left), torch.from_numpy(flip), padding=4)
+    in_memory_model.data_preprocessor.draw = lambda *_: (Crops(*map(torch.from_numpy, (top, left, flip))), None)
     loader = DataLoader(ImageArrays(images, labels, [str(i) for i in range(10)], 'here'), SIZE, collate_fn=whole_batch)
     in_memory = in_memory_model.data_preprocessor(next(iter(loader)), training=True)
     if where == 'pipeline':
