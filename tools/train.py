@@ -2,12 +2,13 @@
 import argparse
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.dist import barrier
 
 from mmcrrcd.checkpoint import UnfinishedTraining, find_checkpoint, read_checkpoint, read_network
-from mmcrrcd.config import read_config
+from mmcrrcd.config import Options, read_config
 from mmcrrcd.engine.launch import build_runner, one_line_errors, prepare_processes
+from mmcrrcd.engine.settings import check_settings, merge_options, need_sections
 from mmcrrcd.engine.teacher_cache import VIEWS, teacher_is_there
 from mmcrrcd.engine.work_dir import OverwriteHook, is_first_process, one_training, refuse_another
 from mmcrrcd.errors import InputError
@@ -34,7 +35,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
                         help="read the teacher's answers from disk, computed first where they are missing: so many "
                              f'augmentations of each image, or all (default: {VIEWS})')
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action=Options, metavar='KEY=VALUE',
                         help='override settings, e.g. train_cfg.max_epochs=30 param_scheduler.milestones="[18,24,27]"')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
@@ -44,6 +45,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def load_config(path: str | Path, args: argparse.Namespace) -> Config:
     """The config at ``path``, of student or teacher, with what the command line says of both."""
     cfg = read_config(path)
+    need_sections(cfg, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
     cfg.work_dir = f'work_dirs/{Path(path).stem}'
     if args.amp:
         cfg.optim_wrapper.type = 'mmcrrcd.BF16OptimWrapper'
@@ -59,8 +61,7 @@ def load_config(path: str | Path, args: argparse.Namespace) -> Config:
 
 def student_config(args: argparse.Namespace) -> Config:
     cfg = load_config(args.config, args)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    merge_options(cfg, args.cfg_options)
     cfg.work_dir = args.work_dir or cfg.work_dir
     if args.cache_teacher:
         cfg.model.teacher_cache = {**(cfg.model.get('teacher_cache') or {}), 'views': args.cache_teacher}
@@ -69,6 +70,7 @@ def student_config(args: argparse.Namespace) -> Config:
     if args.resume:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
+    check_settings(cfg)
     return cfg
 
 
@@ -106,8 +108,8 @@ def refuse_small(teacher: str | Path, side: int) -> None:
     pixels = ((settings.get('model') or {}).get('data_preprocessor') or {}).get('resolution')
     sides = pixels if isinstance(pixels, (list, tuple)) else [pixels, pixels]
     if pixels is not None and min(sides) < side:
-        raise InputError(f'the training in {teacher} is of images of {"×".join(map(str, sides))} px, as its checkpoint says, not '
-                         'of a teacher: move it away')
+        raise InputError(f'the training in {teacher} is of images of {"×".join(map(str, sides))} px, as its checkpoint says, '
+                         'not of a teacher: move it away')
 
 
 def need_teacher(cfg: Config, args: argparse.Namespace) -> None:
