@@ -183,13 +183,19 @@ def check_loader(loader: dict, where: str) -> None:
                                                  annotation=hints(DataLoader.__init__)[key]), f'{where}.{key}', False)
         if key in ('shuffle', 'drop_last', 'pin_memory', 'persistent_workers') and not isinstance(value, (bool, type(None))):
             raise InputError(f'{where}.{key} is True or False, got {value!r}')
-        kind = value.get('type') if key in ('collate_fn', 'worker_init_fn') and isinstance(value, dict) else None
-        if kind is not None and find(kind, FUNCTIONS) is None:
-            raise InputError(f'{where}.{key}: there is no function {kind!r}{nearest(kind, registered(FUNCTIONS))}')
+        if key in ('collate_fn', 'worker_init_fn'):
+            check_known(value, f'{where}.{key}', FUNCTIONS)
         for inner, name in parts(value, f'{where}.{key}'):
             check_part(inner, name, INSIDE.get(key, FUNCTIONS), more={'dataset'} if key.endswith('sampler') else ())
     check_count(loader, where, 'batch_size')
     check_count(loader, where, 'num_workers', least=0)
+
+
+def check_known(part, where: str, registry: Registry) -> None:
+    """Raises InputError for a type that is not there, where mmengine would call what it did not find."""
+    if isinstance(part, dict) and 'type' in part and find(part['type'], registry) is None:
+        raise InputError(f'{where}: type={part["type"]!r} is in no registry of a {registry.name}'
+                         + nearest(str(part['type']).split('.')[-1], registered(registry)))
 
 
 def check_milestones(schedule: dict, where: str) -> None:
@@ -216,6 +222,7 @@ def check_section(key: str, value) -> None:
     elif key == 'optim_wrapper':
         check_part(value, key, OPTIM_WRAPPERS, OptimWrapper, {'constructor', 'paramwise_cfg', 'optimizer'})
         for inner, name in parts(value.get('optimizer'), f'{key}.optimizer'):
+            check_known(inner, name, OPTIMIZERS)
             check_part(inner, name, OPTIMIZERS)
         clip = value.get('clip_grad')
         if isinstance(clip, dict):
@@ -284,8 +291,8 @@ def merge_options(cfg: Config, options: dict | None) -> None:
     """Merges what ``--cfg-options`` say into ``cfg``.
 
     Raises:
-        InputError: an option can have no effect: a name that is nearly another, a variable that only helps to write the
-            config, or the ``data_preprocessor`` beside a model that has one of its own.
+        InputError: an option can have no effect: its first name is none of mmengine's or ours, it is a place that a list does not
+            have, or the ``data_preprocessor`` beside a model that has one of its own. :func:`check_settings` sees the rest.
     """
     for option in options or {}:
         first, *rest = option.split('.')
@@ -303,8 +310,6 @@ def merge_options(cfg: Config, options: dict | None) -> None:
                     raise InputError(f'--cfg-options {option}: {so_far} is a list of {len(node)} without place {name!r}')
                 node = node[int(name)]
             elif isinstance(node, dict):
-                if name not in node and i < len(rest) - 1 and (near := nearest(name, node)):
-                    raise InputError(f'--cfg-options {option}: {so_far} has no {name!r}{near}')
                 node = node.get(name)
             elif node is not None:
                 raise InputError(f'--cfg-options {option}: {so_far} is {node!r}, which has no {name!r}')

@@ -7,6 +7,7 @@ from mmcrrcd.errors import nearest
 
 from .settings import registered
 
+PREPARING = ('build_', '_build_', '__init__', 'set_', '_check', 'from_cfg', 'setup_', 'register_')     # of the Runner
 BUILDERS = ('build_from_cfg', 'build_scheduler_from_cfg')
 LIBRARIES = ('mmengine', 'mmpretrain', 'mmcv', 'torch', 'torchvision')
 ALWAYS_INPUT = (AssertionError, NotImplementedError, OSError, ValueError)      # in a constructor
@@ -80,8 +81,8 @@ def translate(error: Exception) -> str | None:
         return of_constructor(error, frames[building[-1]], building[-1] == len(frames) - 1)
     # The Runner's own: loaders, loops, sections that belong together.
     runner = [i for i, frame in enumerate(frames) if str(frame.f_globals.get('__name__')) == 'mmengine.runner.runner'
-              and (frame.f_code.co_name.startswith(('build_', '_build_', '__init__', 'set_', '_check', 'from_cfg', 'setup_',
-                                                    'register_')) or frame is frames[-1] and frame.f_code.co_name != 'call_hook')]
+              and (frame.f_code.co_name.startswith(PREPARING)
+                   or frame is frames[-1] and frame.f_code.co_name != 'call_hook')]
     if runner and library(frames[-1]) in LIBRARIES and isinstance(error, ALWAYS_INPUT + MAY_BE_INPUT):
         place = frames[runner[-1]].f_code.co_name.strip('_').removeprefix('build_')
         return f'the {place} cannot be made: {said(error)}' if place != 'init' else said(error)
