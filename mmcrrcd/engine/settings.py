@@ -291,7 +291,7 @@ def merge_options(cfg: Config, options: dict | None) -> None:
     """Merges what ``--cfg-options`` say into ``cfg``.
 
     Raises:
-        InputError: an option can have no effect: its first name is none of mmengine's or ours, it is a place that a list does not
+        InputError: an option can have no effect: its first name is no part of a config, it is a place that a list does not
             have, or the ``data_preprocessor`` beside a model that has one of its own. :func:`check_settings` sees the rest.
     """
     for option in options or {}:
