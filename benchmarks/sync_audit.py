@@ -14,13 +14,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.runner import Runner
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mmcrrcd.config import Options, read_config
 from mmcrrcd.engine.graphed import waits
 from mmcrrcd.engine.launch import one_line_errors, prepare_processes
+from mmcrrcd.engine.settings import merge_options
 
 WAITING = ('_local_scalar_dense', 'is_nonzero', 'nonzero', 'masked_select', 'equal', '_unique', '_unique2', 'unique_dim',
            'unique_consecutive')
@@ -111,14 +113,14 @@ def main() -> None:
     parser.add_argument('--iterations', type=int, default=20)
     parser.add_argument('--amp', action='store_true')
     parser.add_argument('--work-dir', default='work_dirs/sync_audit')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
+    parser.add_argument('--cfg-options', nargs='+', action=Options, metavar='KEY=VALUE')
     args = parser.parse_args()
     with one_line_errors():
-        cfg = Config.fromfile(args.config)
+        cfg = read_config(args.config)
         cfg.work_dir = args.work_dir
         if args.amp:
             cfg.optim_wrapper.type = 'mmcrrcd.BF16OptimWrapper'
-        cfg.merge_from_dict(args.cfg_options or {})
+        merge_options(cfg, args.cfg_options)
         prepare_processes(cfg, 'none')
         hook = audit(cfg, args.iterations)
     for wait in sorted(set(hook.waits)):

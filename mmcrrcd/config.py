@@ -4,10 +4,12 @@ A config is a program, and the names in it can lead to any program that is insta
 directory needs neither: assignments of numbers, texts, lists and ``dict(...)``, and types from a few libraries.
 """
 import ast
+import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from mmengine.registry import Registry
 from mmengine.utils import get_object_from_string
 from torch import nn
@@ -33,7 +35,48 @@ def read_config(path: str | Path) -> Config:
         raise FileNotFoundError(f'there is no config {path}')
     if Path(path).suffix != '.py':
         raise InputError(f'{path} is no config: configs are Python files, in .py')
-    return Config.fromfile(path)
+    try:
+        return Config.fromfile(path)
+    except InputError:
+        raise
+    except Exception as error:                           # a program can raise anything
+        raise InputError(f'{where_in_config(error, path)}: {type(error).__name__}: {first_line(error)}') from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says."""
+    text = error.msg if isinstance(error, SyntaxError) else error
+    text = error.args[0] if isinstance(error, KeyError) and error.args else text           # no quotes around it
+    return (str(text).strip().splitlines() or [''])[0]
+
+
+def where_in_config(error: BaseException, path: str | Path) -> str:
+    """The file and line of a config, or of one of its bases, that an error is from."""
+    if isinstance(error, SyntaxError) and error.filename and error.filename != '<unknown>':
+        return f'{error.filename}, line {error.lineno}'
+    last = str(path)
+    for frame in traceback.extract_tb(error.__traceback__):
+        if frame.filename.endswith('.py') and Path(frame.filename).is_file() and frame.name == '<module>' and frame.lineno:
+            if Path(frame.filename).resolve() == Path(path).resolve() or 'configs' in Path(frame.filename).parts:
+                last = f'{frame.filename}, line {frame.lineno}'
+    if isinstance(error, SyntaxError) and error.lineno:
+        last = f'{path}, line {error.lineno}'
+    return last
+
+
+class Options(DictAction):
+    """``--cfg-options KEY=VALUE ...``, with one line for what cannot be read so."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        for value in values:
+            key, equals, text = value.partition('=')
+            if not (key and equals):
+                sys.exit(f'error: {option_string} takes KEY=VALUE, got {value!r}')
+            try:
+                self._parse_iterable(text)
+            except (AssertionError, IndexError, ValueError) as error:
+                sys.exit(f'error: {option_string} {value}: {first_line(error) or "the brackets do not close"}')
+        super().__call__(parser, namespace, values, option_string)
 
 
 def value_of(node: ast.expr):

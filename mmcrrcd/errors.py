@@ -1,4 +1,5 @@
 """The error for input that cannot work."""
+import difflib
 import math
 from numbers import Integral, Real
 
@@ -31,3 +32,29 @@ def printable(text: object) -> str:
         'a\\\\x1b[31m.png'
     """
     return ''.join(c if c.isprintable() else c.encode('unicode_escape', 'surrogatepass').decode() for c in str(text))
+
+
+def distance(a: str, b: str) -> int:
+    """How many letters are put in, left out, replaced or swapped with the next between ``a`` and ``b``."""
+    before, last = [], list(range(len(b) + 1))
+    for i, letter in enumerate(a, 1):
+        row = [i]
+        for j, other in enumerate(b, 1):
+            row.append(min(last[j] + 1, row[-1] + 1, last[j - 1] + (letter != other)))
+            if i > 1 and j > 1 and letter == b[j - 2] and a[i - 2] == other:
+                row[-1] = min(row[-1], before[j - 2] + 1)
+        before, last = last, row
+    return last[-1]
+
+
+def nearest(name: str, known, edits: int | None = None) -> str:
+    """``; did you mean 'x'?`` of the one in ``known`` that ``name`` is nearest to; nothing where none is near.
+
+    Args:
+        edits: at most so many letters apart; None for what :mod:`difflib` calls close.
+    """
+    known = sorted(str(each) for each in known)
+    found = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
+    if edits is not None:
+        found = sorted((each for each in known if distance(str(name), each) <= edits), key=lambda each: distance(name, each))
+    return f'; did you mean {found[0]!r}?' if found else ''

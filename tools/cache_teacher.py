@@ -5,11 +5,11 @@ same command goes on where it was.
 """
 import argparse
 
-from mmengine.config import DictAction
 from mmengine.registry import DefaultScope
 
-from mmcrrcd.config import read_config
+from mmcrrcd.config import Options, read_config
 from mmcrrcd.engine.launch import one_line_errors, prepare_processes
+from mmcrrcd.engine.settings import check_settings, merge_options, need_sections
 from mmcrrcd.engine.teacher_cache import VIEWS, find_or_build
 from mmcrrcd.models.teachers.cache import size_in_bytes
 
@@ -25,7 +25,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
                         f'default: what the config says, or {VIEWS}')
     parser.add_argument('--folder', help='where they go (default: a folder of work_dirs/teacher_cache)')
     parser.add_argument('--amp', action='store_true', help='bfloat16 autocast, for trainings with --amp')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override settings')
+    parser.add_argument('--cfg-options', nargs='+', action=Options, metavar='KEY=VALUE', help='override settings')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     return parser.parse_args(argv)
@@ -35,7 +35,9 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     with one_line_errors():
         cfg = read_config(args.config)
-        cfg.merge_from_dict(args.cfg_options or {})
+        need_sections(cfg, 'model', 'train_dataloader')
+        merge_options(cfg, args.cfg_options)
+        check_settings(cfg)
         if args.amp:
             cfg.optim_wrapper.type = 'mmcrrcd.BF16OptimWrapper'
         given = {name: getattr(args, name) for name in ('views', 'folder') if getattr(args, name) is not None}

@@ -3,11 +3,12 @@ import argparse
 import json
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.dist import is_main_process
 
-from mmcrrcd.config import read_config
+from mmcrrcd.config import Options, read_config
 from mmcrrcd.engine.launch import check_output, one_line_errors
+from mmcrrcd.engine.settings import merge_options, need_sections
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.student_test import test_student
 
@@ -22,7 +23,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--out-item', choices=['metrics', 'pred'], default='metrics',
                         help='what goes to FILE: the metrics (.json), or all predictions (.json or .npz)')
     parser.add_argument('--amp', action='store_true', help='bfloat16 autocast, on CPU and GPU')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action=Options, metavar='KEY=VALUE',
                         help='override settings, e.g. model.data_preprocessor.resolution=16')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
@@ -32,8 +33,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def load_config(args: argparse.Namespace) -> Config:
     """The config with what the command line says."""
     cfg = read_config(args.config)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    need_sections(cfg, 'model')
+    merge_options(cfg, args.cfg_options)
     cfg.work_dir = args.work_dir or str(Path(cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}') / 'test')
     if Path(cfg.work_dir, 'last_checkpoint').exists():
         raise InputError(f'{cfg.work_dir} is the folder of a training, whose config the test would replace: name another '

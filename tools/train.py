@@ -2,12 +2,13 @@
 import argparse
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.dist import barrier
 
 from mmcrrcd.checkpoint import UnfinishedTraining, find_checkpoint, read_checkpoint, read_network
-from mmcrrcd.config import read_config
+from mmcrrcd.config import Options, read_config
 from mmcrrcd.engine.launch import build_runner, one_line_errors, prepare_processes
+from mmcrrcd.engine.settings import check_settings, merge_options, need_sections
 from mmcrrcd.engine.teacher_cache import VIEWS, teacher_is_there
 from mmcrrcd.engine.work_dir import OverwriteHook, is_first_process, one_training, refuse_another
 from mmcrrcd.errors import InputError
@@ -38,7 +39,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
                         help="scale the learning rate with the batch of all processes, by the config's auto_scale_lr")
     parser.add_argument('--no-pin-memory', action='store_true', help='pin_memory=False in all data loaders')
     parser.add_argument('--no-persistent-workers', action='store_true', help='persistent_workers=False in all data loaders')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action=Options, metavar='KEY=VALUE',
                         help='override settings, e.g. train_cfg.max_epochs=30 param_scheduler.milestones="[18,24,27]"')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
@@ -48,6 +49,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def load_config(path: str | Path, args: argparse.Namespace) -> Config:
     """The config at ``path``, of student or teacher, with what the command line says of both."""
     cfg = read_config(path)
+    need_sections(cfg, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
     cfg.work_dir = cfg.get('work_dir') or f'work_dirs/{Path(path).stem}'
     if args.amp:
         cfg.optim_wrapper.type = 'mmcrrcd.BF16OptimWrapper'
@@ -72,8 +74,7 @@ def load_config(path: str | Path, args: argparse.Namespace) -> Config:
 
 def student_config(args: argparse.Namespace) -> Config:
     cfg = load_config(args.config, args)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    merge_options(cfg, args.cfg_options)
     cfg.work_dir = args.work_dir or cfg.work_dir
     if args.cache_teacher:
         cfg.model.teacher_cache = {**(cfg.model.get('teacher_cache') or {}), 'views': args.cache_teacher}
@@ -82,6 +83,7 @@ def student_config(args: argparse.Namespace) -> Config:
     if args.resume:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
+    check_settings(cfg)
     return cfg
 
 

@@ -2,7 +2,6 @@
 import ctypes
 import gc
 import os
-import re
 import signal
 import sys
 from contextlib import contextmanager
@@ -18,7 +17,9 @@ from mmcrrcd.models.losses import DistillLoss
 from mmcrrcd.registry import MODELS
 
 from .runner import Runner
+from .settings import check_settings
 from .teacher_cache import use_teacher_cache
+from .translate import translate
 
 LIBC = ctypes.CDLL(None) if sys.platform == 'linux' else None
 AT_FORK = []                                             # what a fork has been told to do
@@ -74,23 +75,14 @@ def prepare_processes(cfg: Config, launcher: str) -> None:
 
 def build_runner(cfg: Config) -> Runner:
     """``Runner.from_cfg`` of a training that reads its teacher's answers from a cache where its model has a ``teacher_cache``;
-    with one clear line for a setting that a class does not have.
+    its settings are looked at before.
 
     Raises:
-        InputError: the model or a hook is given such a setting; the teacher's answers cannot be had.
+        InputError: a setting is one that nothing takes, see :func:`check_settings`; the teacher's answers cannot be had.
     """
+    check_settings(cfg)
     use_teacher_cache(cfg)
-    try:
-        return Runner.from_cfg(cfg)
-    except TypeError as error:
-        unknown = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
-        if unknown is None:
-            raise
-        kind = cfg.model.get('type')
-        kind = MODELS.get(kind) if isinstance(kind, str) else kind
-        bases = [base.__name__ for base in getattr(kind, '__mro__', ()) if base.__module__.startswith('mmcrrcd.')]
-        name = kind.__name__ if unknown[1] in bases else unknown[1]       # what the config says, not the base that complains
-        raise InputError(f'{name} has no setting {unknown[2]!r}') from error
+    return Runner.from_cfg(cfg)
 
 
 def check_output(file: str | Path) -> None:
@@ -142,10 +134,9 @@ def one_line_errors():
         part_processes()
     except (InputError, FileNotFoundError, FloatingPointError) as error:
         sys.exit(f'error: {printable(error)}')
-    except AssertionError as error:
-        unreadable = re.findall(r'failed to load image: (.+)', str(error))          # mmcv's; from a worker with traceback
-        if not unreadable:
-            raise
-        sys.exit(f'error: {printable(unreadable[-1])} cannot be read as an image')
     except KeyboardInterrupt:
         sys.exit('interrupted; a training goes on from its last checkpoint with --resume')
+    except Exception as error:
+        if (line := translate(error)) is None:           # a bug
+            raise
+        sys.exit(f'error: {printable(line)}')

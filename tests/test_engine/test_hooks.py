@@ -134,7 +134,7 @@ class Bare(Distiller):
 
     def __init__(self, gap_filled: bool = True, **parts):
         nn.Module.__init__(self)
-        self.__dict__.update(parts, gap_filled=gap_filled, data_preprocessor=SimpleNamespace(cache=None))
+        self.__dict__.update(dict(data_preprocessor=None) | parts, gap_filled=gap_filled)
 
     def trains_in(self, epoch: int) -> bool:
         return self.gap_filled or super().trains_in(epoch)

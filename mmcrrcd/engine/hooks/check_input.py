@@ -5,12 +5,13 @@ from itertools import zip_longest
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import EpochBasedTrainLoop
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpretrain.datasets.transforms import PackInputs
 
 from mmcrrcd.checkpoint import check_weights
 from mmcrrcd.datasets.replay import ReplayedViews
 from mmcrrcd.datasets.transforms import ResolutionPair
+from mmcrrcd.engine.trial import try_batches
 from mmcrrcd.errors import InputError
 from mmcrrcd.models.algorithms import Distiller
 from mmcrrcd.models.algorithms.schedule import Schedule, value_at
@@ -122,14 +123,27 @@ def changed_schedules(now: list[dict], then: list[dict]) -> list[str]:
             for name, value in ours.items() if name not in progress and plain(theirs.get(name)) != plain(value)]
 
 
+def warn_of_schedules(runner) -> None:
+    """Says where all steps of a schedule come after the training's end."""
+    loop = runner.train_loop
+    for schedule in runner.param_schedulers if isinstance(runner.param_schedulers, list) else ():
+        by_epoch = getattr(schedule, 'by_epoch', True)
+        end = loop.max_epochs if by_epoch and isinstance(loop, EpochBasedTrainLoop) else loop.max_iters
+        milestones = sorted(getattr(schedule, 'milestones', None) or ())
+        if milestones and milestones[0] >= end and (by_epoch is isinstance(loop, EpochBasedTrainLoop)):
+            runner.logger.warning(f'param_scheduler.milestones={milestones}: none comes before the end of the training, at '
+                                  f'{end}, so the learning rate stays what it is')
+
+
 @HOOKS.register_module()
 class CheckInputHook(Hook):
     """Compares, before training, the data's classes with the student's, the batch and the number of images with what the
     losses can hold, the weights' schedules with the loop and its length, the place of the images with the loader's workers;
+    a few images go through data, preprocessor, network and evaluator (:func:`mmcrrcd.engine.trial.try_batches`);
     and a checkpoint with the model: to resume from it all must fit, to start from it (``load_from``) the student. Where the
     learning rate's schedule is another than the checkpoint's, whose state mmengine takes, it warns.
 
-    A model that is no :class:`Distiller`, such as a plain classifier of mmpretrain, has nothing of this but the pipeline.
+    Of a model that is no :class:`Distiller`, such as a plain classifier of mmpretrain, only pipeline, labels and trial.
 
     It keeps the size of the training's images in the log, hence in checkpoints, where whoever loads the student finds it.
 
@@ -157,8 +171,13 @@ class CheckInputHook(Hook):
     def before_train(self, runner) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         check_pipeline(runner.train_dataloader.dataset, 'train_dataloader')
-        if not isinstance(model, Distiller):
-            return
+        if isinstance(model, Distiller):
+            self.check_distiller(runner, model)
+        if isinstance(runner, Runner):
+            warn_of_schedules(runner)
+            try_batches(runner)
+
+    def check_distiller(self, runner, model: Distiller) -> None:
         weights = {'the classification loss': model.cls_weight, **model.weights}
         scheduled = [f'the weight of {name} is' for name, weight in weights.items() if isinstance(weight, (list, tuple))]
         scheduled += [f'{name} has' for name, loss in model.losses.items() if loss.student_from]

@@ -26,10 +26,14 @@ def value_at(schedule: Schedule, epoch: float) -> float:
 
 
 def check_schedule(schedule: Schedule, name: str) -> None:
-    """One clear line for a weight that is neither a number nor a list of points in the order of their epochs."""
+    """One clear line for a weight that is neither a number from 0 on nor a list of points in the order of their epochs."""
     if is_number(schedule):
+        if schedule < 0:
+            raise InputError(f'weight of {name}: expected a number from 0 on, got {schedule!r}')
         return
     points = schedule if isinstance(schedule, (list, tuple)) else []
     readable = all(isinstance(point, (list, tuple)) and len(point) == 2 and all(map(is_number, point)) for point in points)
     if not points or not readable or [p[0] for p in points] != sorted(p[0] for p in points):
         raise InputError(f'weight of {name}: expected a number or points [(epoch, value), ...] in order, got {schedule!r}')
+    if min(value for _, value in points) < 0:
+        raise InputError(f'weight of {name}: expected values from 0 on, got {schedule!r}')

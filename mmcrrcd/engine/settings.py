@@ -1,0 +1,319 @@
+"""The names and values of a config, looked at before anything is built: what nothing takes would be lost in silence."""
+import ast
+import inspect
+import textwrap
+import types
+import typing
+from collections.abc import Callable, Iterator
+
+from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
+from mmengine.optim import OptimWrapper
+from mmengine.registry import (DATA_SAMPLERS, DATASETS, FUNCTIONS, HOOKS, LOG_PROCESSORS, LOOPS, METRICS, MODELS,
+                               OPTIM_WRAPPERS, OPTIMIZERS, PARAM_SCHEDULERS, TRANSFORMS, VISUALIZERS, DefaultScope, Registry)
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, LogProcessor, Runner, TestLoop, ValLoop
+from torch import nn
+from torch.utils.data import DataLoader
+
+from mmcrrcd.errors import InputError, is_number, nearest
+
+TOP = frozenset(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'} | {
+    'activation_checkpointing', 'compile', 'custom_imports', 'efficient_conv_bn_eval', 'find_unused_parameters',
+    'model_wrapper_cfg', 'runner_type', 'sync_bn', 'teacher_config'}
+LOADERS = {'train_dataloader', 'val_dataloader', 'test_dataloader'}
+INSIDE = dict(pipeline=TRANSFORMS, transforms=TRANSFORMS, dataset=DATASETS, datasets=DATASETS, sampler=DATA_SAMPLERS,
+              batch_sampler=DATA_SAMPLERS, collate_fn=FUNCTIONS, worker_init_fn=FUNCTIONS, optimizer=OPTIMIZERS)
+GIVEN = {'self', 'runner', 'dataloader', 'evaluator', 'params', 'optimizer', 'args', 'kwargs'}        # by mmengine
+HOOK_NAMES = {'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint', 'visualization'}
+NAMES = dict(randomness={'seed', 'diff_rank_seed', 'deterministic'}, auto_scale_lr={'enable', 'base_batch_size'},
+             env_cfg={'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'})
+
+
+def forwards(init: Callable, kwargs: str) -> bool:
+    """Does ``init`` do nothing with its ``**kwargs`` but hand them to ``super().__init__``?"""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(init)))
+    except (OSError, SyntaxError, TypeError):
+        return False
+    handed = sum(isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == '__init__'
+                 and any(word.arg is None and isinstance(word.value, ast.Name) and word.value.id == kwargs
+                         for word in call.keywords) for call in ast.walk(tree))
+    return handed == 1 == sum(isinstance(node, ast.Name) and node.id == kwargs for node in ast.walk(tree))
+
+
+def parameters(target) -> dict[str, inspect.Parameter] | None:
+    """All that a class, its bases where it hands on ``**kwargs``, or a function takes; None where only running it tells."""
+    found = {}
+    inits = [target]
+    if inspect.isclass(target):
+        inits = [vars(base)['__init__'] for base in target.__mro__ if '__init__' in vars(base)]
+    for init in inits:
+        if init in (object.__init__, nn.Module.__init__):
+            return found
+        try:
+            signature = inspect.signature(init)
+        except (TypeError, ValueError):
+            return None
+        rest = None
+        for name, parameter in signature.parameters.items():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                rest = name
+            elif parameter.kind is not parameter.VAR_POSITIONAL and name != 'self':
+                found.setdefault(name, parameter.replace(annotation=hints(init).get(name, parameter.annotation)))
+        if rest is None:
+            return found
+        if init is CheckpointHook.__init__:              # keeps the rest for the Runner
+            return found | dict(inspect.signature(Runner.save_checkpoint).parameters)
+        if not forwards(init, rest):
+            return None
+    return found if inspect.isclass(target) else None
+
+
+def hints(function: Callable) -> dict:
+    try:
+        return typing.get_type_hints(function)
+    except Exception:                                    # names that only type checkers import
+        return {}
+
+
+def alternatives(annotation) -> set:
+    """The types of a union, or the one that there is."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return set().union(*(alternatives(each) for each in typing.get_args(annotation)))
+    return {typing.get_origin(annotation) or annotation}
+
+
+def check_value(value, parameter: inspect.Parameter, name: str, ours: bool) -> None:
+    """Raises InputError where a number or a yes or no was expected, and ``value`` is neither; ``ours``: by the whole
+    annotation, else texts only, as annotations of others are not always true.
+    """
+    expected = alternatives(parameter.annotation)
+    if parameter.annotation is parameter.empty and isinstance(parameter.default, bool):
+        expected = {bool}
+    plain = {bool: 'True or False', int: 'a whole number', float: 'a number', str: 'a text', type(None): 'None'}
+    if not expected <= plain.keys():
+        return
+    fits = (type(value) in expected or value is None and parameter.default is None
+            or float in expected and is_number(value, whole=True))
+    if isinstance(value, str) and str not in expected or ours and not fits:
+        words = ' or '.join(plain[each] for each in plain if each in expected)
+        raise InputError(f'{name} is {words}, got {value!r}')
+
+
+def find(kind, registry: Registry):
+    """The class or function that a ``type`` names; None where there is none, which building it says better."""
+    if not isinstance(kind, str):
+        return kind if callable(kind) else None
+    try:
+        if registry is FUNCTIONS:                        # as the Runner looks for them
+            return registry.get(kind)
+        with registry.switch_scope_and_registry(None) as scoped:
+            return scoped.get(kind)
+    except Exception:                                    # a library that is not installed, say
+        return None
+
+
+def registered(registry: Registry) -> set[str]:
+    """All names in a registry, those above it, and those below it."""
+    while registry.parent is not None:
+        registry = registry.parent
+    names, left = set(), [registry]
+    while left:
+        each = left.pop()
+        names |= each.module_dict.keys()
+        left += each.children.values()
+    return names
+
+
+def check_part(part, where: str, registry: Registry, default=None, more: frozenset | set = frozenset()) -> None:
+    """Raises InputError where a dict that is built names a setting that its class does not have; so with those in it.
+
+    Args:
+        default: the class where there is no ``type``.
+        more: settings that are taken out before the class is built.
+    """
+    target = find(part.get('type', default), registry)
+    takes = None if target is None else parameters(target)
+    ours = str(getattr(target, '__module__', '')).startswith('mmcrrcd.')
+    for key, value in part.items():
+        if key in more or key in ('type', '_scope_', '_delete_'):
+            continue
+        if takes is not None and key not in takes:
+            known = set(takes) - GIVEN | set(more)
+            raise InputError(f'{where}: {target.__name__} has no setting {key!r}{nearest(key, known)}')
+        if takes is not None:
+            check_value(value, takes[key], f'{where}.{key}', ours)
+        if key == 'objective' and isinstance(value, dict):
+            for name, loss in value.items():
+                if isinstance(loss, dict):
+                    check_part(loss, f'{where}.objective.{name}', MODELS, more={'weight'})
+        elif not str(key).endswith('_cfg'):              # these are read in many ways
+            for inner, name in parts(value, f'{where}.{key}'):
+                check_part(inner, name, INSIDE.get(key, registry))
+
+
+def parts(value, where: str) -> Iterator[tuple[dict, str]]:
+    """The dicts with a ``type`` that ``value`` is, or has in a list, with their names."""
+    if isinstance(value, dict) and 'type' in value:
+        yield value, where
+    for i, each in enumerate(value if isinstance(value, (list, tuple)) else ()):
+        if isinstance(each, dict) and 'type' in each:
+            yield each, f'{where}.{i}'
+
+
+def check_count(part: dict, where: str, *keys: str, least: int = 1) -> None:
+    for key in keys:
+        value = part.get(key)
+        if value is not None and (not is_number(value, whole=True) or value < least):
+            raise InputError(f'{where}.{key} is a whole number from {least} on, got {value!r}')
+
+
+def check_names(part: dict, where: str, known) -> None:
+    for key in part:
+        if key not in known:
+            raise InputError(f'{where} has no setting {key!r}{nearest(key, known)}')
+
+
+def check_loader(loader: dict, where: str) -> None:
+    known = set(inspect.signature(DataLoader).parameters) | {'num_batch_per_epoch'}
+    check_names(loader, where, known)
+    for key, value in loader.items():
+        if key in hints(DataLoader.__init__):
+            check_value(value, inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY,
+                                                 annotation=hints(DataLoader.__init__)[key]), f'{where}.{key}', False)
+        if key in ('shuffle', 'drop_last', 'pin_memory', 'persistent_workers') and not isinstance(value, (bool, type(None))):
+            raise InputError(f'{where}.{key} is True or False, got {value!r}')
+        if key in ('collate_fn', 'worker_init_fn'):
+            check_known(value, f'{where}.{key}', FUNCTIONS)
+        for inner, name in parts(value, f'{where}.{key}'):
+            check_part(inner, name, INSIDE.get(key, FUNCTIONS), more={'dataset'} if key.endswith('sampler') else ())
+    check_count(loader, where, 'batch_size')
+    check_count(loader, where, 'num_workers', least=0)
+
+
+def check_known(part, where: str, registry: Registry) -> None:
+    """Raises InputError for a type that is not there, where mmengine would call what it did not find."""
+    if isinstance(part, dict) and 'type' in part and find(part['type'], registry) is None:
+        raise InputError(f'{where}: type={part["type"]!r} is in no registry of a {registry.name}'
+                         + nearest(str(part['type']).split('.')[-1], registered(registry)))
+
+
+def check_milestones(schedule: dict, where: str) -> None:
+    milestones = schedule.get('milestones')
+    if milestones is not None and (not isinstance(milestones, (list, tuple))
+                                   or not all(is_number(each, whole=True) and each >= 0 for each in milestones)):
+        raise InputError(f'{where}.milestones are whole numbers from 0 on, got {milestones!r}')
+
+
+def check_section(key: str, value) -> None:
+    """Raises InputError for a setting in one part of a config that nothing takes, or that cannot be meant."""
+    if key == 'train_cfg':
+        default = EpochBasedTrainLoop if value.get('by_epoch') else IterBasedTrainLoop
+        if 'type' not in value and 'by_epoch' not in value:
+            raise InputError('train_cfg says by_epoch=True (and max_epochs) or by_epoch=False (and max_iters)')
+        check_part(value, key, LOOPS, default, set() if 'type' in value else {'by_epoch'})
+        check_count(value, key, 'max_epochs', 'max_iters', 'val_interval')
+    elif key in ('val_cfg', 'test_cfg'):
+        check_part(value, key, LOOPS, ValLoop if key == 'val_cfg' else TestLoop)
+    elif key in LOADERS:
+        check_loader(value, key)
+    elif key in ('model', 'data_preprocessor'):
+        check_part(value, key, MODELS)
+    elif key == 'optim_wrapper':
+        check_part(value, key, OPTIM_WRAPPERS, OptimWrapper, {'constructor', 'paramwise_cfg', 'optimizer'})
+        for inner, name in parts(value.get('optimizer'), f'{key}.optimizer'):
+            check_known(inner, name, OPTIMIZERS)
+            check_part(inner, name, OPTIMIZERS)
+        clip = value.get('clip_grad')
+        if isinstance(clip, dict):
+            how = nn.utils.clip_grad_value_ if clip.get('type') == 'value' else nn.utils.clip_grad_norm_
+            check_names(clip, f'{key}.clip_grad', set(inspect.signature(how).parameters) - {'parameters'} | {'type'})
+    elif key == 'default_hooks':
+        for name, hook in value.items():
+            if name not in HOOK_NAMES and (not isinstance(hook, dict) or 'type' not in hook):
+                raise InputError(f'{key} has no hook {name!r}{nearest(name, HOOK_NAMES | value.keys() - {name})}')
+            if isinstance(hook, dict):
+                if 'type' not in hook:
+                    raise InputError(f'{key}.{name} lacks its type, got {dict(hook)}')
+                check_part(hook, f'{key}.{name}', HOOKS, more={'priority'})
+    elif key == 'log_processor':
+        check_part(value, key, LOG_PROCESSORS, LogProcessor)
+    elif key == 'visualizer':
+        check_part(value, key, VISUALIZERS)
+    elif key in NAMES:
+        check_names(value, key, NAMES[key])
+        if key == 'randomness':
+            check_count(value, key, 'seed', least=0)
+
+
+LISTS = dict(custom_hooks=(HOOKS, {'priority'}), param_scheduler=(PARAM_SCHEDULERS, {'convert_to_iter_based'}),
+             val_evaluator=(METRICS, ()), test_evaluator=(METRICS, ()))
+
+
+def check_settings(cfg: Config) -> None:
+    """Raises InputError where a config has a name that nothing takes, or a value that cannot be meant; before anything is
+    built. Of its top level, which holds what the author likes, only names that are nearly one of mmengine's are refused.
+
+    Example:
+        >>> check_settings(Config(dict(trian_cfg=dict(by_epoch=True, max_epochs=1))))
+        Traceback (most recent call last):
+        mmcrrcd.errors.InputError: the config has no setting 'trian_cfg'; did you mean 'train_cfg'?
+    """
+    absent = {key for key in TOP if cfg.get(key) is None}
+    for key in cfg:
+        if key not in TOP and (near := nearest(key, absent, edits=1 if len(key) < 9 else 2)):
+            raise InputError(f'the config has no setting {key!r}{near}')
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
+        for key, value in cfg.items():
+            if value is None:
+                continue
+            if key in LISTS:
+                for part, where in parts(value, key):
+                    check_part(part, where, LISTS[key][0], more=LISTS[key][1])
+                    check_milestones(part, where)
+            elif key in LOADERS | NAMES.keys() | {'model', 'data_preprocessor', 'optim_wrapper', 'train_cfg', 'val_cfg',
+                                                  'test_cfg', 'default_hooks', 'log_processor', 'visualizer'}:
+                if isinstance(value, dict):
+                    check_section(key, value)
+                elif isinstance(value, (str, bool, int, float)):
+                    raise InputError(f'{key} is a dict, got {value!r}')
+
+
+def need_sections(cfg: Config, *names: str) -> None:
+    """Raises InputError where ``cfg`` lacks one of the parts that a tool cannot do without."""
+    for name in names:
+        if not isinstance(cfg.get(name), dict):
+            near = nearest(name, (key for key in cfg if key not in TOP), edits=2)
+            raise InputError(f'{cfg.filename} has no {name}, or it is no dict{near}')
+
+
+def merge_options(cfg: Config, options: dict | None) -> None:
+    """Merges what ``--cfg-options`` say into ``cfg``.
+
+    Raises:
+        InputError: an option can have no effect: its first name is no part of a config, it is a place that a list does not
+            have, or the ``data_preprocessor`` beside a model that has one of its own. :func:`check_settings` sees the rest.
+    """
+    for option in options or {}:
+        first, *rest = option.split('.')
+        if first not in TOP:
+            why = f'{first!r} only helps to write the config, nothing reads it' if first in cfg else f'there is no {first!r}'
+            raise InputError(f'--cfg-options {option}: {why}{nearest(first, TOP)}')
+        if first == 'data_preprocessor' and 'data_preprocessor' in (cfg.get('model') or {}):
+            raise InputError(f'--cfg-options {option}: the model has a data_preprocessor of its own; did you mean '
+                             f'\'{".".join(["model", *option.split(".")])}\'?')
+        node = cfg.get(first)
+        for i, name in enumerate(rest):
+            so_far = '.'.join([first, *rest[:i]])
+            if isinstance(node, (list, tuple)):
+                if not name.isdigit() or int(name) >= len(node):
+                    raise InputError(f'--cfg-options {option}: {so_far} is a list of {len(node)} without place {name!r}')
+                node = node[int(name)]
+            elif isinstance(node, dict):
+                node = node.get(name)
+            elif node is not None:
+                raise InputError(f'--cfg-options {option}: {so_far} is {node!r}, which has no {name!r}')
+    try:
+        cfg.merge_from_dict(options or {})
+    except (AssertionError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f'--cfg-options {" ".join(options)}: {str(error).splitlines()[0]}') from error

@@ -1,0 +1,89 @@
+"""What mmengine and torch say of a wrong setting, in one line."""
+import re
+import traceback
+from types import FrameType
+
+from mmcrrcd.errors import nearest
+
+from .settings import registered
+
+PREPARING = ('build_', '_build_', '__init__', 'set_', '_check', 'from_cfg', 'setup_', 'register_')     # of the Runner
+BUILDERS = ('build_from_cfg', 'build_scheduler_from_cfg')
+LIBRARIES = ('mmengine', 'mmpretrain', 'mmcv', 'torch', 'torchvision')
+ALWAYS_INPUT = (AssertionError, NotImplementedError, OSError, ValueError)      # in a constructor
+MAY_BE_INPUT = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ZeroDivisionError)    # in one of a library
+
+
+def library(frame: FrameType) -> str:
+    """The package that a frame's code is of."""
+    return str(frame.f_globals.get('__name__', '')).split('.')[0]
+
+
+def said(error: BaseException) -> str:
+    """The first line of an error; what it is where it says nothing."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return (text.strip().splitlines() or [type(error).__name__])[0]
+
+
+def short(settings, length: int = 200) -> str:
+    text = ', '.join(f'{key}={getattr(value, "__name__", None) or repr(value)}' for key, value in dict(settings).items())
+    return text if len(text) <= length else text[:length] + ' ...'
+
+
+def of_constructor(error: Exception, frame: FrameType, last: bool) -> str | None:
+    """The line for an error from building a part of a config; None for a bug.
+
+    Args:
+        frame: that of mmengine's function that builds; ``last``: the error was raised in it.
+    """
+    values = frame.f_locals
+    kind = values.get('obj_type', values.get('scheduler_type'))
+    if last and isinstance(error, KeyError) and 'registry' in said(error):
+        if isinstance(kind, str):
+            registry = values['registry']
+            name = kind.split('.')[-1]
+            return f'type={kind!r} is in no registry of a {registry.name}{nearest(name, registered(registry))}'
+    if last and isinstance(error, KeyError) and '"type"' in said(error):
+        return f'a part of the config lacks its type: dict({short(values["cfg"])})'
+    target = values.get('obj_cls', values.get('scheduler_cls'))
+    if target is None:
+        return said(error) if last else None
+    name = getattr(target, '__name__', str(target))
+    if last and isinstance(error, TypeError):
+        missing = re.search(r'missing \d+ required .*?: (.+)$', said(error))
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", said(error))
+        if missing:
+            return f'{name} needs {missing[1]}, got dict({short(values["args"])})'
+        return f'{name} has no setting {unknown[1]!r}' if unknown else f'{name} cannot be built: {said(error)}'
+    if isinstance(error, ALWAYS_INPUT) or isinstance(error, MAY_BE_INPUT) and str(target.__module__).split('.')[0] in LIBRARIES:
+        return f'{name} cannot be built of dict({short(values["args"])}): {said(error)}'
+    return None
+
+
+def translate(error: Exception) -> str | None:
+    """The line for an error that a setting or a file caused, raised where a library builds or reads; None for a bug.
+
+    A wrong type, argument or value in a config ends in mmengine's functions that build. An error from there is the config's
+    where the class is a library's, or the error is one of values; what a class of this package or of your own stumbles over
+    keeps its traceback.
+    """
+    if isinstance(error, AssertionError):
+        unreadable = re.findall(r'failed to load image: (.+)', str(error))          # mmcv's; from a worker with traceback
+        if unreadable:
+            return f'{unreadable[-1]} cannot be read as an image'
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if isinstance(error, ImportError) and any(frame.f_globals.get('__name__') == 'mmengine.config.lazy' for frame in frames):
+        return said(error)                               # a config's import, which mmengine runs late
+    building = [i for i, frame in enumerate(frames) if frame.f_code.co_name in BUILDERS and library(frame) == 'mmengine']
+    if building:
+        if library(frames[-1]) not in LIBRARIES and not isinstance(error, ALWAYS_INPUT):
+            return None
+        return of_constructor(error, frames[building[-1]], building[-1] == len(frames) - 1)
+    # The Runner's own: loaders, loops, sections that belong together.
+    runner = [i for i, frame in enumerate(frames) if str(frame.f_globals.get('__name__')) == 'mmengine.runner.runner'
+              and (frame.f_code.co_name.startswith(PREPARING)
+                   or frame is frames[-1] and frame.f_code.co_name != 'call_hook')]
+    if runner and library(frames[-1]) in LIBRARIES and isinstance(error, ALWAYS_INPUT + MAY_BE_INPUT):
+        place = frames[runner[-1]].f_code.co_name.strip('_').removeprefix('build_')
+        return f'the {place} cannot be made: {said(error)}' if place != 'init' else said(error)
+    return None
