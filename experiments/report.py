@@ -13,15 +13,17 @@ from . import records
 from .figure3 import SWEEPS, Sweep
 from .records import paired_difference, spread
 from .studies import STUDIES
-from .tables import BEST_EPOCH, NOT_AS_PUBLISHED, TABLES, UNTRAINED, UPSAMPLED, Pair, Table, name_of, pair_name
+from .tables import BEST_EPOCH, NAMES, NOT_AS_PUBLISHED, TABLES, UNTRAINED, UPSAMPLED, Pair, Table, name_of, pair_name
 
 Records = list[dict]
 FAILED = 10                                              # points below the baselines, where a panel of Figure 3 ends
 SHORTEST = 30                                            # epochs of main results; shorter runs of Figure 3 are studies
 DROP = 21 / 35                                           # share of the epochs before the first LR decay
+FORMS = {'default': 'default', 'learned': 'base'}                        # of CRRCD in Figure 3, by their methods
 MAIN = {'student-only': 'student_alone', 'KD (1 CE + 0.5 KD)': 'kd', 'KD (0.1 CE + 0.9 KD)': 'kd_field',
+        'CRRCD, learned F, without KD': 'learned_alpha_0', NAMES['crrcd_learned']: 'learned',
         'CRRCD without KD': 'alpha_0', 'CRRCD': 'default'}                   # of Figure 3, in the table of main results
-PAPER_ROW = {'student-only': 'student', 'KD (0.1 CE + 0.9 KD)': 'kd', 'CRRCD': 'crrcd'}
+PAPER_ROW = {'student-only': 'student', 'KD (0.1 CE + 0.9 KD)': 'kd', NAMES['crrcd_learned']: 'crrcd', 'CRRCD': 'crrcd'}
 ARMS = 'Accuracy in percent, mean ± standard deviation of n seeds; differences seed by seed, mean ± standard error.'
 READABLE = dict(facecolor='white', edgecolor='none', alpha=0.75, pad=0.5)
 
@@ -226,12 +228,13 @@ def figure3_markdown(folder: str = '') -> str:
     """Pictures and tables; ``folder`` is where the pictures are, seen from the page."""
     table, parts = TABLES['figure3'], []
     values = [(sweep, value, method) for sweep in SWEEPS.values() for value, method in sweep.names.items()]
-    labels = {f'{sweep.title}: {value}' + ' (default)' * (method == 'default'): method for sweep, value, method in values}
+    labels = {f'{sweep.title}: {value}' + (f' ({FORMS[method]})' if method in FORMS else ''): method
+              for sweep, value, method in values}
     paper = {label: sweep.paper.get(value, '–') for label, (sweep, value, _) in zip(labels, values)}
     for name, (title, found) in figure3_groups().items():
         there = {record['method'] for record in found}
         own = {label: method for label, (sweep, _, method) in zip(labels, values)
-               if (there - {'default'}) & set(sweep.names.values())}
+               if (there - FORMS.keys()) & set(sweep.names.values())}
         parts.append(section(f'{table.title}: {title}', f'![accuracy over the settings]({folder}{name}.png)\n\n'
                              + arms(found, own, 'kd', paper), [table.note, ARMS], found))
     return '\n'.join(parts) or 'No runs yet.'
@@ -308,7 +311,8 @@ def main_results() -> dict[str, Records]:
     titled = {}
     long = [record for record in records.read('figure3') if record['training']['epochs'] >= SHORTEST]
     for (pair, recipe, _), own in groups([record for record in long if record['method'] in MAIN.values()]).items():
-        if {'student_alone', 'kd', 'default'} <= {record['method'] for record in own}:
+        there = {record['method'] for record in own}
+        if {'student_alone', 'kd'} <= there and FORMS.keys() & there:
             accuracy = next(record['teacher']['accuracy'] for record in own if record['teacher'])
             pixels, epochs = own[0]['resolution'], own[0]['training']['epochs']
             precision = ', bfloat16' if recipe.endswith('amp') else ''
@@ -330,9 +334,12 @@ def results_markdown() -> str:
 
 def headline_markdown() -> str:
     """The shortest true answer to "does it work?"."""
-    rows = [[title, *(spread(list(by_seed(found, method).values())) for method in MAIN.values())]
-            for title, found in main_results().items()]
-    return markdown_table(['CIFAR-100, test accuracy (%)', *MAIN], rows) if rows else 'No runs yet.'
+    results = main_results()
+    there = {record['method'] for found in results.values() for record in found}
+    rows = [[title, *(spread(list(by_seed(found, method).values())) for method in MAIN.values() if method in there)]
+            for title, found in results.items()]
+    head = ['CIFAR-100, test accuracy (%)', *(label for label, method in MAIN.items() if method in there)]
+    return markdown_table(head, rows) if rows else 'No runs yet.'
 
 
 def write(experiment: str) -> list[Path]:
@@ -342,7 +349,7 @@ def write(experiment: str) -> list[Path]:
     if experiment == 'figure3':
         text = figure3_markdown()
         for name, (title, own) in figure3_groups().items():
-            there = {record['method'] for record in own} - {'default'}
+            there = {record['method'] for record in own} - FORMS.keys()
             sweeps = [sweep for key, sweep in SWEEPS.items() if key != 'baselines' and there & set(sweep.names.values())]
             figures[name] = panels(draw_sweep, [(sweep, own) for sweep in sweeps or [SWEEPS['baselines']]], title)
     elif experiment.startswith('study_'):

@@ -46,7 +46,7 @@ def test_the_papers_numbers_are_marked_for_full_schedules_only():
 
 
 def test_without_a_record_a_table_is_empty():
-    assert report.table_markdown('table5').count('not run') == 13 and 'paper 95.25' in report.table_markdown('table5')
+    assert report.table_markdown('table5').count('not run') == 15 and 'paper 95.25' in report.table_markdown('table5')
     assert report.figure3_markdown() == report.results_markdown() == report.headline_markdown() == 'No runs yet.'
 
 
@@ -61,19 +61,22 @@ def test_a_listing_has_a_table_for_each_teacher_that_there_is_something_of():
 
 
 def test_teachers_are_not_mixed_and_figure_3_shows_what_was_run():
-    for method, last in dict(student_alone=60, kd=62, default=63, **{'tau_0.2': 62.5, 'as_printed': 3}).items():
+    ours = {'default': 63, 'tau_0.2': 62.5, 'learned': 62.8, 'learned_as_printed': 3}
+    for method, last in dict(student_alone=60, kd=62, **ours).items():
         write('figure3', method, 'resnet56_resnet20', 'paper_35e', 5, last)
     write('figure3', 'kd', 'resnet56_resnet20', 'paper_35e', 5, 50, teacher='bbb')
     page = report.figure3_markdown('../')
     assert page.count('### ') == 2 and page.count('](../figure3__resnet56_resnet20__paper_35e') == 2
     first = page.split('### ')[1]
     assert '| temperature τ: 0.1 (default) | 63.00 (n = 1) | 64.00 (n = 1) | +1.00 (n = 1) |' in first
-    assert '| form of the critic: Eq. 10, β 2 | 3.00' in first and '0.50 / 0.10' in first
+    assert '| learned F: form of the critic: softmax, centered (base) | 62.80' in first
+    assert '| learned F: form of the critic: Eq. 10, β 2 | 3.00' in first and '0.50 / 0.10' in first
     assert 'number of negatives n: 64' not in first
     assert len(report.write('figure3')) == 3
-    assert '| 60.00 (n = 1) | 62.00 (n = 1) | – | – | 63.00 (n = 1) |' in report.headline_markdown()
+    assert '| 60.00 (n = 1) | 62.00 (n = 1) | 62.80 (n = 1) | 63.00 (n = 1) |' in report.headline_markdown()
     main = report.results_markdown()
-    assert '| CRRCD | 63.00 (n = 1) | 64.00 (n = 1) | +1.00 (n = 1) |' in main and '72.1 |' in main and main.count('### ') == 1
+    assert '| CRRCD, learned F (as printed) | 62.80' in main and '72.1 |' in main and main.count('### ') == 1
+    assert '| CRRCD | 63.00 (n = 1) | 64.00 (n = 1) | +1.00 (n = 1) |' in main
 
 
 def test_pages_are_rendered_between_their_marks(monkeypatch):
