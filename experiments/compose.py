@@ -207,7 +207,7 @@ def shortened(cfg: Config, recipe: Recipe) -> Config:
 
 def teacher_cache_fits(model: dict) -> bool:
     """Does a method need no more of the teacher than its embedding and logits, of the images as they are?"""
-    if 'teacher' not in model or model.type.split('.')[-1] not in ('Distiller', 'CRRCD'):
+    if 'teacher' not in model or not MODELS.get(model.type).can_use_cache:
         return False
     needs = [MODELS.get(loss.type).needs for loss in model.get('objective', {}).values()]
     return set().union(*needs) <= {'embedding', 'logits'}

@@ -12,7 +12,7 @@ from mmcrrcd.visualization.markdown import conditions, markdown_table
 from . import records
 from .figure3 import SWEEPS, Sweep
 from .records import paired_difference, spread
-from .studies import STUDIES
+from .studies import RATE, STUDIES, Study
 from .tables import BEST_EPOCH, NAMES, NOT_AS_PUBLISHED, TABLES, UNTRAINED, UPSAMPLED, Pair, Table, name_of, pair_name
 
 Records = list[dict]
@@ -188,6 +188,13 @@ def scores(found: Records) -> str:
     return ' / '.join(f'{mean(row[key] for row in kept):.2f}' for key in ('score_positive', 'score_negative'))
 
 
+def chosen_rate(own: Records) -> str:
+    """The learning rate of a study's arm, and its gamma where that is not 1."""
+    settings = [record['setting'] for record in own if 'lr' in record.get('setting', {})]
+    return ', '.join(dict.fromkeys(f'{each["lr"]}' + (f', γ {each["gamma"]}' if each['gamma'] != 1 else '')
+                                   for each in settings)) or '–'
+
+
 def arms(found: Records, labels: dict[str, str], reference: str, paper: dict[str, str | float] | None = None) -> str:
     """A row for each of the ``labels`` of methods that was run, those compared with the method ``reference``, seed by seed."""
     rows = []
@@ -199,18 +206,27 @@ def arms(found: Records, labels: dict[str, str], reference: str, paper: dict[str
             rows.append([label, spread(list(last.values())), spread(list(by_seed(own, method, key='best').values())),
                          *('–' if method == reference else paired_difference(of(found, method), of(found, reference))
                            for of in (by_seed, since_the_drop)), f'{mean(train):.1f}' if train else '–', scores(own),
-                         f'{mean(steps):.0f}' if steps else '–'] + ([paper.get(label, '–')] if paper else []))
+                         f'{mean(steps):.0f}' if steps else '–', chosen_rate(own)] + ([paper.get(label, '–')] if paper else []))
     head = ['', 'last epoch', 'best epoch', f'over {name_of(reference)}, paired', 'the same, mean since the first LR decay',
-            'training images', 'scores of positives / negatives', 'ms a step'] + (['the paper'] if paper else [])
+            'training images', 'scores of positives / negatives', 'ms a step', 'learning rate']
+    head += ['the paper'] if paper else []
     kept = [i for i in range(len(head)) if not i or any(row[i] != '–' for row in rows)]
     return markdown_table([head[i] for i in kept], [[row[i] for i in kept] for row in rows])
+
+
+def evaluated(found: Records, study: Study) -> str:
+    """A row for each arm that was run, a column for each result that is asked for."""
+    rows = [[arm, *(cell(by_seed(found, arm, key=key), reference=None if arm == study.reference else
+                         by_seed(found, study.reference, key=key)) for key in study.columns.values()), chosen_rate(own)]
+            for arm in study.arms if (own := [record for record in found if record['method'] == arm])]
+    return markdown_table(['', *study.columns, 'learning rate'], rows)
 
 
 def study_markdown(name: str) -> str:
     """A table for each pair, recipe and teacher: a row an arm."""
     study, parts = STUDIES[name], []
     for (pair, recipe, _), found in groups(records.read(f'study_{name}')).items():
-        body = arms(found, {arm: arm for arm in study.arms}, study.reference)
+        body = evaluated(found, study) if study.columns else arms(found, {arm: arm for arm in study.arms}, study.reference)
         parts.append(section(f'{study.title}: {pair}, {described(recipe)}', body, [ARMS], found))
     return '\n'.join(parts) or f'### {study.title}\n\nNo runs yet.\n'
 
@@ -306,6 +322,27 @@ def curves(found: Records, labels: dict[str, str]) -> Figure | None:
     return panels(draw_curves, drawn) if drawn else None
 
 
+def draw_rates(axes: Axes, gamma: float, lines: dict[str, dict[float, list[float]]]) -> None:
+    """A result over the learning rate, mean and standard deviation of the seeds."""
+    for name, points in lines.items():
+        rates = sorted(points)
+        errors = [stdev(points[rate]) if len(points[rate]) > 1 else 0 for rate in rates]
+        axes.errorbar(rates, [mean(points[rate]) for rate in rates], errors, marker='o', capsize=3, label=name)
+    axes.set(xscale='log', xlabel='learning rate', ylabel='%', title=f'γ = {gamma}')
+    axes.legend(fontsize=7)
+
+
+def rates(found: Records, key: str) -> Figure | None:
+    """A panel for each gamma, a line for each method; None where no arm says its learning rate."""
+    drawn = {}
+    for record in found:
+        name, rate, _ = record['method'].partition(RATE)
+        if rate and key in record['results']:
+            lines = drawn.setdefault(record['setting']['gamma'], {})
+            lines.setdefault(name, {}).setdefault(record['setting']['lr'], []).append(record['results'][key])
+    return panels(draw_rates, sorted(drawn.items())) if drawn else None
+
+
 def main_results() -> dict[str, Records]:
     """The longer runs of Figure 3 with default settings, by title."""
     titled = {}
@@ -354,7 +391,10 @@ def write(experiment: str) -> list[Path]:
             figures[name] = panels(draw_sweep, [(sweep, own) for sweep in sweeps or [SWEEPS['baselines']]], title)
     elif experiment.startswith('study_'):
         name = experiment.removeprefix('study_')
-        text, figures[experiment] = study_markdown(name), curves(found, {arm: arm for arm in STUDIES[name].arms})
+        study, text = STUDIES[name], study_markdown(name)
+        figures[experiment] = rates(found, [*study.columns.values(), 'last'][0])
+        if not figures[experiment] and not study.columns:
+            figures[experiment] = curves(found, {arm: arm for arm in study.arms})
     else:
         text = table_markdown(experiment)
         figures[experiment] = curves(found, {name_of(method): method for method in dict.fromkeys(r['method'] for r in found)})

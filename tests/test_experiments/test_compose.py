@@ -134,11 +134,26 @@ def test_settings_of_a_study():
         assert study.reference in study.arms
         for arm in study.arms.values():
             assert all(key in Setting._fields or '.' in key for key in arm)
+    assert len(STUDIES['few'].arms) == 14 and STUDIES['few'].base.holdout is None and STUDIES['rates'].base.holdout == 5000
+
+
+@pytest.mark.parametrize('study, arm, cls, weights', [
+    ('few', 'CRRCD', 0.1, dict(kd=0.9, rcd=1)), ('few', 'KD as before', 1, dict(kd=0.5)),
+    ('weights', 'with SRD', 0.1, dict(kd=0.9, rcd=1, srd=1)), ('weights', 'CRRCD, 1 CE + 0.5 KD', 1, dict(kd=0.5, rcd=1)),
+    ('label_free', 'CRRCD', 0, dict(rcd=1)), ('label_free', 'cosine regression', 0, dict(cosine=1))])
+def test_arms_of_the_study_of_the_loss(study, arm, cls, weights):
+    changes = STUDIES[study].arms[arm]
+    setting = STUDIES[study].base._replace(images_per_class=None,
+                                           **{key: value for key, value in changes.items() if key in Setting._fields})
+    cfg = of_study(setting, Recipe(views=setting.views), {key: value for key, value in changes.items() if '.' in key})
+    assert cfg.model.pop('teacher_cache') == dict(views=8)
+    model = MODELS.build(dict(cfg.model, teacher_checkpoint=None))
+    assert model.cls_weight == cls and {name: model.weights[name] for name in model.losses} == weights
 
 
 def test_the_cache_is_for_methods_that_need_no_more_of_the_teacher():
-    wanted = {'kd', 'crrcd', 'crd', 'pkt', 'rkd', 'cc', 'dkd'}
-    for method in ('kd', 'crrcd', 'crd', 'pkt', 'rkd', 'cc', 'dkd', 'fitnet', 'at', 'ab', 'fsp', 'sskd', 'ekd', 'student'):
+    wanted = {'kd', 'crrcd', 'crd', 'pkt', 'rkd', 'cc', 'dkd', 'simkd'}
+    for method in (*wanted, 'fitnet', 'at', 'ab', 'fsp', 'sskd', 'ekd', 'student'):
         cfg = composed(method)
         use_cache(cfg, 4)
         assert ('teacher_cache' in cfg.model) == (method in wanted) == teacher_cache_fits(cfg.model), method
