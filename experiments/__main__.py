@@ -50,6 +50,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--resolution', type=positive, help="pixels the student sees (default: the table's)")
     parser.add_argument('--teacher-checkpoint', metavar='PATH', help='a trained teacher, in place of the one that the config '
                         'names')
+    parser.add_argument('--part', action='store_true', help='of table3: the files may hold a part of the test images')
     parser.add_argument('--views', type=views, metavar='N', help='read the teacher from a cache of so many views, or all, '
                         "where the method allows (default: 0, the teacher itself, or a study's own)")
     parser.add_argument('--amp', action='store_true', help='bfloat16 autocast, on CPU and GPU')
@@ -106,6 +107,8 @@ def table_runs(args: argparse.Namespace, console: Console) -> list[Run]:
     for option in table.fixed:
         if getattr(args, option):
             raise InputError(f'{args.experiment} has a {option} of its own, {getattr(table, option)}: leave --{option} away')
+    if args.part and args.experiment != 'table3':
+        raise InputError(f'--part is for the test images of table3; {args.experiment} takes them all')
     if missing := [f'{path} ({what})' for path, what in table.data.items() if not Path(path).exists()]:
         raise InputError(f'missing: {", ".join(missing)}; what lies where is in docs/data.md, what it may be used for in '
                          'configs/face/README.md')
@@ -117,6 +120,8 @@ def table_runs(args: argparse.Namespace, console: Console) -> list[Run]:
     runs = {}
     for method, pair in chosen(args.experiment, table, args.cell):
         cfg, untrained = table.compose(method, pair, recipe), method in UNTRAINED
+        if args.part:
+            cfg.val_dataloader.dataset.part = cfg.test_dataloader.dataset.part = True
         batch = cfg.train_dataloader.batch_size
         if (cfg.model.get('num_negatives') or batch) < batch:
             console.print(f'{method} is left out: its queue is shorter than the batch of {batch}')

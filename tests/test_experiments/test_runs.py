@@ -162,6 +162,7 @@ def test_records_of_other_runs_are_not_mixed(work, monkeypatch, change, message)
     (['study', 'no'], 'there is no study no'), (['study'], 'study has a NAME'), (['tiny', 'name'], 'study has a NAME'),
     (['study', 'tiny', '--cell', 'no'], '--cell no: the study has student, kd'),
     (['table5', '--resolution', '8'], 'table5 has a resolution of its own, 16: leave --resolution away'),
+    ([*ONE, '--part'], '--part is for the test images of table3'),
     (['table3', '--schedule', 'paper_35e'], 'table3 has a schedule of its own'),
     (['table5'], 'missing: data/casia_webface (CASIA-WebFace)'),
     ([*ONE, '--slurm', 'gpus'], '--slurm needs srun, which was not found')])
