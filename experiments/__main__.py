@@ -44,14 +44,15 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('name', nargs='?', help=f'of a study: {", ".join(STUDIES)}')
     parser.add_argument('--cell', nargs='+', metavar='METHOD/PAIR', help='only these, e.g. crrcd/resnet56_resnet20; of figure3 '
                         f'also whole sweeps: {", ".join(SWEEPS)}; of a study its labels')
-    parser.add_argument('--seeds', type=positive, default=3, help=f'how many, from {FIRST_SEED} on (default: 3)')
+    parser.add_argument('--seeds', type=positive, help=f"how many, from {FIRST_SEED} on (default: 3, or a study's own)")
     parser.add_argument('--schedule', choices=compose.SCHEDULES, help='of tables 1, 2, 4 and figure3 (default: cifar_240e)')
     parser.add_argument('--epochs', type=positive, help="shorten the schedule to so many; a method's first stage comes on top")
     parser.add_argument('--resolution', type=positive, help="pixels the student sees (default: the table's)")
     parser.add_argument('--teacher-checkpoint', metavar='PATH', help='a trained teacher, in place of the one that the config '
                         'names')
-    parser.add_argument('--views', type=views, default=0, metavar='N', help='read the teacher from a cache of so many views, '
-                        'or all, where the method allows (default: 0, the teacher itself)')
+    parser.add_argument('--part', action='store_true', help='of table3: the files may hold a part of the test images')
+    parser.add_argument('--views', type=views, metavar='N', help='read the teacher from a cache of so many views, or all, '
+                        "where the method allows (default: 0, the teacher itself, or a study's own)")
     parser.add_argument('--amp', action='store_true', help='bfloat16 autocast, on CPU and GPU')
     parser.add_argument('--jobs', type=positive, default=1, help='runs side by side, on different GPUs where there are several')
     parser.add_argument('--slurm', metavar='PARTITION', help='start every run by srun (environment: CPUS_PER_TASK SRUN_ARGS)')
@@ -106,16 +107,21 @@ def table_runs(args: argparse.Namespace, console: Console) -> list[Run]:
     for option in table.fixed:
         if getattr(args, option):
             raise InputError(f'{args.experiment} has a {option} of its own, {getattr(table, option)}: leave --{option} away')
+    if args.part and args.experiment != 'table3':
+        raise InputError(f'--part is for the test images of table3; {args.experiment} takes them all')
     if missing := [f'{path} ({what})' for path, what in table.data.items() if not Path(path).exists()]:
         raise InputError(f'missing: {", ".join(missing)}; what lies where is in docs/data.md, what it may be used for in '
                          'configs/face/README.md')
     if table.evaluation == 'probe':                      # a missing or damaged data set is told before any training
         for split in ('train', 'test'):
             named_images(table.arguments['dataset'], split)
-    recipe = Recipe(args.schedule or table.schedule, args.epochs, args.resolution or table.resolution, args.amp, args.views)
+    recipe = Recipe(args.schedule or table.schedule, args.epochs, args.resolution or table.resolution, args.amp,
+                    args.views or 0)
     runs = {}
     for method, pair in chosen(args.experiment, table, args.cell):
         cfg, untrained = table.compose(method, pair, recipe), method in UNTRAINED
+        if args.part:
+            cfg.val_dataloader.dataset.part = cfg.test_dataloader.dataset.part = True
         batch = cfg.train_dataloader.batch_size
         if (cfg.model.get('num_negatives') or batch) < batch:
             console.print(f'{method} is left out: its queue is shorter than the batch of {batch}')
@@ -125,7 +131,7 @@ def table_runs(args: argparse.Namespace, console: Console) -> list[Run]:
         what = pair_name(method, pair)
         about = dict(experiment=args.experiment, method=method, pair=what, recipe=recipe.label(),
                      resolution=recipe.resolution or 32)
-        for seed in range(FIRST_SEED, FIRST_SEED + (1 if untrained else args.seeds)):
+        for seed in range(FIRST_SEED, FIRST_SEED + (1 if untrained else args.seeds or 3)):
             run = run_of(cfg, table.work, f'{method}/{what}', f'{method}__{what}__{recipe.label()}', about, args, seed, teacher,
                          untrained=untrained, further=None if untrained else table.further)
             runs[run.record] = run                       # a student-only baseline stands once for each of its teachers
@@ -143,16 +149,17 @@ def study_runs(args: argparse.Namespace) -> list[Run]:
         if args.cell and label not in args.cell:
             continue
         changes = {key: value for key, value in arm.items() if key in Setting._fields}
-        changes |= {key: getattr(args, key) for key in ('epochs', 'resolution') if getattr(args, key)}
+        given = {key: getattr(args, key) for key in ('epochs', 'resolution', 'views')}
+        changes |= {key: value for key, value in given.items() if value is not None}
         setting = study.base._replace(**changes)
-        recipe = Recipe('paper_35e', setting.epochs, setting.resolution, args.amp, args.views)
+        recipe = Recipe('paper_35e', setting.epochs, setting.resolution, args.amp, setting.views)
         options = {key: value for key, value in arm.items() if key not in Setting._fields}
         cfg = compose.of_study(setting, recipe, options)
         teacher = teacher_run(cfg, Recipe(amp=args.amp), args.teacher_checkpoint)
         about = dict(experiment=f'study_{args.name}', method=label, pair=f'{setting.teacher}_{setting.student}',
                      recipe=recipe.label(), resolution=setting.resolution or 32, setting=setting._asdict())
         runs += [run_of(cfg, about['experiment'], label, f'{label}__{recipe.label()}', about, args, seed, teacher)
-                 for seed in range(FIRST_SEED, FIRST_SEED + args.seeds)]
+                 for seed in range(FIRST_SEED, FIRST_SEED + (args.seeds or study.seeds))]
     return sorted(runs, key=lambda run: run.about['seed'])
 
 

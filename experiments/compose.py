@@ -14,7 +14,7 @@ from mmcrrcd.datasets.faces import list_folders, list_images
 from mmcrrcd.errors import InputError
 from mmcrrcd.registry import DATASETS, MODELS
 
-from .figure3 import ABLATIONS
+from .figure3 import ABLATIONS, LEARNED, OWN_KD
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / 'configs'
@@ -86,7 +86,7 @@ def without_teacher(cfg: Config) -> None:
 
 def compose(method: str, pair: tuple[str, str], recipe: Recipe, data: str = 'cifar100') -> Config:
     """The pair's config with the method's model settings and, in proportion, its schedule. 'student' is the student-only
-    baseline.
+    baseline, 'crrcd_learned' CRRCD with both F of Eq. 1 learned.
     """
     if method == 'teacher':
         return load(f'teachers/{pair[0]}_{data}')
@@ -94,9 +94,11 @@ def compose(method: str, pair: tuple[str, str], recipe: Recipe, data: str = 'cif
     model, plain = cfg.model, (cfg.train_cfg.max_epochs, cfg.param_scheduler.milestones)
     if method == 'student':
         without_teacher(cfg)
+    elif method == 'crrcd_learned':
+        model.update(LEARNED)
     elif method != 'crrcd':
         if method not in BASELINES:
-            raise InputError(f'there is no method {method}: student, crrcd, {", ".join(BASELINES)}')
+            raise InputError(f'there is no method {method}: student, crrcd, crrcd_learned, {", ".join(BASELINES)}')
         baseline = load(f'baselines/{method}')
         settings = {key: value for key, value in baseline.model.items() if key not in OF_THE_PAIR}
         cfg.model = {key: model[key] for key in OF_THE_PAIR if key in model} | settings
@@ -122,16 +124,16 @@ def of_the_networks(cfg: Config, method: str, pair: tuple[str, str], recipe: Rec
 
 
 def low(method: str, pair: tuple[str, str], recipe: Recipe, data: str) -> Config:
-    """A config of configs/low_resolution/ at the recipe's resolution: 'crrcd' as it stands, 'kd' without its relational loss,
-    'student' the student-only baseline, 'teacher' the teacher's own. The student of a pair that ends in '_upsampled' sees the
-    small images upsampled.
+    """A config of configs/low_resolution/ at the recipe's resolution: 'crrcd' as it stands, 'crrcd_learned', 'kd' without its
+    relational loss, 'student' the student-only baseline, 'teacher' the teacher's own. The student of a pair that ends in
+    '_upsampled' sees the small images upsampled.
     """
     student, *upsampled = pair[1].split('_')
     if method == 'teacher':
         return shortened(load(f'teachers/{pair[0]}_{data}'), recipe)
     cfg = load(f'low_resolution/{pair[0]}_{student}_{data}_8px')
-    if method == 'kd':
-        cfg.model.beta = 0
+    if method in ('kd', 'crrcd_learned'):
+        cfg.model.update(OWN_KD if method == 'kd' else LEARNED)
     elif method == 'student':
         without_teacher(cfg)
     cfg.model.data_preprocessor.update(resolution=recipe.resolution, upsample=bool(upsampled))
@@ -150,13 +152,15 @@ def face(method: str, pair: tuple[str, str], recipe: Recipe, data: str) -> Confi
     'teacher' is the teacher itself, 'naive' the same on 16×16 px upsampled.
     """
     teacher, (student, *upsampled) = pair[0], pair[1].split('_')
-    end = '_'.join(['16px', *([method] if method not in ('student', 'crrcd') else []), *upsampled])
+    end = '_'.join(['16px', *([method] if method not in ('student', 'crrcd', 'crrcd_learned') else []), *upsampled])
     if method in ('teacher', 'naive'):
         cfg = load(f'face/{teacher}_{data}')
         if method == 'naive':
             cfg.model.data_preprocessor.update(resolution=16, upsample=True)
     else:
         cfg = load(f'face/{student}_{data}_{end}' if method == 'student' else f'face/{teacher}_{student}_{data}_{end}')
+    if method == 'crrcd_learned':
+        cfg.model.update(LEARNED)
     return shortened(counted(cfg), recipe)
 
 
@@ -203,7 +207,7 @@ def shortened(cfg: Config, recipe: Recipe) -> Config:
 
 def teacher_cache_fits(model: dict) -> bool:
     """Does a method need no more of the teacher than its embedding and logits, of the images as they are?"""
-    if 'teacher' not in model or model.type.split('.')[-1] not in ('Distiller', 'CRRCD'):
+    if 'teacher' not in model or not MODELS.get(model.type).can_use_cache:
         return False
     needs = [MODELS.get(loss.type).needs for loss in model.get('objective', {}).values()]
     return set().union(*needs) <= {'embedding', 'logits'}

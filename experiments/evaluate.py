@@ -6,17 +6,20 @@ import torch
 from mmengine.analysis import FlopAnalyzer
 from mmengine.config import Config
 from mmengine.device import get_device
+from sklearn.neighbors import KNeighborsClassifier
 
 from mmcrrcd.datasets import lfw_pairs, read_orl, read_tinyface, split_gallery
-from mmcrrcd.evaluation.embeddings import Classifier, accuracy, embed_blocks, embed_images, load_classifier, own_images
+from mmcrrcd.evaluation.embeddings import Classifier, accuracy, embed, embed_blocks, embed_images, load_classifier, own_images
 from mmcrrcd.evaluation.identification import identify
-from mmcrrcd.evaluation.linear_probe import probe
+from mmcrrcd.evaluation.linear_probe import PROTOCOL, linear_probe, probe
 from mmcrrcd.evaluation.verification import cosines, verify
 from mmcrrcd.registry import DATASETS
 
+from .studies import STUDIES
 from .tables import DOWNSAMPLINGS, TABLES, UNTRAINED, UPSAMPLED
 
 CLASSIFIERS = 3                                          # of each network, in Tables IV and VI
+NEIGHBORS = 20                                           # that vote on the class of an embedding
 RANKS = (1, 10, 20)
 
 
@@ -69,17 +72,30 @@ def identified(network: Classifier, config: str, about: dict, tinyface: str | No
                                                               searched=found.searched)
 
 
-EVALUATIONS = dict(downsampling=downsamplings, probe=probed, verify=verified, identify=identified)
+def embedded(network: Classifier, config: str, about: dict) -> dict:
+    """Is the class in the frozen embedding? A linear classifier, nearest neighbors, a search among the training images."""
+    data = DATASETS.build(Config.fromfile(config).train_dataloader.dataset), own_images(config)
+    (x, _), (x_test, _) = (embed(network, images, f'{name} images') for name, images in zip(('training', 'test'), data))
+    y, y_test = (images.labels.to(x.device) for images in data)
+    _, curve = linear_probe(x, y, x_test, y_test, len(data[0].metainfo['classes']), 0, **PROTOCOL)
+    neighbors = KNeighborsClassifier(NEIGHBORS, metric='cosine').fit(x.cpu().numpy(), y.cpu().numpy())
+    found = identify(x, y, x_test, y_test)
+    return {'probe': curve[-1], 'neighbors': 100 * neighbors.score(x_test.cpu().numpy(), y_test.cpu().numpy()),
+            'rank-1': found.rank(1), 'mAP': found.mean_average_precision}
+
+
+EVALUATIONS = dict(downsampling=downsamplings, probe=probed, verify=verified, identify=identified, embedding=embedded)
 
 
 def results(about: dict, config: Path, checkpoint: str, rows: list[dict]) -> dict:
     """Of a network by the config and checkpoint of its training, whose epochs are ``rows`` (none of a teacher)."""
     tested = {row['epoch']: row['accuracy'] for row in rows if 'accuracy' in row}
     found = dict(last=tested[max(tested)], best=max(tested.values())) if tested else {}
-    table = TABLES.get(about['experiment'])
+    experiment = about['experiment']
+    table = TABLES.get(experiment) or STUDIES.get(experiment.removeprefix('study_'))
     if table and table.evaluation in EVALUATIONS:
         network = load_classifier(str(config), checkpoint)
-        found |= EVALUATIONS[table.evaluation](network, str(config), about, **table.arguments)
+        found |= EVALUATIONS[table.evaluation](network, str(config), about, **getattr(table, 'arguments', {}))
     if about['method'] in UNTRAINED and Config.fromfile(config).get('val_dataloader'):
         found['last'] = round(accuracy(load_classifier(str(config), checkpoint), own_images(str(config)), 'teacher'), 4)
     return found

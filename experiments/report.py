@@ -12,16 +12,18 @@ from mmcrrcd.visualization.markdown import conditions, markdown_table
 from . import records
 from .figure3 import SWEEPS, Sweep
 from .records import paired_difference, spread
-from .studies import STUDIES
-from .tables import BEST_EPOCH, NOT_AS_PUBLISHED, TABLES, UNTRAINED, UPSAMPLED, Pair, Table, name_of, pair_name
+from .studies import RATE, STUDIES, Study
+from .tables import BEST_EPOCH, NAMES, NOT_AS_PUBLISHED, TABLES, UNTRAINED, UPSAMPLED, Pair, Table, name_of, pair_name
 
 Records = list[dict]
 FAILED = 10                                              # points below the baselines, where a panel of Figure 3 ends
 SHORTEST = 30                                            # epochs of main results; shorter runs of Figure 3 are studies
 DROP = 21 / 35                                           # share of the epochs before the first LR decay
+FORMS = {'default': 'default', 'learned': 'base'}                        # of CRRCD in Figure 3, by their methods
 MAIN = {'student-only': 'student_alone', 'KD (1 CE + 0.5 KD)': 'kd', 'KD (0.1 CE + 0.9 KD)': 'kd_field',
+        'CRRCD, learned F, without KD': 'learned_alpha_0', NAMES['crrcd_learned']: 'learned',
         'CRRCD without KD': 'alpha_0', 'CRRCD': 'default'}                   # of Figure 3, in the table of main results
-PAPER_ROW = {'student-only': 'student', 'KD (0.1 CE + 0.9 KD)': 'kd', 'CRRCD': 'crrcd'}
+PAPER_ROW = {'student-only': 'student', 'KD (0.1 CE + 0.9 KD)': 'kd', NAMES['crrcd_learned']: 'crrcd', 'CRRCD': 'crrcd'}
 ARMS = 'Accuracy in percent, mean ± standard deviation of n seeds; differences seed by seed, mean ± standard error.'
 READABLE = dict(facecolor='white', edgecolor='none', alpha=0.75, pad=0.5)
 
@@ -186,6 +188,13 @@ def scores(found: Records) -> str:
     return ' / '.join(f'{mean(row[key] for row in kept):.2f}' for key in ('score_positive', 'score_negative'))
 
 
+def chosen_rate(own: Records) -> str:
+    """The learning rate of a study's arm, and its gamma where that is not 1."""
+    settings = [record['setting'] for record in own if 'lr' in record.get('setting', {})]
+    return ', '.join(dict.fromkeys(f'{each["lr"]}' + (f', γ {each["gamma"]}' if each['gamma'] != 1 else '')
+                                   for each in settings)) or '–'
+
+
 def arms(found: Records, labels: dict[str, str], reference: str, paper: dict[str, str | float] | None = None) -> str:
     """A row for each of the ``labels`` of methods that was run, those compared with the method ``reference``, seed by seed."""
     rows = []
@@ -197,18 +206,27 @@ def arms(found: Records, labels: dict[str, str], reference: str, paper: dict[str
             rows.append([label, spread(list(last.values())), spread(list(by_seed(own, method, key='best').values())),
                          *('–' if method == reference else paired_difference(of(found, method), of(found, reference))
                            for of in (by_seed, since_the_drop)), f'{mean(train):.1f}' if train else '–', scores(own),
-                         f'{mean(steps):.0f}' if steps else '–'] + ([paper.get(label, '–')] if paper else []))
+                         f'{mean(steps):.0f}' if steps else '–', chosen_rate(own)] + ([paper.get(label, '–')] if paper else []))
     head = ['', 'last epoch', 'best epoch', f'over {name_of(reference)}, paired', 'the same, mean since the first LR decay',
-            'training images', 'scores of positives / negatives', 'ms a step'] + (['the paper'] if paper else [])
+            'training images', 'scores of positives / negatives', 'ms a step', 'learning rate']
+    head += ['the paper'] if paper else []
     kept = [i for i in range(len(head)) if not i or any(row[i] != '–' for row in rows)]
     return markdown_table([head[i] for i in kept], [[row[i] for i in kept] for row in rows])
+
+
+def evaluated(found: Records, study: Study) -> str:
+    """A row for each arm that was run, a column for each result that is asked for."""
+    rows = [[arm, *(cell(by_seed(found, arm, key=key), reference=None if arm == study.reference else
+                         by_seed(found, study.reference, key=key)) for key in study.columns.values()), chosen_rate(own)]
+            for arm in study.arms if (own := [record for record in found if record['method'] == arm])]
+    return markdown_table(['', *study.columns, 'learning rate'], rows)
 
 
 def study_markdown(name: str) -> str:
     """A table for each pair, recipe and teacher: a row an arm."""
     study, parts = STUDIES[name], []
     for (pair, recipe, _), found in groups(records.read(f'study_{name}')).items():
-        body = arms(found, {arm: arm for arm in study.arms}, study.reference)
+        body = evaluated(found, study) if study.columns else arms(found, {arm: arm for arm in study.arms}, study.reference)
         parts.append(section(f'{study.title}: {pair}, {described(recipe)}', body, [ARMS], found))
     return '\n'.join(parts) or f'### {study.title}\n\nNo runs yet.\n'
 
@@ -226,12 +244,13 @@ def figure3_markdown(folder: str = '') -> str:
     """Pictures and tables; ``folder`` is where the pictures are, seen from the page."""
     table, parts = TABLES['figure3'], []
     values = [(sweep, value, method) for sweep in SWEEPS.values() for value, method in sweep.names.items()]
-    labels = {f'{sweep.title}: {value}' + ' (default)' * (method == 'default'): method for sweep, value, method in values}
+    labels = {f'{sweep.title}: {value}' + (f' ({FORMS[method]})' if method in FORMS else ''): method
+              for sweep, value, method in values}
     paper = {label: sweep.paper.get(value, '–') for label, (sweep, value, _) in zip(labels, values)}
     for name, (title, found) in figure3_groups().items():
         there = {record['method'] for record in found}
         own = {label: method for label, (sweep, _, method) in zip(labels, values)
-               if (there - {'default'}) & set(sweep.names.values())}
+               if (there - FORMS.keys()) & set(sweep.names.values())}
         parts.append(section(f'{table.title}: {title}', f'![accuracy over the settings]({folder}{name}.png)\n\n'
                              + arms(found, own, 'kd', paper), [table.note, ARMS], found))
     return '\n'.join(parts) or 'No runs yet.'
@@ -303,12 +322,34 @@ def curves(found: Records, labels: dict[str, str]) -> Figure | None:
     return panels(draw_curves, drawn) if drawn else None
 
 
+def draw_rates(axes: Axes, gamma: float, lines: dict[str, dict[float, list[float]]]) -> None:
+    """A result over the learning rate, mean and standard deviation of the seeds."""
+    for name, points in lines.items():
+        rates = sorted(points)
+        errors = [stdev(points[rate]) if len(points[rate]) > 1 else 0 for rate in rates]
+        axes.errorbar(rates, [mean(points[rate]) for rate in rates], errors, marker='o', capsize=3, label=name)
+    axes.set(xscale='log', xlabel='learning rate', ylabel='%', title=f'γ = {gamma}')
+    axes.legend(fontsize=7)
+
+
+def rates(found: Records, key: str) -> Figure | None:
+    """A panel for each gamma, a line for each method; None where no arm says its learning rate."""
+    drawn = {}
+    for record in found:
+        name, rate, _ = record['method'].partition(RATE)
+        if rate and key in record['results']:
+            lines = drawn.setdefault(record['setting']['gamma'], {})
+            lines.setdefault(name, {}).setdefault(record['setting']['lr'], []).append(record['results'][key])
+    return panels(draw_rates, sorted(drawn.items())) if drawn else None
+
+
 def main_results() -> dict[str, Records]:
     """The longer runs of Figure 3 with default settings, by title."""
     titled = {}
     long = [record for record in records.read('figure3') if record['training']['epochs'] >= SHORTEST]
     for (pair, recipe, _), own in groups([record for record in long if record['method'] in MAIN.values()]).items():
-        if {'student_alone', 'kd', 'default'} <= {record['method'] for record in own}:
+        there = {record['method'] for record in own}
+        if {'student_alone', 'kd'} <= there and FORMS.keys() & there:
             accuracy = next(record['teacher']['accuracy'] for record in own if record['teacher'])
             pixels, epochs = own[0]['resolution'], own[0]['training']['epochs']
             precision = ', bfloat16' if recipe.endswith('amp') else ''
@@ -330,9 +371,12 @@ def results_markdown() -> str:
 
 def headline_markdown() -> str:
     """The shortest true answer to "does it work?"."""
-    rows = [[title, *(spread(list(by_seed(found, method).values())) for method in MAIN.values())]
-            for title, found in main_results().items()]
-    return markdown_table(['CIFAR-100, test accuracy (%)', *MAIN], rows) if rows else 'No runs yet.'
+    results = main_results()
+    there = {record['method'] for found in results.values() for record in found}
+    rows = [[title, *(spread(list(by_seed(found, method).values())) for method in MAIN.values() if method in there)]
+            for title, found in results.items()]
+    head = ['CIFAR-100, test accuracy (%)', *(label for label, method in MAIN.items() if method in there)]
+    return markdown_table(head, rows) if rows else 'No runs yet.'
 
 
 def write(experiment: str) -> list[Path]:
@@ -342,12 +386,15 @@ def write(experiment: str) -> list[Path]:
     if experiment == 'figure3':
         text = figure3_markdown()
         for name, (title, own) in figure3_groups().items():
-            there = {record['method'] for record in own} - {'default'}
+            there = {record['method'] for record in own} - FORMS.keys()
             sweeps = [sweep for key, sweep in SWEEPS.items() if key != 'baselines' and there & set(sweep.names.values())]
             figures[name] = panels(draw_sweep, [(sweep, own) for sweep in sweeps or [SWEEPS['baselines']]], title)
     elif experiment.startswith('study_'):
         name = experiment.removeprefix('study_')
-        text, figures[experiment] = study_markdown(name), curves(found, {arm: arm for arm in STUDIES[name].arms})
+        study, text = STUDIES[name], study_markdown(name)
+        figures[experiment] = rates(found, [*study.columns.values(), 'last'][0])
+        if not figures[experiment] and not study.columns:
+            figures[experiment] = curves(found, {arm: arm for arm in study.arms})
     else:
         text = table_markdown(experiment)
         figures[experiment] = curves(found, {name_of(method): method for method in dict.fromkeys(r['method'] for r in found)})

@@ -1,6 +1,7 @@
 """Studies: what single settings bring, on a base that the paper does not have. Data only.
 
-An arm is what changes of the base: a field of :class:`Setting`, or a setting of the config by its dotted name.
+An arm is what changes of the base: a field of :class:`Setting`, or a setting of the config by its dotted name. What the studies
+of rates choose is typed once, in CHOSEN and CHOSEN_FREE. The plan and its reasons: docs/notes/critic_study.md.
 """
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ from typing import NamedTuple
 class Setting(NamedTuple):
     """A training of a study. Data, networks and methods as configs/ name them; ``warmup`` in epochs; ``gamma``: the weight of
     what classification and KD send into the student's backbone; ``holdout``: so many training images are held out and tested
-    on, None for the test images.
+    on, None for the test images; ``views`` of the teacher cache, 0 for the teacher itself.
     """
     method: str = 'crrcd'
     teacher: str = 'resnet56'
@@ -22,28 +23,98 @@ class Setting(NamedTuple):
     lr: float = 0.05
     warmup: int = 0
     gamma: float = 1.0
+    views: int | str = 0
 
 
 class Study(NamedTuple):
-    """``arms``: label -> changes of ``base``; ``reference``: the label that the others are compared with."""
+    """``arms``: label -> changes of ``base``; ``reference``: the label that the others are compared with; ``seeds`` by default;
+    ``evaluation``: of experiments/evaluate.py, and ``columns``: from a title to a key of its results.
+    """
     title: str
     base: Setting
     arms: dict[str, dict]
     reference: str
+    seeds: int = 3
+    evaluation: str = 'accuracy'
+    columns: dict[str, str] = {}
 
-    @property
-    def pair(self) -> str:
-        return f'{self.base.teacher}_{self.base.student}'
+
+def grid(arms: dict[str, dict], rates: tuple[float, ...], gammas: tuple[float, ...]) -> dict[str, dict]:
+    """Each arm at each learning rate and gamma."""
+    return {f'{name}{RATE}{lr}, gamma {gamma}': arm | dict(lr=lr, gamma=gamma)
+            for name, arm in arms.items() for lr in rates for gamma in gammas}
 
 
-OWN_KD = {'method': 'crrcd', 'model.beta': 0}            # 1 CE + 0.5 KD: CRRCD without its relational loss
-FEW = Setting(images_per_class=100, holdout=5000, epochs=30, warmup=1)
-RATES = (0.1, 0.05, 0.02, 0.01)
+def chosen(arms: dict[str, dict], found: dict[str, dict]) -> dict[str, dict]:
+    """Each arm at its learning rate and gamma in ``found``; the others have those of KD."""
+    return {name: arm | found.get(name, found['KD']) for name, arm in arms.items()}
+
+
+RATE = ', rate '                                         # in labels, after the method
+RATES, GAMMAS = (0.005, 0.01, 0.02, 0.05), (0.1, 1)
+CHOSEN = dict(KD=dict(lr=0.01, gamma=1))                 # of `rates` and `rival_rates`; this one is a pilot's
+CHOSEN_FREE = dict(KD=dict(lr=0.01))                     # of `label_free_rates`, likewise
+FEW = Setting(images_per_class=100, epochs=40, warmup=1, views=8)
+HELD = FEW._replace(holdout=5000)
+
+KD = dict(method='kd')                                   # 0.1 CE + 0.9 KD
+KD_TODAY = {'method': 'kd', 'model.cls_weight': 1, 'model.objective.kd.weight': 0.5}
+BESIDE = {'model.cls_weight': 0.1, 'model.alpha': 0.9}   # the same KD beside a relational loss
+DIRECTION = {'method': 'crrcd', **BESIDE, 'model.beta': 1}
+LEARNED = {'method': 'crrcd_learned', **BESIDE}
+OWN = {'KD': KD, 'CRRCD, learned F': LEARNED, 'CRRCD': DIRECTION}
+RIVALS = {'student-only': dict(method='student'), 'LSKD': dict(method='lskd'), 'DIST': dict(method='dist'),
+          'WTTM': dict(method='wttm'), 'CRD': dict(method='crd'), 'ITRD': dict(method='itrd'), 'SRD': dict(method='srd'),
+          'SimKD': dict(method='simkd'), 'DKD': dict(method='dkd'), 'FitNet': dict(method='fitnet')}
+
+
+def weighted(arm: dict, ce: float, kd: float) -> dict:
+    """KD or CRRCD with other weights of classification and KD."""
+    return arm | {'model.cls_weight': ce, 'model.objective.kd.weight' if arm['method'] == 'kd' else 'model.alpha': kd}
+
+
+def direction(**changes) -> dict:
+    """CRRCD with other settings of its relational loss."""
+    return DIRECTION | {f'model.{name}': value for name, value in changes.items()}
+
+
+WEIGHTS = {
+    'KD': KD, 'CRRCD': DIRECTION,
+    **{f'{name}, {ce} CE + {kd} KD': weighted(arm, ce, kd) for name, arm in dict(KD=KD, CRRCD=DIRECTION).items()
+       for ce, kd in ((1, 0.5), (1, 0.9), (0.5, 0.9))},
+    **{f'beta {beta}': direction(beta=beta) for beta in (0.5, 2)},
+    **{f'tau {tau}': direction(tau=tau) for tau in (0.05, 0.2)},
+    **{f'{number} anchors': direction(num_anchors=number) for number in (4, 8, 32)},
+    'no queue': direction(num_negatives=None), 'queue of 4096': direction(num_negatives=4096),
+    'negatives of any class': direction(sampling='unsupervised'),
+    'with SRD': direction(**{'objective.srd': dict(type='mmcrrcd.SRDLoss', weight=1)}),
+    'with ITRD': direction(**{'objective.itrd': dict(type='mmcrrcd.ITRDLoss', weight=1)})}
+
+ALONE = {'model.cls_weight': 0, 'model.alpha': 0, 'model.beta': 1, 'model.sampling': 'unsupervised'}
+LABEL_FREE = {
+    'cosine regression': {'method': 'kd', 'model.cls_weight': 0, 'model.objective.kd.weight': 0,
+                          'model.objective.cosine': dict(type='mmcrrcd.CosineLoss', weight=1)},
+    **{method.upper(): {'method': method, 'model.cls_weight': 0} for method in ('srd', 'itrd', 'rkd')},
+    'CRD, negatives of other classes': {'method': 'crd', 'model.cls_weight': 0},           # so it is not without labels
+    'CRRCD, learned F': {'method': 'crrcd_learned', **ALONE}, 'CRRCD': {'method': 'crrcd', **ALONE}}
+EMBEDDING = dict(evaluation='embedding', columns={'linear probe': 'probe', 'nearest neighbors': 'neighbors',
+                                                  'retrieval, rank 1': 'rank-1', 'retrieval, mAP': 'mAP'})
 
 STUDIES = dict(
     tiny=Study('Does a study work at all?', Setting(images_per_class=20, epochs=1), dict(
-        student=dict(method='student'), kd=OWN_KD), reference='kd'),
-    rates=Study('Learning rates on held-out training images', FEW, {
-        f'{name}, rate {rate}': dict(arm, lr=rate) for name, arm in dict(
-            student=dict(method='student'), kd=OWN_KD, crrcd=dict(method='crrcd')).items() for rate in RATES},
-        reference='kd, rate 0.05'))
+        student=dict(method='student'), kd=KD), reference='kd'),
+    rates=Study('Learning rate and γ, on held-out training images', HELD, grid(OWN, RATES, GAMMAS) | {
+        f'CRRCD{form}{RATE}{lr}, gamma 0': arm | dict(lr=lr, gamma=0)       # KD alone would train no backbone
+        for form, arm in {', learned F': LEARNED, '': DIRECTION}.items() for lr in RATES},
+        reference='KD, rate 0.05, gamma 1', seeds=2),
+    rival_rates=Study('The same of the rivals', HELD, grid(dict(KD=KD), (0.05, ), (1, )) | grid(RIVALS, RATES, GAMMAS),
+                      reference='KD, rate 0.05, gamma 1', seeds=2),
+    weights=Study('Weights and settings of the relational loss, on held-out training images', HELD,
+                  chosen(WEIGHTS, CHOSEN), reference='KD', seeds=2),
+    few=Study('CIFAR-100, 100 images a class', FEW, {'KD as before': KD_TODAY | dict(lr=0.05)} | chosen(RIVALS | OWN, CHOSEN),
+              reference='KD', seeds=5),
+    label_free_rates=Study('Learning rates without labels, on held-out training images', HELD, {
+        f'{name}{RATE}{lr}': arm | dict(lr=lr) for name, arm in (LABEL_FREE | dict(KD=KD)).items() for lr in RATES},
+        reference='KD, rate 0.05', seeds=1, **EMBEDDING),
+    label_free=Study('The frozen embedding, trained without labels; KD with them', FEW,
+                     chosen(LABEL_FREE | dict(KD=KD), CHOSEN_FREE), reference='KD', **EMBEDDING))

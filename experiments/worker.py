@@ -78,6 +78,7 @@ def end_with_parent() -> None:
 
 def train(folder: Path, cfg: Config) -> tuple[list[dict], dict, list[dict]]:
     """The training in ``folder`` to its end: rows of the epochs, seconds, and the processes that it took."""
+    cfg = Config(cfg.to_dict())                          # without a file, or the Runner would write over it
     cfg.work_dir, cfg.resume = str(folder), True
     prepare_processes(cfg, 'none')
     runner = build_runner(cfg)

@@ -35,6 +35,7 @@ def composed(method: str, pair: tuple[str, str], recipe: compose.Recipe) -> Conf
         model['sampling'] = 'none'
         model['beta'] = 0.5
     cfg = tiny.config('unused', model, epochs=recipe.epochs or 2)
+    compose.use_cache(cfg, recipe.views)
     if recipe.amp:
         cfg.optim_wrapper.type = 'mmcrrcd.BF16OptimWrapper'
     return cfg

@@ -15,15 +15,19 @@ SPLITS = {'train': ['train'], 'extra': ['extra'], 'test': ['test'], 'train+extra
 COUNTS = {'train': 73_257, 'extra': 531_131, 'test': 26_032}
 
 
-def read_digits(path: Path, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images (N, 32, 32, 3) uint8, a view, and digits (N,) of a file of cropped digits; ``number`` says what N has to be."""
+def read_digits(path: Path, number: int, part: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Images (N, 32, 32, 3) uint8, a view, and digits (N,) of a file of cropped digits; N is ``number``, of a ``part`` less."""
     try:
         content = loadmat(path, variable_names=('X', 'y'))
         images, labels = content['X'], content['y'].ravel()
     except Exception as error:                           # a damaged file can raise nearly anything
         raise InputError(f'{path} is not a readable SVHN file ({error!r}); delete it to download it again') from error
+    whole, shape = number, (32, 32, 3, number)
+    if part and images.ndim == 4 and 0 < images.shape[3] < number:
+        number = images.shape[3]
     if images.shape != (32, 32, 3, number) or images.dtype != np.uint8:
-        raise InputError(f'{path}: expected X (32, 32, 3, {number}) uint8, got {images.shape} {images.dtype}')
+        hint = '; part=True takes fewer' if images.shape[:3] == shape[:3] and 0 < images.shape[-1] < whole else ''
+        raise InputError(f'{path}: expected X {shape} uint8, got {images.shape} {images.dtype}{hint}')
     if len(labels) != number or not np.isin(labels, np.arange(1, 11)).all():
         raise InputError(f'{path}: expected {number} labels from 1 to 10, got {len(labels)}, from {min(labels, default=0)} to '
                          f'{max(labels, default=0)}')
@@ -40,20 +44,21 @@ class SVHNArrays(ImageArrays):
     Args:
         split: 'train' (73,257), 'extra' (531,131 easier ones), 'train+extra', 'test' (26,032). The extra images take 1.6 GB
             of memory, twice that while they are read.
+        part: may files hold fewer images than the official ones? The data set's length says how many there are.
         download, device: see :class:`CIFAR100Arrays`.
     """
 
-    def __init__(self, data_root: str, split: str = 'train', download: bool = True, device: str = 'cpu'):
+    def __init__(self, data_root: str, split: str = 'train', part: bool = False, download: bool = True,
+                 device: str = 'cpu'):
         if split not in SPLITS:
             raise InputError(f'split is one of {", ".join(map(repr, SPLITS))}, got {split!r}')
-        parts = SPLITS[split]
-        total = sum(COUNTS[part] for part in parts)
+        total = sum(COUNTS[name] for name in SPLITS[split])
         images, labels, at = np.empty((total, 32, 32, 3), np.uint8), np.empty(total, np.int64), 0
-        for part in parts:
-            url, name, md5 = SVHN.split_list[part]
-            path = Path(data_root) / name
+        for name in SPLITS[split]:
+            url, file, md5 = SVHN.split_list[name]
+            path = Path(data_root) / file
             fetch(path, url, md5, download)
-            number = COUNTS[part]
-            images[at:at + number], labels[at:at + number] = read_digits(path, number)
-            at += number
-        super().__init__(images, labels, [str(digit) for digit in range(10)], f'{data_root} ({split})', device)
+            some, digits = read_digits(path, COUNTS[name], part)
+            images[at:at + len(some)], labels[at:at + len(some)] = some, digits
+            at += len(some)
+        super().__init__(images[:at], labels[:at], [str(digit) for digit in range(10)], f'{data_root} ({split})', device)

@@ -5,6 +5,7 @@ Everywhere a pair is said to be of one person where its similarity is at least t
 from dataclasses import dataclass
 
 import numpy as np
+from sklearn import metrics
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -35,7 +36,7 @@ class Roc:
 
     def auc(self) -> float:
         """Area under the points joined by lines: how often a pair of one person is above one of two, ties by half."""
-        return float(np.trapezoid(self.tar, self.far))
+        return float(metrics.auc(self.far, self.tar))
 
     def eer(self) -> float:
         """Where false accepts and false rejects are equally frequent, 0 to 1, on the line between the two nearest points."""
@@ -103,12 +104,9 @@ def check_pairs(scores: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.nd
 def roc_curve(scores: np.ndarray, same: np.ndarray) -> Roc:
     """Of similarities (P,) and whether the pairs are of one person (P,) bool; for its errors see :func:`check_pairs`."""
     scores, same = check_pairs(scores, same)
-    order = np.argsort(-scores, kind='stable')
-    ranked = scores[order]
-    last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)         # of each run of equal similarities
-    true = np.cumsum(same[order])[last]
-    start = np.zeros(1, np.int64)
-    return Roc(np.append(np.inf, ranked[last]), np.append(start, last + 1 - true), np.append(start, true))
+    far, tar, thresholds = metrics.roc_curve(same, scores, drop_intermediate=False)
+    accepts = (np.rint(rate * number).astype(np.int64) for rate, number in ((far, (~same).sum()), (tar, same.sum())))
+    return Roc(thresholds, *accepts)
 
 
 def best_threshold(roc: Roc) -> float:

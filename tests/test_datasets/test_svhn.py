@@ -93,7 +93,8 @@ def test_arrays_that_are_not_compressed(root):
 
 
 @pytest.mark.parametrize('number, labels, message', [
-    (6, None, 'expected X (32, 32, 3, 7) uint8, got (32, 32, 3, 6) uint8'),
+    (6, None, 'expected X (32, 32, 3, 7) uint8, got (32, 32, 3, 6) uint8; part=True takes fewer'),
+    (8, None, 'expected X (32, 32, 3, 7) uint8, got (32, 32, 3, 8) uint8'),
     (7, [1, 2, 3, 4, 5, 6], 'expected 7 labels from 1 to 10, got 6, from 1 to 6'),
     (7, [1, 2, 3, 4, 5, 6, 11], 'expected 7 labels from 1 to 10, got 7, from 1 to 11'),
     (7, [1, 2, 3, 0, 5, 6, 7], 'expected 7 labels from 1 to 10, got 7, from 0 to 7'),
@@ -105,6 +106,19 @@ def test_files_of_other_contents(root, number, labels, message):
     with pytest.raises(InputError) as error:
         SVHNArrays(root, 'train', download=False)
     assert str(error.value) == f'{path}: {message}'
+
+
+def test_a_part_is_taken_where_it_is_asked_for(root):
+    images, labels = digits(6, seed=5)
+    write(root / 'train_32x32.mat', images, labels)
+    dataset = SVHNArrays(root, 'train+extra', part=True, download=False)
+    assert len(dataset) == 6 + COUNTS['extra'] and np.array_equal(dataset.images[:6].numpy(), images)
+    assert dataset.labels[:6].tolist() == (labels % 10).tolist()
+    assert np.array_equal(dataset.images[6:].numpy(), SVHNArrays(root, 'extra', download=False).images.numpy())
+    for number in (0, 8):
+        write(root / 'train_32x32.mat', *digits(number, seed=5))
+        with pytest.raises(InputError, match=r'expected X \(32, 32, 3, 7\) uint8, got'):
+            SVHNArrays(root, 'train', part=True, download=False)
 
 
 def test_damaged_files_end_in_one_line(root, monkeypatch):

@@ -1,14 +1,17 @@
 """The configs of the runs: pairs, methods, schedules, small images, faces, studies."""
+from inspect import signature
+
 import pytest
 from mmengine.config import Config
 
 import tiny
 from experiments import compose
 from experiments.compose import Recipe, face, load, low, of_study, paired, teacher_cache_fits, use_cache
-from experiments.figure3 import ABLATIONS, SWEEPS
+from experiments.figure3 import ABLATIONS, LEARNED, SWEEPS
 from experiments.studies import STUDIES, Setting
 from experiments.tables import TABLES
 from mmcrrcd.errors import InputError
+from mmcrrcd.models import CRRCD
 from mmcrrcd.registry import MODELS
 
 R56_R20, MOBILE = ('resnet56', 'resnet20'), ('wrn50', 'shufflenetv1')
@@ -28,6 +31,12 @@ def test_on_its_own_pair_a_method_is_its_config(method):
     own, cell = load(f'baselines/{method}'), composed(method)
     for key in ('model', 'train_cfg', 'param_scheduler', 'optim_wrapper', 'train_dataloader', 'randomness'):
         assert cell[key] == own[key]
+
+
+@pytest.mark.parametrize('of', [composed, lambda method: low(method, ('resnet56', 'vgg8'), Recipe(resolution=8), 'cifar100'),
+                                lambda method: face(method, ('iresnet18', 'resnet18'), Recipe(), 'lfw')])
+def test_the_learned_form_is_a_method_of_its_own(of):
+    assert LEARNED.items() <= of('crrcd_learned').model.to_dict().items() and 'relation' not in of('crrcd').model
 
 
 def test_crrcd_and_the_student_only_baseline():
@@ -98,7 +107,7 @@ def test_all_cells_can_be_composed(name):
     for method, pair in table.cells():
         cfg = table.compose(method, pair, Recipe(table.schedule, resolution=table.resolution))
         assert 'student' in cfg.model
-    assert len(TABLES['table1'].cells()) == 16 * 7 - 1 and len(TABLES['table2'].cells()) == 16 * 5
+    assert len(TABLES['table1'].cells()) == 17 * 7 - 1 and len(TABLES['table2'].cells()) == 17 * 5
 
 
 def test_small_images_and_faces():
@@ -125,11 +134,26 @@ def test_settings_of_a_study():
         assert study.reference in study.arms
         for arm in study.arms.values():
             assert all(key in Setting._fields or '.' in key for key in arm)
+    assert len(STUDIES['few'].arms) == 14 and STUDIES['few'].base.holdout is None and STUDIES['rates'].base.holdout == 5000
+
+
+@pytest.mark.parametrize('study, arm, cls, weights', [
+    ('few', 'CRRCD', 0.1, dict(kd=0.9, rcd=1)), ('few', 'KD as before', 1, dict(kd=0.5)),
+    ('weights', 'with SRD', 0.1, dict(kd=0.9, rcd=1, srd=1)), ('weights', 'CRRCD, 1 CE + 0.5 KD', 1, dict(kd=0.5, rcd=1)),
+    ('label_free', 'CRRCD', 0, dict(rcd=1)), ('label_free', 'cosine regression', 0, dict(cosine=1))])
+def test_arms_of_the_study_of_the_loss(study, arm, cls, weights):
+    changes = STUDIES[study].arms[arm]
+    setting = STUDIES[study].base._replace(images_per_class=None,
+                                           **{key: value for key, value in changes.items() if key in Setting._fields})
+    cfg = of_study(setting, Recipe(views=setting.views), {key: value for key, value in changes.items() if '.' in key})
+    assert cfg.model.pop('teacher_cache') == dict(views=8)
+    model = MODELS.build(dict(cfg.model, teacher_checkpoint=None))
+    assert model.cls_weight == cls and {name: model.weights[name] for name in model.losses} == weights
 
 
 def test_the_cache_is_for_methods_that_need_no_more_of_the_teacher():
-    wanted = {'kd', 'crrcd', 'crd', 'pkt', 'rkd', 'cc', 'dkd'}
-    for method in ('kd', 'crrcd', 'crd', 'pkt', 'rkd', 'cc', 'dkd', 'fitnet', 'at', 'ab', 'fsp', 'sskd', 'ekd', 'student'):
+    wanted = {'kd', 'crrcd', 'crd', 'pkt', 'rkd', 'cc', 'dkd', 'simkd'}
+    for method in (*wanted, 'fitnet', 'at', 'ab', 'fsp', 'sskd', 'ekd', 'student'):
         cfg = composed(method)
         use_cache(cfg, 4)
         assert ('teacher_cache' in cfg.model) == (method in wanted) == teacher_cache_fits(cfg.model), method
@@ -138,6 +162,10 @@ def test_the_cache_is_for_methods_that_need_no_more_of_the_teacher():
 def test_sweeps_are_of_the_ablations_and_each_is_another():
     named = {name for sweep in SWEEPS.values() for name in sweep.names.values()}
     assert named == set(ABLATIONS) and ABLATIONS['default'] == {}
+    defaults = {name: parameter.default for name, parameter in signature(CRRCD).parameters.items()}
+    for key, name in dict(negatives='num_negatives', tau='tau', beta='beta', alpha='alpha', anchors='num_anchors').items():
+        for sweep, base, method in ((SWEEPS[key], defaults, 'default'), (SWEEPS[f'learned_{key}'], LEARNED, 'learned')):
+            assert [float(value) for value, of in sweep.names.items() if of == method] == [base[name]]
     settings = [tuple(sorted((key, str(value)) for key, value in changes.items())) for changes in ABLATIONS.values()]
     assert len(set(settings)) == len(settings)
 

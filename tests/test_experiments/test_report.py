@@ -4,11 +4,12 @@ import json
 import pytest
 
 from experiments import pages, records, report
+from experiments.studies import RATE, STUDIES, Setting, Study
 from mmcrrcd.errors import InputError
 
 
 def write(experiment: str, method: str, pair: str, recipe: str, seed: int, last: float, teacher: str = 'aaa',
-          **results) -> None:
+          setting: dict | None = None, **results) -> None:
     rows = [dict(epoch=epoch, accuracy=last - 5 + epoch, train_accuracy=50.0, rcd_score_positive=0.5, rcd_score_negative=0.1)
             for epoch in (1, 5)]
     record = dict(
@@ -16,6 +17,7 @@ def write(experiment: str, method: str, pair: str, recipe: str, seed: int, last:
         training=dict(epochs=30, batch=96, lr=0.05, precision='float32'), results=dict(last=last, best=last + 1) | results,
         teacher=dict(checkpoint='net', epochs=240, accuracy=70.0, sha256=teacher), seconds=dict(wall=120.0, step=0.1),
         provenance=dict(command='python -m experiments', versions=dict(torch='2'), hardware='a CPU', threads=1, commit='abc'))
+    record |= dict(setting=setting) if setting else {}
     records.write_json(record, records.RECORDS / experiment / f'{method}__{pair}__{recipe}__{teacher}__s{seed}.json')
 
 
@@ -46,7 +48,7 @@ def test_the_papers_numbers_are_marked_for_full_schedules_only():
 
 
 def test_without_a_record_a_table_is_empty():
-    assert report.table_markdown('table5').count('not run') == 13 and 'paper 95.25' in report.table_markdown('table5')
+    assert report.table_markdown('table5').count('not run') == 15 and 'paper 95.25' in report.table_markdown('table5')
     assert report.figure3_markdown() == report.results_markdown() == report.headline_markdown() == 'No runs yet.'
 
 
@@ -61,19 +63,38 @@ def test_a_listing_has_a_table_for_each_teacher_that_there_is_something_of():
 
 
 def test_teachers_are_not_mixed_and_figure_3_shows_what_was_run():
-    for method, last in dict(student_alone=60, kd=62, default=63, **{'tau_0.2': 62.5, 'as_printed': 3}).items():
+    ours = {'default': 63, 'tau_0.2': 62.5, 'learned': 62.8, 'learned_as_printed': 3}
+    for method, last in dict(student_alone=60, kd=62, **ours).items():
         write('figure3', method, 'resnet56_resnet20', 'paper_35e', 5, last)
     write('figure3', 'kd', 'resnet56_resnet20', 'paper_35e', 5, 50, teacher='bbb')
     page = report.figure3_markdown('../')
     assert page.count('### ') == 2 and page.count('](../figure3__resnet56_resnet20__paper_35e') == 2
     first = page.split('### ')[1]
     assert '| temperature τ: 0.1 (default) | 63.00 (n = 1) | 64.00 (n = 1) | +1.00 (n = 1) |' in first
-    assert '| form of the critic: Eq. 10, β 2 | 3.00' in first and '0.50 / 0.10' in first
+    assert '| learned F: form of the critic: softmax, centered (base) | 62.80' in first
+    assert '| learned F: form of the critic: Eq. 10, β 2 | 3.00' in first and '0.50 / 0.10' in first
     assert 'number of negatives n: 64' not in first
     assert len(report.write('figure3')) == 3
-    assert '| 60.00 (n = 1) | 62.00 (n = 1) | – | – | 63.00 (n = 1) |' in report.headline_markdown()
+    assert '| 60.00 (n = 1) | 62.00 (n = 1) | 62.80 (n = 1) | 63.00 (n = 1) |' in report.headline_markdown()
     main = report.results_markdown()
-    assert '| CRRCD | 63.00 (n = 1) | 64.00 (n = 1) | +1.00 (n = 1) |' in main and '72.1 |' in main and main.count('### ') == 1
+    assert '| CRRCD, learned F (as printed) | 62.80' in main and '72.1 |' in main and main.count('### ') == 1
+    assert '| CRRCD | 63.00 (n = 1) | 64.00 (n = 1) | +1.00 (n = 1) |' in main
+
+
+def test_a_study_of_rates_is_drawn_over_the_rate_and_one_of_embeddings_shows_what_it_measures(monkeypatch):
+    arms = {f'{name}{RATE}{lr}': dict(lr=lr) for name in ('KD', 'CRRCD') for lr in (0.01, 0.05)}
+    study = Study('Rates', Setting(), arms, 'KD, rate 0.01', columns={'linear probe': 'probe'})
+    monkeypatch.setitem(STUDIES, 'rates', study)
+    for seed in (5, 6):
+        for i, (label, arm) in enumerate(arms.items()):
+            write('study_rates', label, 'a_b', '8px__paper_35e', seed, 1, setting=Setting(gamma=0.1)._replace(**arm)._asdict(),
+                  probe=40.0 + i)
+    page = report.study_markdown('rates')
+    assert '| CRRCD, rate 0.05 | 43.00 ± 0.00 (n = 2)<br>paired +3.00 ± 0.00 (n = 2) | 0.05, γ 0.1 |' in page
+    axes = report.rates(records.read('study_rates'), 'probe').axes[0]
+    assert [line.get_label() for line in axes.containers] == ['CRRCD', 'KD'] and axes.get_title() == 'γ = 0.1'
+    assert axes.containers[0].lines[0].get_xydata().tolist() == [[0.01, 42], [0.05, 43]]
+    assert len(report.write('study_rates')) == 2
 
 
 def test_pages_are_rendered_between_their_marks(monkeypatch):

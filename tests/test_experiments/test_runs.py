@@ -59,10 +59,12 @@ def test_amp_and_views_are_part_of_the_name(work):
     assert label == '8px__paper_35e_in_10e__amp__views162'
 
 
-def test_a_killed_run_goes_on_and_comes_to_the_same(work, monkeypatch):
+@pytest.mark.parametrize('options, end', [([], ''), (['--views', '2'], '__views2')])
+def test_a_killed_run_goes_on_and_comes_to_the_same(work, monkeypatch, options, end):
     """Killed between the checkpoint of an epoch and its test, and in the middle of an epoch."""
-    main([*ONE, '--epochs', '3'])
-    whole = record('kd__big_small__cifar_240e_in_3e__s5')
+    command, name = [*ONE, '--epochs', '3', *options], f'kd__big_small__cifar_240e_in_3e{end}__s5'
+    main(command)
+    whole = record(name)
     os.rename('records', 'first')
     os.rename('work_dirs', 'first_work_dirs')
 
@@ -80,10 +82,10 @@ def test_a_killed_run_goes_on_and_comes_to_the_same(work, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(worker.RecordHook, where, killing)
             with pytest.raises(Killed):
-                main([*ONE, '--epochs', '3'])
-        assert not Path('records/tiny/kd__big_small__cifar_240e_in_3e__s5.json').exists()
-    main([*ONE, '--epochs', '3'])
-    found = record('kd__big_small__cifar_240e_in_3e__s5')
+                main(command)
+        assert not Path(f'records/tiny/{name}.json').exists()
+    main(command)
+    found = record(name)
     kept = [{key: value for key, value in row.items() if 'seconds' not in key} for row in found['epochs']]
     expected = [{key: value for key, value in row.items() if 'seconds' not in key} for row in whole['epochs']]
     assert [row['loss'] for row in kept] == [row['loss'] for row in expected]
@@ -160,6 +162,7 @@ def test_records_of_other_runs_are_not_mixed(work, monkeypatch, change, message)
     (['study', 'no'], 'there is no study no'), (['study'], 'study has a NAME'), (['tiny', 'name'], 'study has a NAME'),
     (['study', 'tiny', '--cell', 'no'], '--cell no: the study has student, kd'),
     (['table5', '--resolution', '8'], 'table5 has a resolution of its own, 16: leave --resolution away'),
+    ([*ONE, '--part'], '--part is for the test images of table3'),
     (['table3', '--schedule', 'paper_35e'], 'table3 has a schedule of its own'),
     (['table5'], 'missing: data/casia_webface (CASIA-WebFace)'),
     ([*ONE, '--slurm', 'gpus'], '--slurm needs srun, which was not found')])

@@ -3,6 +3,7 @@ from .at import ATLoss, attention_loss
 from .base import DistillLoss
 from .cc import CCLoss, cc_loss
 from .center import CenterLoss, center_loss
+from .cosine import CosineLoss
 from .crcd import CRCDLoss, relation_scores
 from .crd import CRDLoss, bank_scores, nce_loss
 from .dist import DISTLoss, dist_loss
@@ -26,11 +27,11 @@ from .wcord import WCoRDLoss, transport_loss
 from .wttm import WTTMLoss, wttm_loss
 
 __all__ = [
-    'ABLoss', 'ATLoss', 'CCLoss', 'CRCDLoss', 'CRDLoss', 'CenterLoss', 'DISTLoss', 'DKDLoss', 'DistillLoss', 'FSPLoss',
-    'FTLoss', 'FitNetLoss', 'HORKDLoss', 'ITRDLoss', 'KDLoss', 'LSKDLoss', 'NSTLoss', 'PKTLoss', 'RKDLoss',
-    'RelationContrastLoss', 'SKDLoss', 'SPLoss', 'SRDLoss', 'VIDLoss', 'WCoRDLoss', 'WTTMLoss', 'ab_loss',
-    'attention_loss', 'bank_scores', 'cc_loss', 'center_loss', 'contrast', 'correlation_loss', 'dist_loss', 'dkd_loss',
-    'factor_loss', 'fsp_loss', 'hint_loss', 'horkd_losses', 'kd_loss', 'log_sum_loss', 'lskd_loss', 'mutual_loss', 'nce_loss',
-    'nst_loss', 'pkt_loss', 'relation_scores', 'rkd_angle_loss', 'rkd_distance_loss', 'skd_loss', 'sp_loss', 'transport_loss',
-    'vid_loss', 'wttm_loss',
+    'ABLoss', 'ATLoss', 'CCLoss', 'CRCDLoss', 'CRDLoss', 'CenterLoss', 'CosineLoss', 'DISTLoss', 'DKDLoss', 'DistillLoss',
+    'FSPLoss', 'FTLoss', 'FitNetLoss', 'HORKDLoss', 'ITRDLoss', 'KDLoss', 'LSKDLoss', 'NSTLoss', 'PKTLoss', 'RKDLoss',
+    'RelationContrastLoss', 'SKDLoss', 'SPLoss', 'SRDLoss', 'VIDLoss', 'WCoRDLoss', 'WTTMLoss', 'ab_loss', 'attention_loss',
+    'bank_scores', 'cc_loss', 'center_loss', 'contrast', 'correlation_loss', 'dist_loss', 'dkd_loss', 'factor_loss',
+    'fsp_loss', 'hint_loss', 'horkd_losses', 'kd_loss', 'log_sum_loss', 'lskd_loss', 'mutual_loss', 'nce_loss', 'nst_loss',
+    'pkt_loss', 'relation_scores', 'rkd_angle_loss', 'rkd_distance_loss', 'skd_loss', 'sp_loss', 'transport_loss', 'vid_loss',
+    'wttm_loss',
 ]

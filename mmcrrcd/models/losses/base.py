@@ -13,7 +13,7 @@ class DistillLoss(nn.Module):
 
     Example:
         >>> @LOSSES.register_module()
-        ... class CosineLoss(DistillLoss):
+        ... class MyLoss(DistillLoss):
         ...     def build(self, student, teacher):
         ...         self.map = nn.Linear(student.embedding.shape[1], teacher.embedding.shape[1])
         ...
