@@ -33,7 +33,7 @@ NETWORKS = {
     'WRN50-2': dict(type=ResNet_CIFAR, depth=50, base_channels=128, expansion=2, out_indices=ALL),
 }
 # torchvision's network without its max-pooling and with stride 1 in its stem: the reference has its parameters alone
-WRN50 = {'feature maps': [[64, 32, 32], [256, 32, 32], [512, 16, 16], [1024, 8, 8], [2048, 4, 4]], 'embedding': 2048}
+WRN50 = {'maps': [[64, 32, 32], [256, 32, 32], [512, 16, 16], [1024, 8, 8], [2048, 4, 4]], 'embedding': 2048}
 # one of each kind, for what does not depend on the depth
 KINDS = {
     'resnet': dict(type=ResNetCIFAR, depth=8),
