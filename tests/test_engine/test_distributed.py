@@ -31,7 +31,7 @@ def steps(teacher, form: str, num_anchors: int | None, rank: int = 0, world: int
     model.init_weights()
     model.train()
     model.student.eval()
-    optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), 0.002, momentum=0.9)      # where a training diverges rounding does, too
     forward = MMDistributedDataParallel(model, broadcast_buffers=False) if world > 1 else model
     loss_rcd, places = model.losses['rcd'], []
     closed = loss_rcd.closed
@@ -101,8 +101,8 @@ def test_gradients_and_losses_are_those_of_the_whole_batch(of_two, of_one, case)
 
     The student's batch norms use held statistics here. In training mode each process normalizes by its own share of the
     batch, so the student's forward pass itself differs, unless the config says ``sync_bn='torch'`` (on GPUs).
-    Tolerance: 1e-3 of a loss and of the largest entry of a gradient, 1e-5 for small ones (centering makes that of a bias
-    zero but for rounding); sums are taken in another order, and steps build on one another.
+    Tolerance: 1e-3 of the largest entry of a gradient, 1e-5 for small ones (centering makes that of a bias zero but for
+    rounding); sums are taken in another order, and steps build on one another.
     """
     first, second = of_two[case]
     for step, (whole, a, b) in enumerate(zip(of_one[case], first, second, strict=True)):
@@ -111,7 +111,7 @@ def test_gradients_and_losses_are_those_of_the_whole_batch(of_two, of_one, case)
             torch.testing.assert_close(a['gradients'][key], gradient, rtol=0,
                                        atol=1e-3 * max(gradient.abs().max().item(), 1e-2), msg=lambda m, k=key: f'{k}: {m}')
         for key, loss in whole['losses'].items():
-            torch.testing.assert_close((a['losses'][key] + b['losses'][key]) / 2, loss, rtol=1e-3, atol=1e-5)
+            torch.testing.assert_close((a['losses'][key] + b['losses'][key]) / 2, loss, rtol=1e-4, atol=1e-5)
         assert (whole['losses']['loss_rcd'] != 0) == (step > 0 or case[0] != 'learned')
 
 

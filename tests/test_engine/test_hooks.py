@@ -235,6 +235,7 @@ def test_low_images_that_are_not_packed_are_refused_before_a_test():
             getattr(CheckInputHook(), f'before_{method}')(SimpleNamespace(**{f'{method}_dataloader': loader}))
 
 
+@pytest.mark.slow
 def test_every_function_of_a_config_is_found_by_its_full_name():
     """In a text config, by an interpreter that has imported nothing of the package."""
     code = ("from mmengine.registry import FUNCTIONS\nfor name in ('seed_worker', 'whole_batch'):\n"

@@ -60,7 +60,7 @@ BF16 = dict(type='mmcrrcd.BF16OptimWrapper', optimizer=dict(type='SGD', lr=0.05,
     ('in_memory', 0, 'batch', {}),
     ('in_memory', 0, 'softmax', dict(optim_wrapper=BF16)),
     ('in_memory', 0, 'softmax', dict(param_scheduler=dict(type='OneCycleLR', eta_max=0.05, total_steps=12, by_epoch=False))),
-    ('mmpretrain', 0, 'softmax', {}),
+    pytest.param('mmpretrain', 0, 'softmax', {}, marks=pytest.mark.slow),
     ('mmpretrain', 2, 'softmax', dict(optim_wrapper=BF16)),
 ])
 def test_resumed_run_ends_bit_for_bit_where_the_whole_one_does(tmp_path, teacher, path, workers, normalizer, changes):

@@ -149,7 +149,8 @@ class Kill(Hook):
             raise Killed
 
 
-@pytest.mark.parametrize('views, in_memory, workers', [(3, True, 0), ('all', True, 0), (3, False, 0), (3, False, 1)])
+@pytest.mark.parametrize('views, in_memory, workers', [
+    (3, True, 0), ('all', True, 0), *(pytest.param(3, False, workers, marks=pytest.mark.slow) for workers in (0, 1))])
 def test_a_resumed_training_is_the_one_never_stopped(tmp_path, teacher, images, views, in_memory, workers):
     changes = {} if in_memory else pipeline(images, workers)
     whole = trained(cached(tmp_path, teacher, views, epochs=4, changes=changes))

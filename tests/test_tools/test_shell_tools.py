@@ -84,6 +84,7 @@ def test_slurm_gets_its_resources_and_the_command(echo):
     assert args[-4:] == ['config.py', '--work-dir=work', '--launcher=slurm', '--amp']
 
 
+@pytest.mark.slow
 def test_nothing_is_imported_from_the_current_folder(tmp_path, monkeypatch):
     (tmp_path / 'tools').mkdir()
     (tmp_path / 'data').mkdir()
