@@ -182,7 +182,7 @@ atexit.register(lambda: end.write_text(' '.join(name for name in names() if 'glo
     (['student.py', '--cfg-options', 'model.teacher_checkpoint=None', 'model.num_negativ=64'],
      "CRRCD has no setting 'num_negativ'"),
     (['student.py', '--cfg-options', 'model.teacher_checkpoint=None', 'model.num_negatives=many'],
-     "num_negatives is a positive whole number, got 'many'"),
+     "model.num_negatives is a whole number or None, got 'many'"),
     (['student.py', '--cfg-options', 'model.teacher_checkpoint=None', 'model.alpha=[0,1]'],
      'weight of kd: expected a number or points'),
     (['teacher.py', '--cfg-options', 'model.student.backbone.deep=8'], "ResNetCIFAR has no setting 'deep'"),
