@@ -3,8 +3,8 @@
     PYTHONPATH=../RepDistiller:../CRCD python -m benchmarks.loss_cost --reference crd crcd
 
 Forward and backward pass of the loss alone, on random embeddings of 64 numbers (those of resnet56 and resnet20), each setting
-in a process of its own. The comparison has both forms of it, all else is of learned relations. From batch 96, 512 negatives and 8
-anchors one size changes at a time, and from the same with all anchors batch and negatives. Told of each:
+in a process of its own. The comparison has both forms of it, all else is of learned relations. From batch 96, 512 negatives and
+8 anchors one size changes at a time, and from the same with all anchors batch and negatives. Told of each:
 
 - time: of both passes, median and range over ``--repetitions`` (three at least, and no more after a minute), after one that
   does not count;

@@ -270,7 +270,8 @@ def table(result: dict) -> str:
     return page(result, ['', 'images/s, median', 'range', 'over the live teacher', *others], rows,
                 f'{Path(result["config"]).stem}, the student sees {result["resolution"] or 32} pixels, '
                 f'batch {result["batch"]}, {result["precision"]} (the reference in float32); '
-                f'n = {len(next(iter(rates.values())))} rounds of {result["iterations"]} iterations; {result["workers"]} workers of the reference.')
+                f'n = {len(next(iter(rates.values())))} rounds of {result["iterations"]} iterations; '
+                f'{result["workers"]} workers of the reference.')
 
 
 def main() -> None:
