@@ -27,7 +27,7 @@ lint: $(INSTALLED)  ## check the code with ruff
 bench: $(INSTALLED)  ## the short benchmarks: a training beside its bare networks, the data paths, the loss (needs CIFAR-100)
 	@$(PY) -m benchmarks.step_time --rounds 3 --iterations 10 --json work_dirs/bench/step_time.json
 	@$(PY) -m benchmarks.cache_time --rounds 2 --blocks 1 --json work_dirs/bench/cache_time.json
-	@$(PY) -m benchmarks.data_time --quick --json work_dirs/bench/data_time.json
+	@$(PY) -m benchmarks.data_time --rounds 3 --batches 10 --json work_dirs/bench/data_time.json
 	@$(PY) -m benchmarks.loss_cost --quick --json work_dirs/bench/loss_cost.json
 	@$(PY) -m benchmarks.sync_audit configs/crrcd/resnet56_resnet20_cifar100.py --cfg-options model.teacher_checkpoint=None
 

@@ -10,22 +10,18 @@ memory over that before the classifier was made: of the whole process on a CPU (
 import argparse
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 import torch
 from mmengine.device import get_device
 from mmpretrain.models import LinearClsHead
 from torch import nn
 
-from mmcrrcd.environment import about_this_run
 from mmcrrcd.models import ArcFaceMargin, CosineHead
 from mmcrrcd.registry import MODELS
-from mmcrrcd.visualization.markdown import conditions
 
-from .common import KEPT, keep
+from .common import carry_out, page, parser_of
 from .loss_cost import PeakMemory, mega
 
-RESULT = KEPT / 'classifier_memory.json'
 WIDTH, BATCH, STEPS = 512, 128, 3
 CLASSES = (10_575, 85_000)                               # CASIA-WebFace, and the size of cleaned MS-Celeb-1M
 HEADS = {'softmax': dict(type=LinearClsHead), 'ArcFace': dict(type=CosineHead, margin=dict(type=ArcFaceMargin))}
@@ -53,34 +49,27 @@ def cost(name: str, classes: int, batch: int, threads: int) -> dict:
                 momentum=sum(state['momentum_buffer'].nbytes for state in optimizer.state.values()), logits=logits.nbytes)
 
 
-def measure(classes: tuple[int, ...], batch: int, threads: int) -> dict:
+def measure(args: argparse.Namespace) -> dict:
     rows, context = [], multiprocessing.get_context('spawn')
-    for number in classes:
+    for number in args.classes:
         for name in HEADS:
             with ProcessPoolExecutor(1, mp_context=context) as pool:
-                rows.append(pool.submit(cost, name, number, batch, threads).result())
-    return dict(**about_this_run(), batch=batch, rows=rows)
+                rows.append(pool.submit(cost, name, number, args.batch, args.threads).result())
+    return dict(batch=args.batch, rows=rows)
 
 
 def table(result: dict) -> str:
     """Markdown: a row a setting."""
     parts = ('weights', 'gradients', 'momentum', 'logits', 'peak')
-    lines = [f'| identities | loss | {" | ".join(f"{part}, MB" for part in parts)} |', '|---' * 7 + '|']
-    for row in result['rows']:
-        lines.append(f'| {row["classes"]:,} | {row["head"]} | {" | ".join(mega(row[part]) for part in parts)} |')
-    return '\n'.join([*lines, '', f'Embeddings of {WIDTH} numbers, batch {result["batch"]}, float32, SGD with momentum; an MB '
-                      f'is a million bytes. {conditions(result)}'])
+    rows = [[f'{row["classes"]:,}', row['head'], *(mega(row[part]) for part in parts)] for row in result['rows']]
+    return page(result, ['identities', 'loss', *(f'{part}, MB' for part in parts)], rows, f'Embeddings of {WIDTH} numbers, '
+                f'batch {result["batch"]}, float32, SGD with momentum; an MB is a million bytes.')
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, 'classifier_memory', batch=(BATCH, 'embeddings'))
     parser.add_argument('--classes', type=int, nargs='+', default=CLASSES)
-    parser.add_argument('--batch', type=int, default=BATCH)
-    parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='threads of PyTorch')
-    parser.add_argument('--json', type=Path, default=RESULT)
-    args = parser.parse_args()
-    result = measure(tuple(args.classes), args.batch, args.threads)
-    keep(result, args.json, table(result))
+    carry_out(parser.parse_args(), measure, table)
 
 
 if __name__ == '__main__':

@@ -1,13 +1,65 @@
-"""Where a benchmark's numbers are kept, and the table beside them; ``python -m experiments render`` puts it into the pages."""
+"""What the benchmarks share: their command line, a clock, and where their numbers are kept.
+
+``python -m experiments render`` puts the tables into the pages.
+"""
+import argparse
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
+from statistics import median
+
+import torch
+
+from mmcrrcd.environment import about_this_run
+from mmcrrcd.visualization.markdown import conditions, markdown_table
 
 KEPT = Path(__file__).resolve().parent / 'results'
 
 
-def keep(result: dict, file: Path, table: str) -> None:
-    """Writes what a benchmark has measured, as JSON and as Markdown, and prints its table."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(result, indent=1) + '\n')
-    file.with_suffix('.md').write_text(table + '\n', encoding='utf-8')
-    print(table)
+def now() -> float:
+    """Seconds, after all that the device has to do."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def parser_of(doc: str, name: str, config: str | None = None, **numbers: tuple[int, str]) -> argparse.ArgumentParser:
+    """The command line of the benchmark ``name``: its ``numbers`` with their defaults and what they are."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if config:
+        parser.add_argument('--config', default=f'configs/crrcd/{config}.py')
+        parser.add_argument('--data-root', default='data/cifar100')
+    for option, (default, what) in numbers.items():
+        parser.add_argument(f'--{option}', type=int, default=default, help=what)
+    parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='threads of PyTorch')
+    parser.add_argument('--json', type=Path, default=KEPT / f'{name}.json')
+    return parser
+
+
+def carry_out(args: argparse.Namespace, measure: Callable[[argparse.Namespace], dict], table: Callable[[dict], str]) -> dict:
+    """Measures, keeps what came out as JSON and Markdown, and prints the table."""
+    torch.set_num_threads(args.threads)
+    result = about_this_run() | measure(args)
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    args.json.write_text(json.dumps(result, indent=1) + '\n')
+    args.json.with_suffix('.md').write_text(table(result) + '\n', encoding='utf-8')
+    print(table(result))
+    return result
+
+
+def with_range(values: list[float], decimals: int) -> str:
+    """Median, least and most."""
+    return f'{median(values):,.{decimals}f} ({min(values):,.{decimals}f} – {max(values):,.{decimals}f})'
+
+
+def ratio(rates: dict[str, list[float]], one: str, other: str | None) -> str:
+    """Of two rates, round by round; '–' where one was not measured."""
+    if one not in rates or other not in rates:
+        return '–'
+    return with_range([a / b for a, b in zip(rates[one], rates[other])], 2)
+
+
+def page(result: dict, head: list[str], rows: list[list[str]], note: str) -> str:
+    """Markdown of a result: its table, and below what was measured and where."""
+    return f'{markdown_table(head, rows)}\n\n{note} {conditions(result)}'

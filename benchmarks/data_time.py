@@ -15,24 +15,19 @@ on a GPU batches go there in the first two. mmpretrain's check of the files is o
 import argparse
 from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 
-import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from rich.progress import track
 
-from mmcrrcd.environment import about_this_run
 from mmcrrcd.registry import MODELS
-from mmcrrcd.visualization.markdown import conditions
 
-from .common import KEPT, keep
-from .step_time import BATCH, AnyCIFAR100, Reference, now, ratio
+from .common import carry_out, now, page, parser_of, ratio
+from .step_time import BATCH, AnyCIFAR100, Reference
 
-RESULT = KEPT / 'data_time.json'
 SPLIT = 'train'
 
 
@@ -77,38 +72,26 @@ def measure(args: argparse.Namespace) -> dict:
     for _ in track(range(args.rounds), 'rounds'):
         for name, batches in paths.items():
             rates[name].append(BATCH * args.batches / seconds(batches, args.warmup, args.batches))
-    return dict(**about_this_run(), batch=BATCH, batches=args.batches, rates=rates)
+    return dict(batch=BATCH, batches=args.batches, rates=rates)
 
 
 def table(result: dict) -> str:
     """Markdown: images per second, and how often those of the best of the reference's loaders for KD."""
-    references = {name: median(rates) for name, rates in result['rates'].items() if name.startswith('reference kd')}
-    best = max(references, key=references.get, default='')
-    lines = [f'| | images/s, median | range | over {best or "the reference"} |', '|---|---|---|---|']
-    for name, rates in result['rates'].items():
-        lines.append(f'| {name} | {median(rates):,.0f} | {min(rates):,.0f} – {max(rates):,.0f} | {ratio(result, name, best)} |')
-    return '\n'.join([*lines, '', f'Batch {result["batch"]}; n = {len(rates)} rounds of {result["batches"]} batches. '
-                      f'{conditions(result)}'])
+    rates = result['rates']
+    best = max((name for name in rates if name.startswith('reference kd')), key=lambda name: median(rates[name]), default=None)
+    rows = [[name, f'{median(own):,.0f}', f'{min(own):,.0f} – {max(own):,.0f}', ratio(rates, name, best)]
+            for name, own in rates.items()]
+    return page(result, ['', 'images/s, median', 'range', f'over {best or "the reference"}'], rows,
+                f'Batch {result["batch"]}; n = {len(next(iter(rates.values())))} rounds of {result["batches"]} batches.')
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, 'data_time', rounds=(7, 'turns of each'), batches=(40, 'in a turn'),
+                       warmup=(6, 'batches before the clock runs'))
     parser.add_argument('--reference', action='store_true', help='HobbitLong/RepDistiller, whose checkout is on PYTHONPATH')
     parser.add_argument('--data-root', default='data/cifar100')
     parser.add_argument('--workers', type=int, nargs='+', default=[0, 2], help='worker processes of the paths that have any')
-    parser.add_argument('--rounds', type=int, default=7)
-    parser.add_argument('--batches', type=int, default=40)
-    parser.add_argument('--warmup', type=int, default=6, help='batches before the clock runs')
-    parser.add_argument('--quick', action='store_true', help='three rounds of few batches')
-    parser.add_argument('--threads', type=int)
-    parser.add_argument('--json', type=Path, default=RESULT)
-    args = parser.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    if args.quick:
-        args.rounds, args.batches = 3, 10
-    result = measure(args)
-    keep(result, args.json, table(result))
+    carry_out(parser.parse_args(), measure, table)
 
 
 if __name__ == '__main__':

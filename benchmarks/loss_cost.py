@@ -3,8 +3,8 @@
     PYTHONPATH=../RepDistiller:../CRCD python -m benchmarks.loss_cost --reference crd crcd
 
 Forward and backward pass of the loss alone, on random embeddings of 64 numbers (those of resnet56 and resnet20), each setting
-in a process of its own. From batch 96, 512 negatives and 8 anchors one size changes at a time, and from the same with all
-anchors batch and negatives. Told of each:
+in a process of its own. The comparison has both forms of it, all else is of learned relations. From batch 96, 512 negatives and
+8 anchors one size changes at a time, and from the same with all anchors batch and negatives. Told of each:
 
 - time: of both passes, median and range over ``--repetitions`` (three at least, and no more after a minute), after one that
   does not count;
@@ -43,15 +43,11 @@ from rich.progress import track
 from torch import Tensor, nn
 from torch._subclasses import FakeTensor
 
-from mmcrrcd.environment import about_this_run
 from mmcrrcd.models import CRCDLoss, CRDLoss, RelationContrastLoss
 from mmcrrcd.structures import Batch, NetworkOutput
-from mmcrrcd.visualization.markdown import conditions
 
-from .common import KEPT, keep
-from .step_time import now
+from .common import carry_out, now, page, parser_of, with_range
 
-RESULT = KEPT / 'loss_cost.json'
 WIDTH, DIM = 64, 128
 SECONDS = 60
 DEFAULT = dict(loss='rcd', batch=96, negatives=512, anchors=8, classes=100, images=50_000)
@@ -64,8 +60,8 @@ AXES = {
     'images': (50_000, 150_000, 500_000),
 }
 FACES = dict(classes=10_575)                             # the line of images ends at the size of CASIA-WebFace
-NAMES = {'rcd': 'relational contrast', 'crd': 'CRD', 'crcd': 'CRCD', 'crd published': 'CRD, as published',
-         'crcd published': 'CRCD, as published'}
+NAMES = {'rcd': 'relational contrast, learned F', 'direction': 'relational contrast, direction', 'crd': 'CRD', 'crcd': 'CRCD',
+         'crd published': 'CRD, as published', 'crcd published': 'CRCD, as published'}
 
 
 class Subject(NamedTuple):
@@ -96,7 +92,7 @@ def lines() -> dict[str, list[dict]]:
 
 def comparison(references: list[str]) -> list[dict]:
     """The losses side by side; the ``references`` also as published."""
-    ours = [DEFAULT, point(anchors=None), CRD, CRCD]
+    ours = [point(loss='direction', anchors=16), DEFAULT, point(anchors=None), CRD, CRCD]
     return ours + [case | dict(loss=f'{case["loss"]} published') for case in (CRD, CRCD) if case['loss'] in references]
 
 
@@ -120,11 +116,12 @@ def build(case: dict) -> Subject:
         index[:, 0] = samples.index
         return Subject(loss, lambda: loss(student.embedding, teacher.embedding, samples.index, index), [student.embedding])
     loss = {'rcd': lambda: RelationContrastLoss('learned', n, num_anchors=case['anchors'], dim=DIM),
+            'direction': lambda: RelationContrastLoss('direction', n, num_anchors=case['anchors']),
             'crd': lambda: CRDLoss(images, DIM, n),
             'crcd': lambda: CRCDLoss(images, DIM, n, gradient=False)}[case['loss']]()
     loss.build(student, teacher)
     loss.to(device)
-    if case['loss'] == 'rcd':
+    if case['loss'] in ('rcd', 'direction'):
         loss.queue.push(torch.randn(n, WIDTH, device=device), torch.randint(case['classes'], (n,), device=device))
     return Subject(loss, lambda: loss(student, teacher, samples), [student.embedding])
 
@@ -218,20 +215,21 @@ def cost(case: dict, repetitions: int, threads: int) -> dict:
                     state=sum(x.nbytes for x in subject.module.buffers()))
 
 
-def measure(cases: dict[str, list[dict]], repetitions: int, threads: int) -> dict:
+def measure(args: argparse.Namespace) -> dict:
     """Every case once, each in a process of its own, forked from one that has imported everything and computed nothing."""
     os.environ.setdefault('PYTORCH_NVML_BASED_CUDA_CHECK', '1')          # or imports that look for a GPU make forks useless
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['mmcrrcd.models', 'mmpretrain', 'matplotlib.pyplot'])
+    cases = dict(comparison=comparison(args.reference)) | (quick() if args.quick else lines())
     different = {json.dumps(case): case for line in cases.values() for case in line}
     done = {}
     for key, case in track(different.items(), 'losses', total=len(different)):
         with ProcessPoolExecutor(1, mp_context=context) as pool:
             try:
-                done[key] = pool.submit(cost, case, repetitions, threads).result()
+                done[key] = pool.submit(cost, case, args.repetitions, args.threads).result()
             except (BrokenProcessPool, torch.cuda.OutOfMemoryError):
                 done[key] = dict(case, error='out of memory')
-    return dict(**about_this_run(), repetitions=repetitions,
+    return dict(repetitions=args.repetitions,
                 lines={name: [done[json.dumps(case)] for case in line] for name, line in cases.items()})
 
 
@@ -255,22 +253,17 @@ def setting(row: dict) -> str:
 
 def table(result: dict, *names: str) -> str:
     """Markdown: a row a setting, for the lines called ``names``, or for all."""
-    lines = ['| | | time, ms: median (range) | forward / backward, ms | peak, MB | saved, MB | state, MB |',
-             '|---|---|---|---|---|---|---|']
+    rows = []
     for name in names or result['lines']:
-        lines.append(f'| **{name}** |' + ' |' * 6)
+        rows.append([f'**{name}**', *[''] * 6])
         for row in result['lines'][name]:
-            lines.append(f'| {NAMES[row["loss"]]} | {setting(row)} |')
-            if 'error' in row:
-                lines[-1] += f' {row["error"]} |' + ' |' * 4
-                continue
-            time = both(row)
-            lines[-1] += (f' {median(time):,.1f} ({min(time):,.1f} – {max(time):,.1f}) '
-                          f'| {median(row["forward"]):,.1f} / {median(row["backward"]):,.1f} '
-                          f'| {mega(row["peak"])} | {mega(row["saved"])} | {mega(row["state"])} |')
-    return '\n'.join([*lines, '', f'Embeddings of {WIDTH} numbers, relations and projections of {DIM}, float32; an MB is a '
-                      f'million bytes; n = {result["repetitions"]} repetitions, or what a minute allows, at least 3. '
-                      f'{conditions(result)}'])
+            found = [row['error'], *[''] * 4] if 'error' in row else [
+                with_range(both(row), 1), f'{median(row["forward"]):,.1f} / {median(row["backward"]):,.1f}',
+                *(mega(row[key]) for key in ('peak', 'saved', 'state'))]
+            rows.append([NAMES[row['loss']], setting(row), *found])
+    head = ['', '', 'time, ms: median (range)', 'forward / backward, ms', 'peak, MB', 'saved, MB', 'state, MB']
+    return page(result, head, rows, f'Embeddings of {WIDTH} numbers, relations and projections of {DIM}, float32; an MB is a '
+                f'million bytes; n = {result["repetitions"]} repetitions, or what a minute allows, at least 3.')
 
 
 def plot(result: dict) -> Figure:
@@ -283,7 +276,7 @@ def plot(result: dict) -> Figure:
             if name.split(',')[0] != axis:
                 continue
             rows = [row for row in rows if 'error' not in row]
-            label = 'CRD' if 'CRD' in name else f'CRRCD{name.removeprefix(axis)}'
+            label = 'CRD' if 'CRD' in name else f'CRRCD, learned F{name.removeprefix(axis)}'
             color = 'tab:blue' if label == 'CRD' else 'tab:orange' if 'all' in label else 'tab:red'
             x = [row[axis] or row['batch'] for row in rows]
             times = [both(row) for row in rows]
@@ -308,20 +301,14 @@ def plot(result: dict) -> Figure:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, 'loss_cost', repetitions=(10, 'of both passes'))
     parser.add_argument('--reference', nargs='+', choices=['crd', 'crcd'], default=[], help='as published; their checkouts, '
                         'HobbitLong/RepDistiller and Lechatelia/CRCD, are on PYTHONPATH')
-    parser.add_argument('--repetitions', type=int, default=10)
-    parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='threads of PyTorch')
     parser.add_argument('--quick', action='store_true', help='a few points only')
-    parser.add_argument('--json', type=Path, default=RESULT)
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    cases = {'comparison': comparison(args.reference), **(quick() if args.quick else lines())}
-    result = measure(cases, args.repetitions, args.threads)
+    result = carry_out(args, measure, table)
     if not args.quick:
         plot(result).savefig(args.json.with_suffix('.png'), dpi=120)
-    keep(result, args.json, table(result))
 
 
 if __name__ == '__main__':

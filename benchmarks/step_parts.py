@@ -18,15 +18,11 @@ from mmengine.device import get_device
 from mmengine.optim import build_optim_wrapper
 from rich.progress import track
 
-from mmcrrcd.environment import about_this_run
 from mmcrrcd.models.networks import classification_loss, extract
 from mmcrrcd.registry import DATASETS, MODELS
-from mmcrrcd.visualization.markdown import conditions
 
-from .common import KEPT, keep
-from .step_time import BATCH, now
-
-RESULT = KEPT / 'step_parts.json'
+from .common import carry_out, now, page, parser_of, with_range
+from .step_time import BATCH
 
 
 class Steps:
@@ -83,43 +79,30 @@ def measure(args: argparse.Namespace) -> dict:
     for _ in track(range(args.warmup + args.iterations), 'steps'):
         for steps in both.values():
             steps.step()
-    return dict(**about_this_run(), config=args.config, resolution=args.resolution, batch=BATCH, iterations=args.iterations,
+    return dict(config=args.config, resolution=args.resolution, batch=BATCH, iterations=args.iterations,
                 seconds={precision: {name: values[args.warmup:] for name, values in steps.seconds.items()}
                          for precision, steps in both.items()})
 
 
 def table(result: dict) -> str:
     """Markdown: milliseconds of each part in both precisions, and its share of their sum."""
-    middle = {precision: {name: 1000 * median(values) for name, values in parts.items()}
-              for precision, parts in result['seconds'].items()}
-    lines = ['| part of a step | ' + ' | '.join(f'{precision}, ms: median (range) | share' for precision in middle) + ' |',
-             '|---' * (1 + 2 * len(middle)) + '|']
-    for name in next(iter(middle.values())):
-        cells = []
-        for precision, parts in middle.items():
-            least, most = (1000 * end(result['seconds'][precision][name]) for end in (min, max))
-            cells += [f'{parts[name]:.1f} ({least:.1f} – {most:.1f})', f'{100 * parts[name] / sum(parts.values()):.0f} %']
-        lines.append(f'| {name} | {" | ".join(cells)} |')
-    sums = ' | '.join(f'{sum(parts.values()):.0f} | ' for parts in middle.values())
-    return '\n'.join([*lines, f'| sum of the medians | {sums} |', '', f'{Path(result["config"]).stem}, the student sees '
-                      f'{result["resolution"] or 32} pixels, batch {result["batch"]}; n = {result["iterations"]}. '
-                      f'{conditions(result)}'])
+    times = {precision: {name: [1000 * value for value in values] for name, values in parts.items()}
+             for precision, parts in result['seconds'].items()}
+    sums = {precision: sum(map(median, parts.values())) for precision, parts in times.items()}
+    head = ['part of a step', *(title for each in times for title in (f'{each}, ms: median (range)', 'share'))]
+    rows = [[name, *(text for each, parts in times.items() for text in
+                     (with_range(parts[name], 1), f'{100 * median(parts[name]) / sums[each]:.0f} %'))]
+            for name in next(iter(times.values()))]
+    rows.append(['sum of the medians', *(text for each in times for text in (f'{sums[each]:.0f}', ''))])
+    return page(result, head, rows, f'{Path(result["config"]).stem}, the student sees {result["resolution"] or 32} pixels, '
+                f'batch {result["batch"]}; n = {result["iterations"]}.')
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--config', default='configs/crrcd/resnet56_resnet20_cifar100.py')
-    parser.add_argument('--resolution', type=int, help='pixels the student sees (default: all 32)')
-    parser.add_argument('--data-root', default='data/cifar100')
-    parser.add_argument('--iterations', type=int, default=20)
-    parser.add_argument('--warmup', type=int, default=8, help='steps that do not count; the queue takes six to fill')
-    parser.add_argument('--threads', type=int)
-    parser.add_argument('--json', type=Path, default=RESULT)
-    args = parser.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    result = measure(args)
-    keep(result, args.json, table(result))
+    parser = parser_of(__doc__, 'step_parts', 'resnet56_resnet20_cifar100',
+                       resolution=(None, 'of the student (default: all 32)'), iterations=(20, 'steps'),
+                       warmup=(8, 'steps that do not count; the queue takes six to fill'))
+    carry_out(parser.parse_args(), measure, table)
 
 
 if __name__ == '__main__':

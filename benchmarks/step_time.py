@@ -19,7 +19,6 @@ import contextlib
 import io
 import random
 import sys
-import time
 import types
 import uuid
 from collections import defaultdict
@@ -36,17 +35,15 @@ from mmpretrain.datasets import CIFAR100
 from rich.progress import track
 from torch.nn import functional as F
 
-from mmcrrcd.environment import about_this_run
 from mmcrrcd.models.networks import extract
 from mmcrrcd.models.teachers.cache import CacheWriter, number_of_blocks, rows_of
 from mmcrrcd.registry import DATASETS, MODELS
-from mmcrrcd.visualization.markdown import conditions, markdown_table
 
-from .common import KEPT, keep
+from .common import carry_out, now, page, parser_of, ratio
 
-RESULT = KEPT / 'step_time.json'
 OF_REFERENCE = 'resnet56_resnet20_cifar100'             # the pair that the reference's loop trains here
 BATCH, LR, VIEWS = 96, 0.05, 16
+WORK = Path('work_dirs/step_time')
 PATHS = ['memory', 'cached', 'mmpretrain']
 METHODS = {
     'kd': dict(beta=0),
@@ -83,12 +80,6 @@ class Clock(Hook):
             raise Done
 
 
-def now() -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
 def config_of(args: argparse.Namespace, path: str, method: str) -> Config:
     """The config with ``method``, on a data path, without checkpoints and validation."""
     cfg = Config.fromfile(args.config)
@@ -104,7 +95,7 @@ def config_of(args: argparse.Namespace, path: str, method: str) -> Config:
     cfg.val_dataloader = cfg.val_evaluator = cfg.val_cfg = cfg.test_dataloader = cfg.test_evaluator = cfg.test_cfg = None
     if not args.float32:
         cfg.optim_wrapper.type = 'mmcrrcd.BF16OptimWrapper'
-    cfg.work_dir, cfg.experiment_name, cfg.log_level = str(args.work_dir), uuid.uuid4().hex, 'ERROR'
+    cfg.work_dir, cfg.experiment_name, cfg.log_level = str(WORK), uuid.uuid4().hex, 'ERROR'
     cfg.default_hooks.checkpoint = None
     return cfg
 
@@ -131,7 +122,7 @@ def of_runner(args: argparse.Namespace, path: str, method: str) -> float:
     """Seconds of ``args.iterations`` iterations of a training."""
     clock, cfg = Clock(args.warmup, args.iterations), config_of(args, path, method)
     if path == 'cached':
-        folder = args.work_dir / f'answers_{Path(args.config).stem}'
+        folder = WORK / f'answers_{Path(args.config).stem}'
         write_answers(folder, cfg.model)
         cfg.model.teacher_cache = dict(folder=str(folder))
         cfg.train_dataloader.dataset = dict(type='mmcrrcd.ReplayedViews', dataset=cfg.train_dataloader.dataset, views=VIEWS)
@@ -263,57 +254,39 @@ def measure(args: argparse.Namespace) -> dict:
     for i in track(range(args.rounds), 'rounds'):
         for name in random.Random(i).sample(list(turns), len(turns)):        # what comes after what changes
             rates[name].append(BATCH * args.iterations / turns[name]())
-    return dict(**about_this_run(), config=args.config, resolution=args.resolution, batch=BATCH, iterations=args.iterations,
+    return dict(config=args.config, resolution=args.resolution, batch=BATCH, iterations=args.iterations,
                 workers=args.workers, precision='float32' if args.float32 else 'bfloat16', rates=rates)
-
-
-def ratio(result: dict, one: str, other: str) -> str:
-    """Median, and range, over the rounds of the ratio of two rates."""
-    if other not in result['rates'] or one not in result['rates']:
-        return '–'
-    ratios = sorted(a / b for a, b in zip(result['rates'][one], result['rates'][other]))
-    return f'{median(ratios):.2f} ({ratios[0]:.2f} – {ratios[-1]:.2f})'
 
 
 def table(result: dict) -> str:
     """Markdown: images per second, and how often the reference's and how much of the bare networks' this is."""
+    rates = result['rates']
     others = {'over the bare networks': 'bare networks', 'over the bare student': 'bare student',
               'over RepDistiller, KD': 'reference kd', 'over RepDistiller, CRD': 'reference crd'}
-    others = {title: name for title, name in others.items() if name in result['rates']}
-    rows = []
-    for name, rates in result['rates'].items():
-        live = name.replace('cached', 'memory') if name.startswith('cached') else None
-        rows.append([name, f'{median(rates):.0f}', f'{min(rates):.0f} – {max(rates):.0f}',
-                     ratio(result, name, live) if live else '', *(ratio(result, name, other) for other in others.values())])
-    return '\n'.join([markdown_table(['', 'images/s, median', 'range', 'over the live teacher', *others], rows), '',
-                      f'{Path(result["config"]).stem}, the student sees {result["resolution"] or 32} pixels, batch '
-                      f'{result["batch"]}, {result["precision"]} (the reference in float32); n = {len(rates)} rounds of '
-                      f'{result["iterations"]} iterations; {result["workers"]} workers of the reference. {conditions(result)}'])
+    others = {title: name for title, name in others.items() if name in rates}
+    rows = [[name, f'{median(own):.0f}', f'{min(own):.0f} – {max(own):.0f}',
+             ratio(rates, name, name.replace('cached', 'memory')) if name.startswith('cached') else '',
+             *(ratio(rates, name, other) for other in others.values())] for name, own in rates.items()]
+    return page(result, ['', 'images/s, median', 'range', 'over the live teacher', *others], rows,
+                f'{Path(result["config"]).stem}, the student sees {result["resolution"] or 32} pixels, '
+                f'batch {result["batch"]}, {result["precision"]} (the reference in float32); '
+                f'n = {len(next(iter(rates.values())))} rounds of {result["iterations"]} iterations; '
+                f'{result["workers"]} workers of the reference.')
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--config', default=f'configs/crrcd/{OF_REFERENCE}.py')
-    parser.add_argument('--resolution', type=int, help='pixels the student sees (default: all 32)')
+    parser = parser_of(__doc__, 'step_time', OF_REFERENCE, resolution=(None, 'of the student (default: all 32)'),
+                       rounds=(3, 'turns of each'), iterations=(20, 'in a turn'),
+                       warmup=(6, 'iterations before the clock runs; the queue takes six to fill'),
+                       workers=(2, "processes of the reference's data loader"))
     parser.add_argument('--methods', nargs='+', default=list(METHODS), choices=list(METHODS), metavar='METHOD')
     parser.add_argument('--paths', nargs='+', default=PATHS, choices=PATHS)
     parser.add_argument('--reference', action='store_true', help='HobbitLong/RepDistiller, whose checkout is on PYTHONPATH')
-    parser.add_argument('--workers', type=int, default=2, help="worker processes of the reference's data loader")
-    parser.add_argument('--data-root', default='data/cifar100')
-    parser.add_argument('--rounds', type=int, default=3)
-    parser.add_argument('--iterations', type=int, default=20)
-    parser.add_argument('--warmup', type=int, default=6, help='iterations before the clock runs; the queue takes six to fill')
     parser.add_argument('--float32', action='store_true', help='this package in float32, too')
-    parser.add_argument('--threads', type=int)
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/step_time'))
-    parser.add_argument('--json', type=Path, default=RESULT)
     args = parser.parse_args()
     if args.reference and (Path(args.config).stem, args.resolution) != (OF_REFERENCE, None):
         parser.error(f'--reference trains {OF_REFERENCE} at 32×32 px: leave --config and --resolution away')
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    result = measure(args)
-    keep(result, args.json, table(result))
+    carry_out(args, measure, table)
 
 
 if __name__ == '__main__':

@@ -4,10 +4,8 @@ One training step on a fixed batch, with cross-entropy and SGD, as the configs h
 turns in one run. Random weights.
 """
 import argparse
-import time
 from collections import defaultdict
 from pathlib import Path
-from statistics import median
 from unittest import mock
 
 import torch
@@ -17,13 +15,11 @@ from rich.progress import track
 from torch import nn
 from torch.nn import functional as F
 
-from mmcrrcd.environment import about_this_run
 from mmcrrcd.models.backbones.base import Conv3x3
 from mmcrrcd.models.networks import extract
 from mmcrrcd.registry import MODELS
-from mmcrrcd.visualization.markdown import conditions, markdown_table
 
-from .common import KEPT, keep
+from .common import carry_out, now, page, parser_of, ratio, with_range
 
 BASE = dict(layout=torch.channels_last, fused=True, bfloat16=False, compiled=False, plain_convolutions=False)
 VARIANTS = {
@@ -60,12 +56,10 @@ class Step:
 
 
 def seconds(step: Step, iterations: int) -> float:
-    start = time.perf_counter()
+    start = now()
     for _ in range(iterations):
         step()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return (time.perf_counter() - start) / iterations
+    return (now() - start) / iterations
 
 
 def measure(args: argparse.Namespace) -> dict:
@@ -77,32 +71,21 @@ def measure(args: argparse.Namespace) -> dict:
     for _ in track(range(args.rounds), 'rounds'):
         for name, step in steps.items():
             times[name].append(1000 * seconds(step, args.iterations))
-    return dict(**about_this_run(), config=args.config, batch=args.batch, resolution=args.resolution, milliseconds=times)
+    return dict(config=args.config, batch=args.batch, resolution=args.resolution, milliseconds=times)
 
 
 def table(result: dict) -> str:
-    base = result['milliseconds']['as it is']
-    rows = []
-    for name, times in result['milliseconds'].items():
-        ratios = sorted(a / b for a, b in zip(times, base))
-        rows.append([name, f'{median(times):.1f}', f'{median(ratios):.2f} ({ratios[0]:.2f} – {ratios[-1]:.2f})'])
-    size = result['resolution']
-    return '\n'.join([markdown_table(["the student's step", 'ms, median', 'over as it is'], rows), '',
-                      f'{Path(result["config"]).stem}, {size}×{size} px, batch {result["batch"]}; n = {len(base)} rounds. '
-                      f'{conditions(result)}'])
+    times, size = result['milliseconds'], result['resolution']
+    rows = [[name, with_range(own, 1), ratio(times, name, 'as it is')] for name, own in times.items()]
+    return page(result, ["the student's step", 'ms: median (range)', 'over as it is'], rows,
+                f'{Path(result["config"]).stem}, {size}×{size} px, batch {result["batch"]}; '
+                f'n = {len(times["as it is"])} rounds.')
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--config', default='configs/crrcd/resnet56_vgg8_cifar100.py')
-    parser.add_argument('--resolution', type=int, default=8)
-    parser.add_argument('--batch', type=int, default=96)
-    parser.add_argument('--rounds', type=int, default=15)
-    parser.add_argument('--iterations', type=int, default=4)
-    parser.add_argument('--json', type=Path, default=KEPT / 'student_step.json')
-    args = parser.parse_args()
-    result = measure(args)
-    keep(result, args.json, table(result))
+    parser = parser_of(__doc__, 'student_step', 'resnet56_vgg8_cifar100', resolution=(8, 'pixels that the student sees'),
+                       batch=(96, 'images'), rounds=(15, 'turns of each'), iterations=(4, 'steps in a turn'))
+    carry_out(parser.parse_args(), measure, table)
 
 
 if __name__ == '__main__':

@@ -4,6 +4,7 @@ import math
 import multiprocessing
 import os
 import sys
+from argparse import Namespace
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
+
+from mmcrrcd.environment import about_this_run
 
 ROOT = Path(__file__).parents[1]
 
@@ -63,13 +66,6 @@ def test_saved_bytes_grow_with_negatives_and_not_with_pairs(loss_cost):
     assert by_batch[2] / by_batch[0] < 128 / 32
 
 
-@pytest.mark.slow
-def test_with_all_anchors_little_is_saved_because_parts_are_recomputed(loss_cost):
-    by_batch = [saved(loss_cost, batch=batch, negatives=256, anchors=None) for batch in (32, 64, 128)]
-    assert by_batch[2] / by_batch[0] < 128 / 32
-    assert by_batch[1] < saved(loss_cost, batch=64, negatives=256, anchors=8)
-
-
 def test_classes_and_images_cost_nothing(loss_cost):
     one = saved(loss_cost, batch=16, negatives=32, classes=10, images=100)
     assert one == saved(loss_cost, batch=16, negatives=32, classes=10_575, images=500_000)
@@ -110,7 +106,9 @@ def test_peak_of_a_process(loss_cost):
 def test_a_killed_process_is_a_row_of_its_own(loss_cost, monkeypatch):
     """Whatever the system does where memory ends; here the process ends itself."""
     monkeypatch.setattr(loss_cost, 'cost', kill)
-    result = loss_cost.measure({'classes': [loss_cost.point()]}, 1, 1)
+    monkeypatch.setattr(loss_cost, 'comparison', lambda references: [])
+    monkeypatch.setattr(loss_cost, 'quick', lambda: {'classes': [loss_cost.point()]})
+    result = about_this_run() | loss_cost.measure(Namespace(reference=[], quick=True, repetitions=1, threads=1))
     assert 'out of memory' in loss_cost.table(result)
     loss_cost.plot(result)
 
@@ -129,10 +127,10 @@ def test_loss_cost_in_a_few_points(loss_cost, monkeypatch, tmp_path, capsys):
     loss_cost.main()
     result = json.loads((tmp_path / 'loss_cost.json').read_text())
     rows = {row['loss']: row for row in result['lines']['comparison']}
-    assert set(rows) == {'rcd', 'crd', 'crcd'}                                   # the references are left out
+    assert set(rows) == {'direction', 'rcd', 'crd', 'crcd'}                                   # the references are left out
     table = loss_cost.table(result)
     assert table in capsys.readouterr().out
-    assert table.count('\n| relational contrast') == 6 and 'all anchors' in table and 'n = 2 repetitions' in table
+    assert table.count('\n| relational contrast') == 7 and 'all anchors' in table and 'n = 2 repetitions' in table
     assert 'CRCD' not in loss_cost.table(result, 'negatives, 8 anchors')
     assert loss_cost.plot(result).axes
 
