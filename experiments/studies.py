@@ -100,7 +100,13 @@ LABEL_FREE = {
 EMBEDDING = dict(evaluation='embedding', columns={'linear probe': 'probe', 'nearest neighbors': 'neighbors',
                                                   'retrieval, rank 1': 'rank-1', 'retrieval, mAP': 'mAP'})
 
+VIEWS = {f'{name}, {views} views' if views else f'{name}, live teacher': arm | dict(views=views)
+         for name, arm in {'KD': {'method': 'crrcd', **BESIDE, 'model.beta': 0}, 'CRRCD': DIRECTION}.items()
+         for views in (1, 4, 16, 48, 'all', 0)}
+
 STUDIES = dict(
+    views=Study('How many views of each image a teacher cache needs',
+                FEW._replace(images_per_class=50, lr=0.01), VIEWS, reference='KD, live teacher'),
     tiny=Study('Does a study work at all?', Setting(images_per_class=20, epochs=1), dict(
         student=dict(method='student'), kd=KD), reference='kd'),
     rates=Study('Learning rate and γ, on held-out training images', HELD, grid(OWN, RATES, GAMMAS) | {

@@ -71,7 +71,7 @@ class Table(NamedTuple):
 
 def name_of(method: str) -> str:
     """The method's name in a table."""
-    return NAMES.get(method, method.upper())
+    return NAMES.get(method, method if ' ' in method or method != method.lower() else method.upper())
 
 
 def pair_name(method: str, pair: Pair) -> str:
