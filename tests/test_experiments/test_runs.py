@@ -212,4 +212,4 @@ def test_a_run_in_a_process_of_its_own(work, monkeypatch):
 
 def test_the_command_of_the_readme_is_understood():
     args = parse_args(['table1', '--cell', 'crrcd/resnet56_resnet20', '--epochs', '1', '--resolution', '8'])
-    assert (args.experiment, args.epochs, args.resolution, args.seeds) == ('table1', 1, 8, 3)
+    assert (args.experiment, args.epochs, args.resolution, args.seeds) == ('table1', 1, 8, None)
