@@ -11,7 +11,7 @@ import tiny  # noqa: F401
 from mmcrrcd.datasets import ReplayedViews
 from mmcrrcd.models import EmbeddingNetwork
 from mmcrrcd.registry import DATASETS, HOOKS, MODELS
-from test_models.test_onnx_network import face, write_onnx
+from test_models.test_teachers.test_onnx_network import face, write_onnx
 
 PAGE = (Path(__file__).parents[1] / 'docs' / 'teachers.md').read_text(encoding='utf-8')
 STUDENT = dict(type='mmpretrain.ImageClassifier', backbone=dict(type='mmcrrcd.ResNetCIFAR', depth=8),

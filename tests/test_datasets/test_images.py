@@ -281,7 +281,7 @@ def test_a_pickle_cannot_run_code(tmp_path, function, protocol):
     assert made.exists()
 
 
-@pytest.mark.skipif(not Path('/proc/self/feature maps').exists(), reason='looks at the feature maps of the process')
+@pytest.mark.skipif(not Path('/proc/self/feature maps').exists(), reason='looks at the memory maps of the process')
 def test_memory_mapped_images_are_read_batch_by_batch(tmp_path):
     images = np.random.default_rng(0).integers(256, size=(20, 4, 4, 3), dtype=np.uint8)
     np.save(tmp_path / 'images.npy', images)
