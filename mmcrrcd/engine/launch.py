@@ -22,7 +22,7 @@ from .teacher_cache import use_teacher_cache
 from .translate import translate
 
 LIBC = ctypes.CDLL(None) if sys.platform == 'linux' else None
-AT_FORK = []                                             # what a fork has been told to do
+PARENT = []                                              # the process that forked last, empty until forks are told of it
 PICTURES = ('.png', '.pdf', '.svg', '.jpg')
 
 
@@ -46,13 +46,25 @@ def end_with_parent() -> None:
         LIBC.prctl(1, signal.SIGKILL)                    # PR_SET_PDEATHSIG
 
 
+def remember_parent() -> None:
+    """Before a fork: who the parent is going to be."""
+    PARENT[:] = [os.getpid()]
+
+
+def end_with_forking_parent() -> None:
+    """In a fork: ends with its parent, also with one that has ended since."""
+    end_with_parent()
+    if os.getppid() != PARENT[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def end_together(launcher: str) -> None:
     """From now on, loader workers end with this process and this process with its launcher: no kill leaves any behind."""
     if launcher != 'none':
         end_with_parent()
-    if sys.platform == 'linux' and end_with_parent not in AT_FORK:
-        AT_FORK.append(end_with_parent)
-        os.register_at_fork(after_in_child=end_with_parent)
+    if sys.platform == 'linux' and not PARENT:
+        remember_parent()                                # once is enough: what is registered stays
+        os.register_at_fork(before=remember_parent, after_in_child=end_with_forking_parent)
 
 
 def prepare_processes(cfg: Config, launcher: str) -> None:
