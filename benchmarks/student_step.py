@@ -21,11 +21,11 @@ from mmcrrcd.registry import MODELS
 
 from .common import carry_out, now, page, parser_of, ratio, with_range
 
-BASE = dict(layout=torch.channels_last, fused=True, bfloat16=False, compiled=False, plain_convolutions=False)
+BASE = dict(layout=torch.channels_last, fused=False, bfloat16=False, compiled=False, plain_convolutions=False)
 VARIANTS = {
     'as it is': {},
     'convolutions of one pixel as convolutions': dict(plain_convolutions=True),
-    'SGD not fused': dict(fused=False),
+    'SGD in one kernel': dict(fused=True),
     'contiguous memory': dict(layout=torch.contiguous_format),
     'bfloat16': dict(bfloat16=True),
     'backbone compiled': dict(compiled=True),
