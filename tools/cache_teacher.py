@@ -10,18 +10,14 @@ from mmengine.registry import DefaultScope
 from mmcrrcd.config import Options, read_config
 from mmcrrcd.engine.launch import one_line_errors, prepare_processes
 from mmcrrcd.engine.settings import check_settings, merge_options, need_sections
-from mmcrrcd.engine.teacher_cache import VIEWS, find_or_build
+from mmcrrcd.engine.teacher_cache import VIEWS, find_or_build, views_of_text
 from mmcrrcd.models.teachers.cache import size_in_bytes
-
-
-def number_of_views(text: str) -> int | str:
-    return text if text == 'all' else int(text)
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Compute a teacher's answers to the training images once.")
     parser.add_argument('config', help='config of a training with this teacher')
-    parser.add_argument('--views', type=number_of_views, help='augmentations of each image, or all; '
+    parser.add_argument('--views', type=views_of_text, help='augmentations of each image, or all; '
                         f'default: what the config says, or {VIEWS}')
     parser.add_argument('--folder', help='where they go (default: a folder of work_dirs/teacher_cache)')
     parser.add_argument('--amp', action='store_true', help='bfloat16 autocast, for trainings with --amp')

@@ -9,13 +9,9 @@ from mmcrrcd.checkpoint import UnfinishedTraining, find_checkpoint, read_checkpo
 from mmcrrcd.config import Options, read_config
 from mmcrrcd.engine.launch import build_runner, one_line_errors, prepare_processes
 from mmcrrcd.engine.settings import check_settings, merge_options, need_sections
-from mmcrrcd.engine.teacher_cache import VIEWS, teacher_is_there
+from mmcrrcd.engine.teacher_cache import VIEWS, teacher_is_there, views_of_text
 from mmcrrcd.engine.work_dir import OverwriteHook, is_first_process, one_training, refuse_another
 from mmcrrcd.errors import InputError
-
-
-def number_of_views(text: str) -> int | str:
-    return text if text == 'all' else int(text)
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -31,7 +27,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
                         help='each step as a CUDA graph: on a GPU steps of small networks take a fraction of the time')
     parser.add_argument('--train-teacher', action='store_true',
                         help='train the teacher first, by its own config as it stands, where its checkpoint is missing')
-    parser.add_argument('--cache-teacher', nargs='?', type=number_of_views, const=VIEWS, metavar='VIEWS',
+    parser.add_argument('--cache-teacher', nargs='?', type=views_of_text, const=VIEWS, metavar='VIEWS',
                         help="read the teacher's answers from disk, computed first where they are missing: so many "
                              f'augmentations of each image, or all (default: {VIEWS})')
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')

@@ -41,6 +41,11 @@ WHOLE = 2 * 2**30            # bytes of images that are hashed whole
 HASHED = 20_000              # images that are hashed of larger sets
 
 
+def views_of_text(text: str) -> int | str:
+    """``views`` from a command line: 'all', or a number. Raises ValueError for other words."""
+    return text if text == 'all' else int(text)
+
+
 def named(config):
     """A config as values of JSON's kinds: classes and functions by their names, files without their folders."""
     if isinstance(config, dict):

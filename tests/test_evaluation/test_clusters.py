@@ -4,9 +4,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-pytest.importorskip('sklearn')
-
-from mmcrrcd.evaluation.clusters import knn_accuracy, silhouette, tsne  # noqa: E402
+from mmcrrcd.evaluation.clusters import knn_accuracy, silhouette, tsne
 
 
 @pytest.fixture(scope='module')

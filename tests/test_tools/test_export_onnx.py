@@ -17,10 +17,7 @@ from mmcrrcd.datasets import downsample
 from mmcrrcd.deployment import onnx_file
 from mmcrrcd.deployment.onnx_file import resampling
 
-for package in ('onnx', 'onnxruntime', 'onnxscript'):
-    pytest.importorskip(package)
-import onnx  # noqa: E402
-import onnxruntime  # noqa: E402
+onnx, onnxruntime, _ = map(pytest.importorskip, ('onnx', 'onnxruntime', 'onnxscript'))
 
 ROOT = Path(__file__).parents[2]
 
