@@ -1,8 +1,8 @@
 from .graphed import GraphedTrainLoop
 from .hooks import (AtomicCheckpointHook, CheckInputHook, CompileHook, CriticWatchHook, EpochSeedHook, FiniteHook,
-                    IntervalInfoHook, PairedSeedHook, PlainCheckpointHook, ReplayHook, seed_all, seed_worker)
+                    IntervalInfoHook, PairedSeedHook, PlainCheckpointHook, ReplayHook, TeacherTestHook, seed_all, seed_worker)
 from .optim_wrapper import BF16OptimWrapper
 
 __all__ = ['AtomicCheckpointHook', 'BF16OptimWrapper', 'CheckInputHook', 'CompileHook', 'CriticWatchHook', 'EpochSeedHook',
            'FiniteHook', 'GraphedTrainLoop', 'IntervalInfoHook', 'PairedSeedHook', 'PlainCheckpointHook', 'ReplayHook',
-           'seed_all', 'seed_worker']
+           'TeacherTestHook', 'seed_all', 'seed_worker']

@@ -87,7 +87,8 @@ def test_without_classes_there_are_no_labels_and_no_validation(tmp_path):
 
 def test_any_format_size_and_shape_is_decoded_once_and_anew_where_files_change(tmp_path, monkeypatch):
     root = tmp_path / 'data'
-    for name, size, mode in (('a.png', (9, 30), 'RGBA'), ('b.jpg', (40, 8), 'L'), ('c.gif', (8, 8), 'P'), ('d.bmp', (1, 1), 'RGB')):
+    for name, size, mode in (('a.png', (9, 30), 'RGBA'), ('b.jpg', (40, 8), 'L'), ('c.gif', (8, 8), 'P'),
+                             ('d.bmp', (1, 1), 'RGB')):
         write(root / 'all' / name, 0, size, mode)
     first = ImageFolder(str(root), image_size=8, holdout=0.25)
     assert first.images.shape == (3, 8, 8, 3) and not list(root.rglob('*.npy'))

@@ -8,6 +8,8 @@ from .interval_info import IntervalInfoHook
 from .plain_checkpoint import PlainCheckpointHook
 from .replay import ReplayHook
 from .resume import ResumeHook
+from .teacher_test import TeacherTestHook
 
 __all__ = ['AtomicCheckpointHook', 'CheckInputHook', 'CompileHook', 'CriticWatchHook', 'EpochSeedHook', 'FiniteHook',
-           'IntervalInfoHook', 'PairedSeedHook', 'PlainCheckpointHook', 'ReplayHook', 'ResumeHook', 'seed_all', 'seed_worker']
+           'IntervalInfoHook', 'PairedSeedHook', 'PlainCheckpointHook', 'ReplayHook', 'ResumeHook', 'TeacherTestHook', 'seed_all',
+           'seed_worker']
