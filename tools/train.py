@@ -6,7 +6,7 @@ from mmengine.config import Config
 from mmengine.dist import barrier
 
 from mmcrrcd.checkpoint import UnfinishedTraining, find_checkpoint, read_checkpoint, read_network
-from mmcrrcd.config import Options, read_config
+from mmcrrcd.config import Options, own_root, read_config
 from mmcrrcd.engine.launch import build_runner, one_line_errors, prepare_processes
 from mmcrrcd.engine.own_data import default_work_dir
 from mmcrrcd.engine.settings import check_settings, merge_options, need_sections
@@ -84,10 +84,12 @@ def student_config(args: argparse.Namespace) -> Config:
 
 
 def teacher_config(cfg: Config) -> Path | None:
-    """The config that trains the teacher of ``cfg``; its path is relative to a folder above the student's config."""
+    """The config that trains the teacher of ``cfg``; its path is relative to a folder above the student's config, or this
+    package's own.
+    """
     if 'teacher_config' not in cfg:
         return None
-    for folder in (Path(), *Path(cfg.filename).resolve().parents):
+    for folder in (Path(), *Path(cfg.filename).resolve().parents, own_root()):
         if (folder / cfg.teacher_config).is_file():
             return folder / cfg.teacher_config
     raise FileNotFoundError(f'teacher_config = {cfg.teacher_config!r} of {cfg.filename} is missing')

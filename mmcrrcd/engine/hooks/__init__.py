@@ -11,5 +11,5 @@ from .resume import ResumeHook
 from .teacher_test import TeacherTestHook
 
 __all__ = ['AtomicCheckpointHook', 'CheckInputHook', 'CompileHook', 'CriticWatchHook', 'EpochSeedHook', 'FiniteHook',
-           'IntervalInfoHook', 'PairedSeedHook', 'PlainCheckpointHook', 'ReplayHook', 'ResumeHook', 'TeacherTestHook', 'seed_all',
-           'seed_worker']
+           'IntervalInfoHook', 'PairedSeedHook', 'PlainCheckpointHook', 'ReplayHook', 'ResumeHook', 'TeacherTestHook',
+           'seed_all', 'seed_worker']

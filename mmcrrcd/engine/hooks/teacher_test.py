@@ -79,7 +79,8 @@ def what_differs(checkpoint: str | Path, preprocessor: PairPreprocessor, size: t
         found.append('images of {}×{} px there, '.format(*recorded) + '{}×{} px here'.format(*size))
     known = (meta.get('dataset_meta') or {}).get('classes')
     if known and classes and list(known) != list(classes):
-        found.append(f'its classes begin with {", ".join(map(str, known[:3]))}, and here with {", ".join(map(str, classes[:3]))}')
+        first = [', '.join(map(str, names[:3])) for names in (known, classes)]
+        found.append(f'its classes begin with {first[0]}, and here with {first[1]}')
     return found
 
 
