@@ -76,7 +76,7 @@ class StudentView(BaseTransform):
         size = img.shape[:2]
         if self.gray and img.ndim == 3 and img.shape[2] == 3:
             img = np.rint(img @ np.array([0.114, 0.587, 0.299])).astype(np.uint8)
-        natively_small = distance(size, self.resolution) < distance(size, self.image_size)
+        natively_small = self.natively_small(size)
         if not natively_small:
             for step in self.large:
                 results = step(results | dict(img=img, img_shape=img.shape[:2]))
@@ -89,6 +89,10 @@ class StudentView(BaseTransform):
         results['img'] = np.ascontiguousarray(seen[0].permute(1, 2, 0).numpy())
         results['img_shape'] = results['img'].shape[:2]
         return results
+
+    def natively_small(self, size: tuple[int, int]) -> bool:
+        """Is the area of an image nearer to ``resolution`` than to ``image_size``?"""
+        return distance(size, self.resolution) < distance(size, self.image_size)
 
     @property
     def seen(self) -> tuple[int, int]:
