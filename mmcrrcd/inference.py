@@ -18,13 +18,13 @@ from mmcrrcd import zoo
 from mmcrrcd.checkpoint import find_checkpoint, read_checkpoint
 from mmcrrcd.config import check_network, check_steps, first_line, read_text, read_values, short_types, without_training
 from mmcrrcd.datasets import StudentView
-from mmcrrcd.datasets.read_image import ImageError, read_image, to_rgb
+from mmcrrcd.datasets.read_image import SUFFIXES, ImageError, read_image, to_rgb
+from mmcrrcd.datasets.transforms.resolution_pair import SETTINGS
 from mmcrrcd.datasets.transforms.student_view import Size, distance
 from mmcrrcd.errors import InputError, check_positive
 from mmcrrcd.evaluation.embeddings import Classifier, config_with_model, kind, load_classifier, plain_size, steps_of
 from mmcrrcd.models import OnnxClassifier
 
-SUFFIXES = {'.bmp', '.gif', '.jpeg', '.jpg', '.pbm', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp'}
 ImageLike = str | Path | Image.Image | np.ndarray
 
 
@@ -185,9 +185,9 @@ def student_view(cfg: Config, classifier: Classifier) -> dict:
         return {key: value for key, value in exported[0].items() if key != 'type'}
     large = [short_types(dict(step)) for step in transforms_of(cfg)]
     view = dict(resolution=classifier.downsampling.get('resolution') or classifier.side, image_size=classifier.side)
-    view |= {key: classifier.downsampling[key] for key in ('interpolation', 'antialias') if key in classifier.downsampling}
-    if classifier.downsampling.get('upsample'):
-        view['upsample'] = True
+    view |= {key: value for key, value in classifier.downsampling.items() if key != 'resolution'}
+    if not view.get('upsample'):
+        view.pop('upsample', None)
     if any(step.get('color_type') == 'grayscale' for step in steps):
         view['gray'] = True
     return view | (dict(large=large) if large else {})
@@ -205,7 +205,7 @@ def load_onnx(file: Path) -> Student:
     view = dict(resolution=network.resolution, image_size=network.resolution) | network.view
     check_steps(view.get('large', ()), file)
     identity = dict(mean=(0., 0., 0.), std=(1., 1., 1.))
-    downsampling = {key: view[key] for key in ('resolution', 'interpolation', 'antialias') if key in view}
+    downsampling = {key: view[key] for key in SETTINGS if key in view and key != 'upsample'}
     classifier = Classifier(network, identity, plain_size(view['image_size']), downsampling)
     try:
         views = [StudentView(**view | dict(resolution=network.resolution, upsample=False, gray=False))]      # the network does

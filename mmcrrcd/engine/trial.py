@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data._utils.fetch import _MapDatasetFetcher
 
+from mmcrrcd.datasets.images import NO_LABEL
 from mmcrrcd.errors import InputError, nearest
 from mmcrrcd.models.algorithms import Distiller
 from mmcrrcd.structures import Pair
@@ -101,7 +102,10 @@ def check_labels(model: nn.Module, dataset, name: str) -> None:
             return
     elif isinstance(getattr(dataset, 'labels', None), Tensor):
         labels = dataset.labels.cpu().numpy()
-    if labels is None or classes is None or not labels.size or labels.dtype.kind not in 'iu':
+    if labels is None or classes is None or labels.dtype.kind not in 'iu':
+        return
+    labels = labels[labels != NO_LABEL]
+    if not labels.size:
         return
     if labels.min() < 0 or labels.max() >= classes:
         where = getattr(dataset, 'ann_file', '') or getattr(dataset, 'data_root', '') or type(dataset).__name__

@@ -9,7 +9,8 @@ from .plain_checkpoint import PlainCheckpointHook
 from .refit_head import RefitHeadHook
 from .replay import ReplayHook
 from .resume import ResumeHook
+from .teacher_test import TeacherTestHook
 
 __all__ = ['AtomicCheckpointHook', 'CheckInputHook', 'CompileHook', 'CriticWatchHook', 'EpochSeedHook', 'FiniteHook',
-           'IntervalInfoHook', 'PairedSeedHook', 'PlainCheckpointHook', 'RefitHeadHook', 'ReplayHook', 'ResumeHook', 'seed_all',
-           'seed_worker']
+           'IntervalInfoHook', 'PairedSeedHook', 'PlainCheckpointHook', 'RefitHeadHook', 'ReplayHook', 'ResumeHook',
+           'TeacherTestHook', 'seed_all', 'seed_worker']
