@@ -309,7 +309,8 @@ def draw_sweep(axes: Axes, sweep: Sweep, found: Records) -> None:
             axes.annotate(f'{height:.2f}\nn = {len(values)}', (place, height), (6, 4), textcoords='offset points', size=7,
                           color='0.3', bbox=READABLE)
         elif values:
-            axes.text(place, 0.03, f'{mean(values):.2f} ↓\nn = {len(values)}', transform=axes.get_xaxis_transform(), size=8, color='0.4', ha='center', bbox=READABLE)
+            axes.text(place, 0.03, f'{mean(values):.2f} ↓\nn = {len(values)}', transform=axes.get_xaxis_transform(), size=8,
+                      color='0.4', ha='center', bbox=READABLE)
     for (label, values), color in zip(base.items(), (STUDENT_ONLY, KD)):
         if values:
             axes.axhline(mean(values), color=color, linestyle='--', label=f'{label} (n = {len(values)})')
