@@ -85,6 +85,7 @@ if __name__ == '__main__':  # the tests read the functions above without buildin
         license_files=['LICENSE'],
         keywords='knowledge distillation, low resolution, image classification, OpenMMLab',
         packages=find_packages(include=['mmcrrcd', 'mmcrrcd.*']),
+        package_data={'mmcrrcd.zoo': ['*.json', '*.safetensors']},
         python_requires='>=3.10',
         install_requires=requirements(),
         extras_require={'onnx': ONNX, 'test': TEST, 'docs': DOCS, 'dev': [*TEST, 'ruff']},

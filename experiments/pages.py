@@ -1,11 +1,14 @@
 """Writes the tables into README and docs: between ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` nothing is typed by hand.
 
-NAME is a table here, or a Markdown file: of a benchmark in benchmarks/results/, of an earlier measurement in records/measured/.
+NAME is a table here, or a Markdown file: of a benchmark in benchmarks/results/, of an earlier measurement in records/measured/;
+or the model zoo.
 """
 import re
 from pathlib import Path
 
+from mmcrrcd import zoo
 from mmcrrcd.errors import InputError
+from mmcrrcd.visualization.markdown import markdown_table
 
 from . import figures, records, report
 from .compose import ROOT
@@ -13,7 +16,21 @@ from .studies import STUDIES
 from .tables import TABLES
 
 MARKED = r'<!-- begin (\w+) -->\n.*?<!-- end \1 -->'
+
+
+def zoo_markdown() -> str:
+    """A row for each student of the model zoo."""
+    rows = []
+    for name in zoo.names():
+        known, size = zoo.read_metafile(zoo.find(name)), zoo.find(name).stat().st_size
+        accuracy = ', '.join(f'{value:.2f} % at {side} px' for side, value in known['accuracy'].items())
+        rows.append([f'`{name}`', f'{known["data"]}, {len(known["classes"])} classes', accuracy, f'{known["parameters"]:,}',
+                     f'{known["macs"] / 1e6:.2f}', f'{size / 1000:.0f}', f'`{known["command"]}`'])
+    return markdown_table(['name', 'data', 'accuracy', 'parameters', 'M MACs', 'kB', 'trained by'], rows)
+
+
 BLOCKS = {
+    'model_zoo': zoo_markdown,
     'headline': report.headline_markdown,
     'results': report.results_markdown,
     'status': report.status_markdown,
