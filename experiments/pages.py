@@ -10,7 +10,7 @@ from mmcrrcd import zoo
 from mmcrrcd.errors import InputError
 from mmcrrcd.visualization.markdown import markdown_table
 
-from . import records, report
+from . import figures, records, report
 from .compose import ROOT
 from .studies import STUDIES
 from .tables import TABLES
@@ -33,6 +33,7 @@ BLOCKS = {
     'model_zoo': zoo_markdown,
     'headline': report.headline_markdown,
     'results': report.results_markdown,
+    'status': report.status_markdown,
     'figure3': lambda: report.figure3_markdown('../experiments/records/'),
 }
 
@@ -73,6 +74,8 @@ def render() -> list[Path]:
             written.append(page)
     for name in [*TABLES, *(f'study_{name}' for name in STUDIES)]:
         written += report.write(name) if (records.RECORDS / name).is_dir() else []
-    figure = [(title, report.lines_of(found, report.MAIN)) for title, found in report.main_results().items()]
-    report.panels(report.draw_curves, figure).savefig(ROOT / 'docs' / 'results.png', dpi=120)
-    return [*written, ROOT / 'docs' / 'results.png']
+    for name, draw in figures.PICTURES.items():
+        if figure := draw():
+            figure.savefig(ROOT / 'docs' / f'{name}.png', dpi=120)
+            written.append(ROOT / 'docs' / f'{name}.png')
+    return written
