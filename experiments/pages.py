@@ -60,7 +60,7 @@ def rendered(text: str) -> str:
 
 
 def pages() -> list[Path]:
-    return [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md')), ROOT / 'configs' / 'face' / 'README.md']
+    return [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('**/*.md')), ROOT / 'configs' / 'face' / 'README.md']
 
 
 def render() -> list[Path]:
