@@ -10,7 +10,7 @@ from mmcrrcd import zoo
 from mmcrrcd.errors import InputError
 from mmcrrcd.visualization.markdown import markdown_table
 
-from . import figures, records, report
+from . import figures, metafiles, records, report
 from .compose import ROOT
 from .studies import STUDIES
 from .tables import TABLES
@@ -65,8 +65,8 @@ def pages() -> list[Path]:
 
 
 def render() -> list[Path]:
-    """Writes all pages, tables and figures of which there are records; returns what was written."""
-    written = []
+    """Writes all pages, metafiles, tables and figures of which there are records; returns what was written."""
+    written = metafiles.write()
     for page in pages():
         text = page.read_text(encoding='utf-8')
         if (new := rendered(text)) != text:

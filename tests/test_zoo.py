@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny import CLASSES, TinyImages, config, crrcd, train, write_teacher
-from utils import shared_file
+from utils import shared_file, tool
 
 import mmcrrcd
 from mmcrrcd import zoo
@@ -18,13 +18,8 @@ from mmcrrcd.errors import InputError
 from mmcrrcd.registry import DATASETS
 from mmcrrcd.safetensors_file import read_safetensors, to_safetensors
 
-ROOT = Path(__file__).parents[1]
 LARGEST, ALL = 1_500_000, 12_000_000                     # bytes of a student, and of all
 SAMPLE = 500
-
-
-def tool(name: str, *args) -> None:
-    runpy.run_path(str(ROOT / 'tools' / name))['main'](list(map(str, args)))
 
 
 def images_of(known: dict) -> tuple[np.ndarray, np.ndarray]:
