@@ -18,7 +18,8 @@ from mmengine.device import get_device
 from mmengine.optim import build_optim_wrapper
 from rich.progress import track
 
-from mmcrrcd.models.networks import classification_loss, extract
+from mmcrrcd.models.classification import classification_loss
+from mmcrrcd.models.networks import extract
 from mmcrrcd.registry import DATASETS, MODELS
 
 from .common import carry_out, now, page, parser_of, with_range

@@ -277,6 +277,13 @@ def read_network(path: str | Path) -> dict[str, Tensor]:
     return students or {key: value for key, value in weights.items() if not key.startswith('data_preprocessor.')}
 
 
+def names_in_student(weights: dict[str, Tensor], student: dict[str, Tensor], prefix: str = '') -> dict[str, str]:
+    """New names ``student.*`` for the weights of a checkpoint that is of the student alone; {} for one of a distiller."""
+    if any(key.startswith(f'{prefix}student.') for key in weights):
+        return {}
+    return {prefix + key: f'{prefix}student.{key}' for key in student if prefix + key in weights}
+
+
 def image_size_in(path: str | Path) -> tuple[int, int] | None:
     """Height and width of a training's images, as :class:`CheckInputHook` leaves them in its checkpoint; None elsewhere."""
     hub = read_checkpoint(find_checkpoint(path)).get('message_hub')

@@ -7,6 +7,7 @@ from mmengine.dist import barrier
 
 from mmcrrcd.checkpoint import UnfinishedTraining, find_checkpoint, read_checkpoint, read_network
 from mmcrrcd.config import Options, own_root, read_config
+from mmcrrcd.datasets.transforms.resolution_pair import sides
 from mmcrrcd.engine.launch import build_runner, one_line_errors, prepare_processes
 from mmcrrcd.engine.own_data import default_work_dir
 from mmcrrcd.engine.settings import check_settings, merge_options, need_sections
@@ -132,7 +133,7 @@ def need_teacher(cfg: Config, args: argparse.Namespace) -> None:
         return                                           # its answers may be there, which is looked at later
     try:
         if path:
-            refuse_small(path, cfg.model.get('input_size', 32))
+            refuse_small(path, min(sides(cfg.model.get('input_size', 32))))
             read_network(path)
     except (FileNotFoundError, UnfinishedTraining) as error:
         if args.train_teacher:

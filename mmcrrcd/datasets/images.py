@@ -52,6 +52,11 @@ class ImageArrays(Dataset):
         self.labels = torch.from_numpy(labels.astype(np.int64)).to(device)
         self.metainfo = dict(classes=tuple(classes))
 
+    @property
+    def CLASSES(self) -> tuple[str, ...]:                # noqa: N802
+        """The classes' names, where mmpretrain's hooks look for them."""
+        return self.metainfo['classes']
+
     def __len__(self) -> int:
         return len(self.images)
 

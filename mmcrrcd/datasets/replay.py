@@ -156,6 +156,11 @@ class ReplayedViews(Dataset):
         return self.dataset.metainfo
 
     @property
+    def CLASSES(self) -> tuple[str, ...] | None:         # noqa: N802
+        """The classes' names, where mmpretrain's hooks look for them."""
+        return self.metainfo.get('classes')
+
+    @property
     def images(self) -> Tensor | None:
         """Of the in-memory pipeline, (N, H, W, 3) uint8."""
         return getattr(self.dataset, 'images', None)

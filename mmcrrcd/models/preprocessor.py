@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from mmengine.model import BaseDataPreprocessor
+from mmpretrain.models import RandomBatchAugment
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -11,6 +12,7 @@ from mmcrrcd.datasets.replay import Boxes, Crops, CropTable, boxes_of
 from mmcrrcd.datasets.transforms.camera import check_camera
 from mmcrrcd.datasets.transforms.resolution_pair import check_resolution, downsample
 from mmcrrcd.errors import InputError, is_number
+from mmcrrcd.models.classification import soft_labels
 from mmcrrcd.models.teachers.cache import TeacherCache
 from mmcrrcd.registry import MODELS
 from mmcrrcd.structures import Batch, Pair
@@ -62,8 +64,8 @@ class PairPreprocessor(BaseDataPreprocessor):
     """Turns a batch of either data path into ``inputs=Pair(high, low)`` and ``data_samples``.
 
     In-memory pipeline: ``inputs`` (N, 3, H, W) uint8, ``labels``, ``index``; crop and flip happen here, on the device, and
-    ``data_samples`` becomes a :class:`Batch`. mmpretrain pipeline: lists of images and of ``DataSample`` from mmpretrain's
-    pipelines, already cropped and flipped, with ``img_low`` where :class:`ResolutionPair` made it.
+    ``data_samples`` becomes a :class:`Batch`. mmpretrain pipeline: images, in a list or stacked, and a list of ``DataSample``
+    from mmpretrain's pipelines, already cropped and flipped, with ``img_low`` where :class:`ResolutionPair` made it.
 
     Args:
         mean, std: of the three channels, 0 to 255, in the order of the images (after ``to_rgb``).
@@ -78,6 +80,10 @@ class PairPreprocessor(BaseDataPreprocessor):
             same.
         train_resolutions: several, of which one is drawn for each batch in training, for a student that works at any of
             them; validation and test stay at ``resolution``. docs/data.md says what this costs.
+        batch_augments: Mixup and CutMix as in mmpretrain's ``ClsDataPreprocessor``: ``dict(augments=..., probs=...)``. The
+            images of a batch are mixed before they are downsampled, so teacher and student see the same mixture, and its
+            labels are soft ones.
+        num_classes: for these labels; None for the student's, which the distiller tells.
     """
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], to_rgb: bool = False,
@@ -85,7 +91,7 @@ class PairPreprocessor(BaseDataPreprocessor):
                  upsample: bool = False, padding: int | None = None, flip: float = 0.0,
                  train_resolutions: Sequence[int | tuple[int, int]] | None = None,
                  crop_scale: tuple[float, float] | None = None, blur: float = 0.0, noise: float = 0.0,
-                 jpeg: int | None = None):
+                 jpeg: int | None = None, batch_augments: dict | None = None, num_classes: int | None = None):
         super().__init__(non_blocking=True)
         if train_resolutions is not None and (not isinstance(train_resolutions, (list, tuple)) or not train_resolutions):
             raise InputError(f'train_resolutions is a list of resolutions, got {train_resolutions!r}')
@@ -118,6 +124,13 @@ class PairPreprocessor(BaseDataPreprocessor):
         self.crop_scale = None if crop_scale is None else tuple(crop_scale)
         self.padding = padding
         self.flip = flip
+        self.batch_augments, self.num_classes = None, num_classes
+        if batch_augments:
+            settings = dict(batch_augments)
+            if isinstance(probs := settings.get('probs'), (list, tuple)):
+                settings['probs'] = list(probs)                          # mmpretrain appends to it
+            self.batch_augments = RandomBatchAugment(**settings)
+        self.range_is_known = False
         self.crops: CropTable | None = None
         self.cache: TeacherCache | None = None
 
@@ -133,17 +146,24 @@ class PairPreprocessor(BaseDataPreprocessor):
     def forward(self, data: dict, training: bool = False) -> dict:
         given, data = data, self.cast_data(data)
         images, low, view = data['inputs'], None, None
-        if isinstance(images, Tensor):
+        if isinstance(images, Tensor) and 'data_samples' not in data:
             samples = Batch(data.get('labels'), data.get('index')) if data.keys() & {'labels', 'index'} else None
             if training:
                 crops, view = self.draw(data, len(images), images.device)
                 images = self.crop(images, crops)
-        else:
-            images = torch.stack(images).to(memory_format=torch.channels_last)
+        else:                                            # in a list by pseudo_collate, one tensor by default_collate
+            images = images if isinstance(images, Tensor) else torch.stack(images)
+            images = images.to(memory_format=torch.channels_last)
+            self.check_range(images)
             samples = data.get('data_samples')
             if samples and 'img_low' in samples[0]:
                 low = torch.stack([sample.img_low for sample in samples])
                 self.check_low(low, images)
+        if training and self.batch_augments is not None:
+            if low is not None:
+                raise InputError('batch_augments mix images before they are downsampled, and the samples carry img_low: take '
+                                 'ResolutionPair out of the pipeline, and say data_preprocessor.resolution')
+            images, samples = self.mix(images, Batch.of(samples))
         several = training and self.train_resolutions
         if low is None:
             # Python's generator: drawn without waiting for the device, seeded by EpochSeedHook, and apart from crops and flips.
@@ -158,6 +178,27 @@ class PairPreprocessor(BaseDataPreprocessor):
         high = self.normalize(images) if training else None
         same = training and low is images
         return dict(inputs=Pair(high, high if same else self.normalize(low)), data_samples=samples)
+
+    def mix(self, images: Tensor, batch: Batch) -> tuple[Tensor, Batch]:
+        """Images (N, 3, H, W) as ``batch_augments`` mix them, rounded to uint8, and their batch with soft labels."""
+        if batch.target is None or self.num_classes is None:
+            raise InputError('batch_augments mix labels, too, and ' + ('the data have none' if batch.target is None else
+                             'their number of classes is not known: say data_preprocessor.num_classes'))
+        scores = batch.scores if batch.labels is None else soft_labels(batch.labels, self.num_classes)
+        mixed, scores = self.batch_augments(images.float(), scores)
+        return mixed.round_().clamp_(0, 255).to(torch.uint8), batch._replace(labels=None, scores=scores)
+
+    def check_range(self, images: Tensor) -> None:
+        """Raises InputError where the first images of a pipeline are floats of another range than 0 to 255: ``mean`` and
+        ``std`` are of that range, and downsampled images are rounded.
+        """
+        if self.range_is_known or images.dtype == torch.uint8:
+            return
+        low, high = (float(each) for each in images.aminmax())
+        if low < 0 or high <= 1:
+            raise InputError(f'the images are floats from {low:.3g} to {high:.3g}, and a PairPreprocessor takes 0 to 255: '
+                             'leave ToTensor and Normalize out of the pipeline; mean and std normalize')
+        self.range_is_known = True
 
     def with_answers(self, batch: Batch, given: dict, view: Tensor | None, device: torch.device) -> Batch:
         """``batch`` with the teacher's answers to its images.

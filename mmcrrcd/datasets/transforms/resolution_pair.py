@@ -33,7 +33,7 @@ def downsample(images: Tensor, resolution: int | tuple[int, int], interpolation:
     Returns:
         (N, C, h, w) uint8, or (N, C, H, W) where upsampled.
     """
-    size = (resolution, resolution) if isinstance(resolution, int) else tuple(resolution)
+    size = sides(resolution)
 
     def resample(x: Tensor, to: tuple[int, int]) -> Tensor:
         options = dict(antialias=antialias, align_corners=False) if interpolation in ('bilinear', 'bicubic') else {}
@@ -45,11 +45,22 @@ def downsample(images: Tensor, resolution: int | tuple[int, int], interpolation:
     return small.to(torch.uint8)
 
 
+def sides(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Height and width of a size; one number is both."""
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def check_size(size: int | tuple[int, int], name: str) -> None:
+    """Raises InputError where ``size`` is neither a number of pixels nor a height and a width."""
+    both = size if isinstance(size, (tuple, list)) else (size, size)
+    if len(both) != 2 or any(not is_number(side, whole=True) or side < 1 for side in both):
+        raise InputError(f'{name} is a number of pixels (or a height and a width), got {size!r}')
+
+
 def check_resolution(resolution: int | tuple[int, int] | None, interpolation: str) -> None:
     """One clear line for settings that cannot work."""
-    sides = resolution if isinstance(resolution, (tuple, list)) else (resolution, resolution)
-    if resolution is not None and (len(sides) != 2 or any(not is_number(side, whole=True) or side < 1 for side in sides)):
-        raise InputError(f'resolution is a number of pixels (or a height and a width), got {resolution!r}')
+    if resolution is not None:
+        check_size(resolution, 'resolution')
     if interpolation not in MODES:
         raise InputError(f'interpolation is one of {", ".join(MODES)}, got {interpolation!r}')
 

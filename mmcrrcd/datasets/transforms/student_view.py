@@ -11,14 +11,9 @@ from mmcrrcd.errors import InputError
 from mmcrrcd.registry import TRANSFORMS
 
 from .camera import check_camera
-from .resolution_pair import check_resolution, downsample
+from .resolution_pair import check_resolution, downsample, sides
 
 Size = int | tuple[int, int]
-
-
-def sides(size: Size) -> tuple[int, int]:
-    """Height and width of a size; one number is both."""
-    return (size, size) if isinstance(size, int) else tuple(size)
 
 
 def told(size: Size) -> str:

@@ -28,6 +28,9 @@ class DistillLoss(nn.Module):
     student_needs: frozenset[str] = frozenset()
     """The same of the student's output, such as 'pre_activations'. Logits and embedding are always there."""
 
+    needs_labels: bool = False
+    """Does it read ``batch.labels``? Refused where images are mixed, as by Mixup, or have no labels."""
+
     needs_teacher: bool = True
     """False where it may run without a teacher, whose output is None then."""
 

@@ -107,6 +107,7 @@ class RelationContrastLoss(DistillLoss):
         check_positive(tau=tau)
         whole = dict(num_negatives=num_negatives or None, num_anchors=num_anchors, dim=dim, num_samples=num_samples)
         check_positive(whole=True, **{name: value for name, value in whole.items() if value is not None})
+        self.needs_labels = sampling == 'supervised'
         self.relation, self.sampling, self.normalizer, self.tau = relation, sampling, normalizer, tau
         self.num_negatives, self.num_anchors, self.num_samples = num_negatives or 0, num_anchors, num_samples
         self.dim, self.center = dim or 128, 'anchor' if center == 'auto' else center

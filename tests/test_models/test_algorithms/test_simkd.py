@@ -211,7 +211,8 @@ another_student = STUDENT | dict(head=cosine | dict(in_channels=16))
 
 @pytest.mark.parametrize('wrong, match', [
     (dict(teacher=another_head), r'the teacher \(ImageClassifier\) ends in none'),
-    (dict(teacher=PlainNetwork(Net(last=nn.Sequential(nn.Linear(7, CLASSES))))), r'the teacher \(PlainNetwork\) ends in none'),
+    (dict(teacher=PlainNetwork(Net(last=nn.Sequential(nn.Linear(7, CLASSES))), 'fc')),
+     r'the teacher \(PlainNetwork\) ends in none'),
     (dict(teacher=PlainNetwork(Net(last=nn.Sequential(nn.Linear(7, 6), nn.Linear(6, CLASSES))), 'fc.0')),
      r"the teacher's classifier is a linear layer of \(6, 7\), and \(4, 7\) lead"),
     (dict(teacher=EmbeddingNetwork(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, 5)))),
