@@ -12,6 +12,7 @@ import mmpretrain
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from mmpretrain.models import build_classifier
 from tiny import CLASSES, SIZE, write_folder
 
@@ -176,8 +177,9 @@ def test_floats_from_0_to_255_are_rounded_where_the_camera_would(here):
 def test_layer_wise_decay_of_the_students_rates(here):
     vit = classifier(dict(type='VisionTransformer', img_size=16, patch_size=4, arch=dict(
         embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=16)), 16, None, 'VisionTransformerClsHead')
-    model = MODELS.build(dict(type='mmcrrcd.CRRCD', student=copy.deepcopy(vit), teacher=copy.deepcopy(vit), input_size=16,
-                              data_preprocessor=dict(type='mmcrrcd.PairPreprocessor', mean=[0.] * 3, std=[1.] * 3)))
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(dict(type='mmcrrcd.CRRCD', student=copy.deepcopy(vit), teacher=copy.deepcopy(vit), input_size=16,
+                                  data_preprocessor=dict(type='mmcrrcd.PairPreprocessor', mean=[0.] * 3, std=[1.] * 3)))
     plain = build_classifier(copy.deepcopy(vit))
     for name, _ in plain.named_parameters():
         assert model.get_layer_depth(f'student.{name}') == plain.get_layer_depth(name)
@@ -280,14 +282,13 @@ def test_the_readmes_project_as_it_stands_there(here):
     project = Path('configs/resnet/project.py')
     project.write_text(snippet)
     cfg = Config.fromfile(project)
-    cfg.model.teacher.head.num_classes = CLASSES
     torch.save(build_classifier(cfg.model.teacher.to_dict()).state_dict(), cfg.model.teacher_checkpoint)
-    options = ['train_cfg.max_epochs=1', 'train_cfg.by_epoch=True', 'auto_scale_lr.enable=False']
-    for name in ('train', 'val'):
+    options = ['train_cfg.max_epochs=1']
+    for name, split in (('train', 'train'), ('val', 'val'), ('test', 'val')):            # four images as ImageNet
+        Path(f'{split}.txt').write_text(''.join(f'class{i}/{i:03}.png {i}\n' for i in range(CLASSES)))
         options += [f'{name}_dataloader.{setting}' for setting in (
-            'batch_size=8', 'num_workers=0', 'persistent_workers=False', 'dataset.type=CustomDataset',
-            f'dataset.data_root=images/{name}', 'dataset.split=')]
-    options += [f'model.{each}.head.num_classes={CLASSES}' for each in ('student', 'teacher')] + ['val_evaluator.topk=1']
+            'batch_size=2', 'num_workers=0', 'persistent_workers=False', 'dataset.data_root=images',
+            f'dataset.ann_file={here}/{split}.txt')]
     mmpretrains('train', str(project), '--work-dir', 'run', '--cfg-options', *options)
     assert Path('run/epoch_1.pth').is_file()
 
