@@ -99,11 +99,11 @@ def table(result: dict) -> str:
                 f'batch {result["batch"]}; n = {result["iterations"]}.')
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = parser_of(__doc__, 'step_parts', 'resnet56_resnet20_cifar100',
                        resolution=(None, 'of the student (default: all 32)'), iterations=(20, 'steps'),
                        warmup=(8, 'steps that do not count; the queue takes six to fill'))
-    carry_out(parser.parse_args(), measure, table)
+    carry_out(parser.parse_args(argv), measure, table)
 
 
 if __name__ == '__main__':

@@ -15,6 +15,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmcrrcd.errors import InputError, printable
+from mmcrrcd.safetensors_file import read_safetensors
 
 
 class _Nothing:
@@ -140,7 +141,7 @@ def _check_file(path: Path) -> None:
 
 
 def safe_load(path: str | Path, device: str = 'cpu') -> dict:
-    """``torch.load`` that only ever builds tensors and plain values, from whole local files.
+    """``torch.load`` that only ever builds tensors and plain values, from whole local files; safetensors files, too.
 
     Raises:
         InputError: it is none, is damaged, or has more in it; one line.
@@ -149,6 +150,8 @@ def safe_load(path: str | Path, device: str = 'cpu') -> dict:
         raise InputError(f'{path} is an address: download the file, and give its path')
     if not Path(path).exists():
         raise FileNotFoundError(f'there is no checkpoint {path}')
+    if Path(path).suffix == '.safetensors':
+        return read_safetensors(path)
     try:
         _check_file(Path(path))
         with torch.serialization.safe_globals([(stand_in, name) for name, stand_in in _STAND_INS.items()]):

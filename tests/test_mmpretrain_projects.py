@@ -295,7 +295,7 @@ def test_the_readmes_project_as_it_stands_there(here):
 
 def test_the_pages_mixed_images(here):
     page = (Path(__file__).parents[1] / 'docs' / 'mmpretrain.md').read_text(encoding='utf-8')
-    snippet, = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
+    snippet, = (each for each in re.findall(r'```python\n(.*?)```', page, re.DOTALL) if 'batch_augments' in each)
     cfg = Config.fromfile(write())
     exec(snippet, dict(model=cfg.model, data_preprocessor=cfg.data_preprocessor))
     cfg.dump('mixed.py')

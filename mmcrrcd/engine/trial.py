@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data._utils.fetch import _MapDatasetFetcher
 
+from mmcrrcd.datasets.images import NO_LABEL
 from mmcrrcd.datasets.transforms.resolution_pair import sides
 from mmcrrcd.errors import InputError, nearest
 from mmcrrcd.models.algorithms import Distiller
@@ -64,7 +65,11 @@ def some_batch(loader: DataLoader, name: str, images: int):
 def preprocess(model: nn.Module, batch, name: str, training: bool) -> dict:
     """``batch`` as the network sees it. Raises InputError where the preprocessor does not fit the data."""
     try:
-        return model.data_preprocessor(batch, training)
+        data = model.data_preprocessor(batch, training)
+        if isinstance(model, Distiller) and (more := data.keys() - {'inputs', 'data_samples'}):
+            raise InputError(f'{name}: the data_preprocessor {type(model.data_preprocessor).__name__} hands on {min(more)}, '
+                             "and a Distiller takes inputs and data_samples: say dict(type='mmcrrcd.PairPreprocessor', ...)")
+        return data
     except InputError:
         raise
     except WRONG as error:
@@ -102,7 +107,10 @@ def check_labels(model: nn.Module, dataset, name: str) -> None:
             return
     elif isinstance(getattr(dataset, 'labels', None), Tensor):
         labels = dataset.labels.cpu().numpy()
-    if labels is None or classes is None or not labels.size or labels.dtype.kind not in 'iu':
+    if labels is None or classes is None or labels.dtype.kind not in 'iu':
+        return
+    labels = labels[labels != NO_LABEL]
+    if not labels.size:
         return
     if labels.min() < 0 or labels.max() >= classes:
         where = getattr(dataset, 'ann_file', '') or getattr(dataset, 'data_root', '') or type(dataset).__name__
