@@ -55,6 +55,8 @@ class Batch(NamedTuple):
         """The batch itself, or the batch that a list of mmpretrain's ``DataSample`` describes."""
         if isinstance(data_samples, cls):
             return data_samples
+        if data_samples is None:
+            return cls(None, None)
         labelled = all('gt_label' in sample for sample in data_samples)
         labels = torch.cat([sample.gt_label for sample in data_samples]) if labelled else None
         device = None if labels is None else labels.device
