@@ -11,7 +11,8 @@ from mmcrrcd.checkpoint import load_network
 from mmcrrcd.errors import InputError
 from mmcrrcd.models.teachers.frozen import fold
 from mmcrrcd.models.losses.base import DistillLoss
-from mmcrrcd.models.networks import ask_for_pre_activations, classification_loss, extract
+from mmcrrcd.models.networks import (ask_for_pre_activations, check_network, classification_loss, extract, in_its_format,
+                                     use_channels_last)
 from mmcrrcd.models.teachers.adapters import EmbeddingNetwork
 from mmcrrcd.models.preprocessor import PairPreprocessor
 from mmcrrcd.models.teachers.cache import TeacherCache
@@ -96,7 +97,8 @@ class Distiller(BaseModel):
         self.student = MODELS.build(student) if isinstance(student, dict) else student
         if not isinstance(self.student, ImageClassifier):
             raise InputError(f"the student is an ImageClassifier of mmpretrain, got a {type(self.student).__name__}")
-        self.student.to(memory_format=torch.channels_last)
+        check_network(self.student, 'student')
+        use_channels_last(self.student)
         # Kept out of nn.Module's registration, so that it is in no state_dict, optimizer or gradient bucket.
         with torch.random.fork_rng(devices=[]):          # losses begin the same, whether their teacher is here or in a cache
             self.__dict__['teacher'] = MODELS.build(teacher) if isinstance(teacher, dict) else teacher
@@ -104,7 +106,8 @@ class Distiller(BaseModel):
         self._teacher_is_ready = not isinstance(teacher, dict) and teacher_checkpoint is None
         self.input_size = input_size
         if self.teacher is not None:
-            self.teacher.requires_grad_(False).eval().to(memory_format=torch.channels_last)
+            check_network(self.teacher, 'teacher')
+            use_channels_last(self.teacher.requires_grad_(False).eval())
         self.cls_weight = cls_weight
         check_schedule(cls_weight, 'the classification loss')
         self.backbone_gradient = backbone_gradient
@@ -167,8 +170,10 @@ class Distiller(BaseModel):
             for each in getattr(preprocessor, 'train_resolutions', None) or ():
                 self._try(self.student, preprocessor.downsample(zeros, each).float(), 'student')
         self.student.train(training)
-        if teacher is not None and teacher.logits is not None and teacher.logits.shape != student.logits.shape:
-            raise InputError(f'the teacher knows {teacher.logits.shape[1]} classes, the student {student.logits.shape[1]}')
+        compared = [name for name, loss in self.losses.items() if 'logits' in loss.needs]
+        if compared and teacher is not None and teacher.logits is not None and teacher.logits.shape != student.logits.shape:
+            raise InputError(f'the teacher knows {teacher.logits.shape[1]} classes, the student {student.logits.shape[1]}, and '
+                             f'{compared[0]} compares them: leave it out (of CRRCD by alpha=0), the others need no classes')
         for name, loss in self.losses.items():
             check_needs(name, loss, student, teacher)
             loss.build(student, teacher)
@@ -180,9 +185,11 @@ class Distiller(BaseModel):
     def _try(network: nn.Module, images: Tensor, name: str) -> NetworkOutput:
         try:
             return extract(network, images)
-        except (RuntimeError, ValueError) as error:
+        except InputError:
+            raise
+        except Exception as error:                       # of a network that anybody wrote, and may be of another size
             height, width = images.shape[2:]
-            reason = str(error).splitlines()[0]
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise InputError(f'the {name} cannot take images of {height} x {width} pixels: {reason}') from error
 
     def init_weights(self) -> None:
@@ -239,7 +246,7 @@ class Distiller(BaseModel):
     def predict(self, pair: Pair, data_samples):
         """``[dict(logits, labels)]`` for a :class:`Batch`, a list of ``DataSample`` for a list of them."""
         if data_samples is None or isinstance(data_samples, list):
-            return self.student.predict(pair.low, data_samples)
+            return in_its_format(self.student, lambda: self.student.predict(pair.low, data_samples))
         return [dict(logits=extract(self.student, pair.low).logits, labels=data_samples.labels)]
 
     def compute_losses(self, student: NetworkOutput, teacher: NetworkOutput | None, batch: Batch) -> dict[str, Tensor]:
