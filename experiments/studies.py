@@ -9,7 +9,8 @@ from typing import NamedTuple
 class Setting(NamedTuple):
     """A training of a study. Data, networks and methods as configs/ name them; ``warmup`` in epochs; ``gamma``: the weight of
     what classification and KD send into the student's backbone; ``holdout``: so many training images are held out and tested
-    on, None for the test images; ``views`` of the teacher cache, 0 for the teacher itself.
+    on, None for the test images; ``views`` of the teacher cache, 0 for the teacher itself; ``refit``: is the classifier fitted
+    anew after the last epoch?
     """
     method: str = 'crrcd'
     teacher: str = 'resnet56'
@@ -24,6 +25,7 @@ class Setting(NamedTuple):
     warmup: int = 0
     gamma: float = 1.0
     views: int | str = 0
+    refit: bool = False
 
 
 class Study(NamedTuple):

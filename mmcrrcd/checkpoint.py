@@ -15,6 +15,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmcrrcd.errors import InputError, printable
+from mmcrrcd.safetensors_file import read_safetensors
 
 
 class _Nothing:
@@ -140,7 +141,7 @@ def _check_file(path: Path) -> None:
 
 
 def safe_load(path: str | Path, device: str = 'cpu') -> dict:
-    """``torch.load`` that only ever builds tensors and plain values, from whole local files.
+    """``torch.load`` that only ever builds tensors and plain values, from whole local files; safetensors files, too.
 
     Raises:
         InputError: it is none, is damaged, or has more in it; one line.
@@ -149,6 +150,8 @@ def safe_load(path: str | Path, device: str = 'cpu') -> dict:
         raise InputError(f'{path} is an address: download the file, and give its path')
     if not Path(path).exists():
         raise FileNotFoundError(f'there is no checkpoint {path}')
+    if Path(path).suffix == '.safetensors':
+        return read_safetensors(path)
     try:
         _check_file(Path(path))
         with torch.serialization.safe_globals([(stand_in, name) for name, stand_in in _STAND_INS.items()]):
@@ -259,7 +262,7 @@ def first_not_finite(weights: dict[str, Tensor], meant: set[str] = frozenset()) 
 
 
 WRAPPINGS = ('state_dict', 'model', 'net', 'network', 'model_state_dict', 'model_state', 'weights', 'student', 'module',
-             'state_dict_ema', 'model_ema', 'ema_state_dict', 'ema', 'ema_model')        # averaged ones where there are no others
+             'state_dict_ema', 'model_ema', 'ema_state_dict', 'ema', 'ema_model')        # averaged ones in need
 PREFIXES = ('module.', '_orig_mod.')                     # of parallel, averaged and compiled models
 COUNTERS = {'steps', 'n_averaged'}                       # of averaged models
 
@@ -324,6 +327,13 @@ def fitted(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, T
                 break
     counters = {key: value for key, value in wanted.items() if key.endswith('.num_batches_tracked')}
     return weights if counters.keys() & weights.keys() else counters | weights
+
+
+def names_in_student(weights: dict[str, Tensor], student: dict[str, Tensor], prefix: str = '') -> dict[str, str]:
+    """New names ``student.*`` for the weights of a checkpoint that is of the student alone; {} for one of a distiller."""
+    if any(key.startswith(f'{prefix}student.') for key in weights):
+        return {}
+    return {prefix + key: f'{prefix}student.{key}' for key in student if prefix + key in weights}
 
 
 def image_size_in(path: str | Path) -> tuple[int, int] | None:

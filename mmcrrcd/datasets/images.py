@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from mmengine.device import get_device
 from mmengine.dist import barrier, is_main_process
+from mmengine.logging import print_log
 from torch.utils.data import Dataset
 from torchvision.datasets import CIFAR10, CIFAR100
 from torchvision.datasets.utils import download_and_extract_archive
@@ -18,6 +19,7 @@ from mmcrrcd.registry import DATASETS, FUNCTIONS
 
 from .download import one_at_a_time
 
+NO_LABEL = -100                                          # of an image without one: PyTorch's cross-entropy leaves it out
 
 def class_numbers(labels, name: str) -> np.ndarray:
     """Labels (N,) int64 from an array, a list or a tensor of whole numbers; (N, 1) is taken as (N,).
@@ -51,14 +53,15 @@ class ImageArrays(Dataset):
     Args:
         images: an array, or a memory-mapped one (``np.load(path, mmap_mode='c')``), of which only the batches are read.
         labels: whole numbers, in an array, a list or a tensor.
-        device: where the images are kept and batches made; 'auto' for the GPU where there is one. On a GPU this spares the
-            copy of every batch, and needs ``num_workers=0``.
+        device: where the images are kept and batches made; 'auto' for the GPU where there is one and they take less than half
+            of its free memory. On a GPU this spares the copy of every batch, and needs ``num_workers=0``.
 
     Raises:
         InputError: no image, counts that differ, labels outside the classes, or that are no whole numbers.
     """
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray | Sequence[int] | torch.Tensor, classes: list[str], name: str, device: str = 'cpu'):
+    def __init__(self, images: np.ndarray, labels: np.ndarray | Sequence[int] | torch.Tensor, classes: list[str], name: str,
+                 device: str = 'cpu'):
         if len(images) == 0:
             raise InputError(f'{name}: the split is empty')
         if not isinstance(images, np.ndarray):
@@ -70,10 +73,19 @@ class ImageArrays(Dataset):
         labels = class_numbers(labels, name)
         if labels.min() < 0 or labels.max() >= len(classes):
             raise InputError(f'{name}: labels go from {labels.min()} to {labels.max()}, but there are {len(classes)} classes')
-        device = get_device() if device == 'auto' else device
+        if device == 'auto':
+            device = get_device()
+            if device == 'cuda' and images.nbytes > torch.cuda.mem_get_info()[0] / 2:
+                print_log(f'{name}: {images.nbytes / 1e9:.1f} GB of images stay outside the GPU', 'current')
+                device = 'cpu'
         self.images = torch.from_numpy(np.ascontiguousarray(images)).to(device)
         self.labels = torch.from_numpy(labels).to(device)
         self.metainfo = dict(classes=tuple(classes))
+
+    @property
+    def CLASSES(self) -> tuple[str, ...]:                # noqa: N802
+        """The classes' names, where mmpretrain's hooks look for them."""
+        return self.metainfo['classes']
 
     def __len__(self) -> int:
         return len(self.images)

@@ -35,9 +35,9 @@ def of_machine(error: BaseException) -> str | None:
     if not isinstance(error, RuntimeError):
         return None
     if found := re.search(r'DataLoader timed out after (\d+\S*) seconds', text):
-        return (f'a loader worker has not answered for {found[1]} s (timeout of the dataloader in the config); is it stopped, or '
-                f'its disk? {GO_ON}')
-    if found := re.search(r'DataLoader worker \(pid\(?s?\)? ([\d, ]+)\) (?:is killed by signal: (\w+)|exited unexpect)', text):
+        return (f'a loader worker has not answered for {found[1]} s (timeout of the dataloader in its config); is it '
+                f'stopped, or its disk? {GO_ON}')
+    if found := re.search(r'DataLoader worker \(pid\(?s?\)? ([\d, ]+)\) (?:is killed by signal: (\w+)|exited)', text):
         how = f'was killed ({found[2]})' if found[2] else 'ended unexpectedly'
         return f'loader worker {found[1]} {how}; is there enough memory? num_workers=0 shows errors of the data; {GO_ON}'
     if re.search(r'[Tt]imed out (waiting|after)|Connection (closed|reset) by peer|wait timeout', text):

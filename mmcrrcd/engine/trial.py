@@ -17,7 +17,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torch.utils.data._utils.fetch import _MapDatasetFetcher
 
+from mmcrrcd.datasets.images import NO_LABEL
 from mmcrrcd.datasets.mended import parts_of
+from mmcrrcd.datasets.transforms.resolution_pair import sides
 from mmcrrcd.errors import InputError, nearest, printable
 from mmcrrcd.evaluation.accuracy import BatchAccuracy
 from mmcrrcd.models.algorithms import Distiller
@@ -67,7 +69,11 @@ def some_batch(loader: DataLoader, name: str, images: int):
 def preprocess(model: nn.Module, batch, name: str, training: bool) -> dict:
     """``batch`` as the network sees it. Raises InputError where the preprocessor does not fit the data."""
     try:
-        return model.data_preprocessor(batch, training)
+        data = model.data_preprocessor(batch, training)
+        if isinstance(model, Distiller) and (more := data.keys() - {'inputs', 'data_samples'}):
+            raise InputError(f'{name}: the data_preprocessor {type(model.data_preprocessor).__name__} hands on {min(more)}, '
+                             "and a Distiller takes inputs and data_samples: say dict(type='mmcrrcd.PairPreprocessor', ...)")
+        return data
     except InputError:
         raise
     except WRONG as error:
@@ -83,12 +89,12 @@ def check_sizes(model: Distiller, batch) -> None:
     for name in ('resolution', 'train_resolutions'):
         given = getattr(preprocessor, name, None)
         for each in ([given] if name == 'resolution' else given) or []:
-            sides = each if isinstance(each, (list, tuple)) else (each, each)
-            if each is not None and height and (sides[0] > height or sides[1] > width):
+            if each is not None and height and (sides(each)[0] > height or sides(each)[1] > width):
                 raise InputError(f'data_preprocessor.{name}: {each} is more than the {height} x {width} pixels of the '
                                  'training images')
-    if model.has_teacher and height and (height, width) != (model.input_size, model.input_size) and height == width:
-        raise InputError(f'model.input_size is {model.input_size}, and the training images have {height} x {width} pixels')
+    if model.has_teacher and height and (height, width) != sides(model.input_size):
+        raise InputError(f'model.input_size is {model.input_size}, and the training images have {height} x {width} pixels: say '
+                         f'input_size={height if height == width else (height, width)}')
 
 
 def number_of_classes(model: nn.Module) -> int | None:
@@ -103,7 +109,8 @@ def labels_of(dataset) -> np.ndarray | None:
         labels = np.asarray(dataset.get_gt_labels())
     except (AttributeError, KeyError, TypeError, ValueError):            # several labels for an image, or none
         return None
-    return labels if labels.ndim == 1 and labels.size and labels.dtype.kind in 'iu' else None
+    labels = labels[labels != NO_LABEL] if labels.ndim == 1 and labels.dtype.kind in 'iu' else labels[:0]
+    return labels if labels.size else None
 
 
 def place_of(dataset) -> str:

@@ -13,26 +13,16 @@ from mmcrrcd.structures import NetworkOutput
 from .backbones.base import StageBackbone
 
 
-def last_linear(network: nn.Module) -> str:
-    """The name of the last linear layer of a plain module, which usually is its classifier; 'fc' where there is none."""
-    return ([name for name, layer in network.named_modules() if name and isinstance(layer, nn.Linear)] or ['fc'])[-1]
-
-
 def check_network(network: nn.Module, role: str) -> None:
     """Raises InputError where :func:`extract` does not know what to ask of ``network``, a 'student' or a 'teacher'."""
-    kind = type(network).__name__
     if not isinstance(network, ImageClassifier):
-        if not hasattr(network, 'extract'):
-            raise InputError(f"the {role} is a {kind}, which does not tell its embedding: say dict(type='mmcrrcd.PlainNetwork', "
-                             f"network=dict(type=..., ...), classifier='{last_linear(network)}') with its last linear layer, or "
-                             "type='mmcrrcd.EmbeddingNetwork' where it ends in its embedding")
         return
     head = network.head
     if head is None:
         raise InputError(f'the {role} has no head: an ImageClassifier needs one to tell classes')
     if isinstance(head, (MultiLabelClsHead, MultiTaskHead)):
-        raise InputError(f"the {role}'s head is a {type(head).__name__}: images of several labels or tasks are not supported, one "
-                         'class for each image is')
+        raise InputError(f"the {role}'s head is a {type(head).__name__}: images of several labels or tasks are not supported, "
+                         'one class for each image is')
     several = (isinstance(head, (ConformerHead, DeiTClsHead)) or isinstance(head, LeViTClsHead) and head.distillation
                or isinstance(head, EfficientFormerClsHead) and head.dist)
     if role == 'student' and several:
@@ -80,7 +70,9 @@ def in_its_format(network: nn.Module, ask: Callable):
         return ask()
     except RuntimeError as error:
         inner = body(network)
-        if inner is None or 'view size is not compatible' not in str(error) or as_contiguous in inner._forward_pre_hooks.values():
+        if 'view size is not compatible' not in str(error) or inner is None:
+            raise
+        if as_contiguous in inner._forward_pre_hooks.values():           # it is not that
             raise
         use_contiguous(inner)
         return ask()
@@ -106,9 +98,8 @@ def _extract(network: nn.Module, images: Tensor, backbone_gradient: float) -> Ne
         number = len(network.backbone.stages) + 1
         maps, pre_activations = features[:number], features[number:-1]
         pooled = features[-1:]
-    else:                                                # transformers give tokens, which are no maps
-        maps = tuple(x for x in (features if isinstance(features, (list, tuple)) else [features])
-                     if isinstance(x, Tensor) and x.dim() == 4)
+    else:
+        maps = features_as_maps(network.backbone, features, images)
     if network.with_neck:                                # one of mmpretrain may need the maps of all stages
         pooled = network.neck(pooled)
     embedding = network.head.pre_logits(pooled)
@@ -123,13 +114,49 @@ def _extract(network: nn.Module, images: Tensor, backbone_gradient: float) -> Ne
     return NetworkOutput(maps, embedding.float(), logits.float(), tuple(images.shape[2:]), pre_activations, has_stem)
 
 
-def classification_loss(network: ImageClassifier, output: NetworkOutput, labels: Tensor) -> Tensor:
-    """The loss of the network's head for its own ``output`` of a batch with ``labels`` (N,). Scalar.
+def stages_of(backbone: nn.Module) -> list[nn.Module]:
+    """The modules whose outputs are the stages' of a backbone of mmpretrain; [] where they have no usual name."""
+    found = (getattr(backbone, name, None) for name in ('stages', 'layers'))
+    return next((list(each) for each in found if isinstance(each, (nn.ModuleList, nn.Sequential))), [])
 
-    A head whose loss needs more than the logits offers ``loss_of(output, labels)``, as :class:`MagFaceHead` does.
+
+def keep_output(module: nn.Module, inputs, output) -> None:
+    """A hook. It keeps the output in the module itself, so that a copy of the module has its own."""
+    module.__dict__['kept'] = output[0] if isinstance(output, tuple) else output
+
+
+def ask_for_feature_maps(network: nn.Module | None) -> None:
+    """From now on the outputs of ``network`` have feature maps also where its backbone pools them, as ConvNeXt does, or hands
+    on tokens, as a vision transformer.
     """
-    head = network.head
-    return head.loss_of(output, labels) if hasattr(head, 'loss_of') else head.loss_module(output.logits, labels)
+    if isinstance(network, ImageClassifier) and not isinstance(network.backbone, StageBackbone):
+        for stage in stages_of(network.backbone):
+            stage.register_forward_hook(keep_output)
+
+
+def as_map(output: Tensor, images: Tensor, extra: int) -> Tensor | None:
+    """A stage's output as a feature map (N, C, H, W); of tokens (N, L, C) those of patches, whose map is shaped as the images.
+
+    None where it is no map. ``extra``: of the tokens, the first ones, that are of no patch.
+    """
+    if not isinstance(output, Tensor) or output.dim() not in (3, 4):
+        return None
+    if output.dim() == 4:
+        return output
+    patches = output[:, extra:].transpose(1, 2)
+    number, ratio = patches.shape[2], images.shape[2] / images.shape[3]
+    height = max(round((number * ratio)**0.5), 1)
+    return None if number % height else patches.unflatten(2, (height, number // height))
+
+
+def features_as_maps(backbone: nn.Module, features: tuple, images: Tensor) -> tuple[Tensor, ...]:
+    """``features`` where they are feature maps, otherwise what the stages gave (:func:`ask_for_feature_maps`), else ()."""
+    features = (features, ) if isinstance(features, Tensor) else tuple(features)
+    kept = [stage.__dict__.pop('kept', None) for stage in stages_of(backbone)]
+    if all(isinstance(each, Tensor) and each.dim() == 4 for each in features):
+        return features
+    maps = tuple(as_map(each, images, getattr(backbone, 'num_extra_tokens', 0)) for each in kept)
+    return () if any(each is None for each in maps) else maps
 
 
 def body(network: nn.Module) -> nn.Module | None:
