@@ -2,8 +2,9 @@
 import copy
 import logging
 import random
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, ValLoop
 from torch import nn
 from torch.utils.data import DataLoader
@@ -27,6 +29,7 @@ from mmcrrcd.structures import Pair
 
 WRONG = (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 IMAGES = 16
+OUR_CODE = {'mmcrrcd', 'mmengine', 'mmpretrain', 'mmcv', 'torch', 'torchvision', 'numpy', 'contextlib', 'copy'}
 
 
 @contextmanager
@@ -214,19 +217,92 @@ def check_last_batch(runner, model: nn.Module, batch) -> None:
                              f'variance: {how}') from error
 
 
+def copy_for_trial(model: nn.Module) -> nn.Module | None:
+    """A copy of what learns or remembers; the frozen teacher and the preprocessor, with the cached answers, are shared.
+
+    None where a part cannot be copied.
+    """
+    shared = [getattr(model, 'data_preprocessor', None), model.__dict__.get('teacher')]
+    try:
+        return copy.deepcopy(model, {id(part): part for part in shared if part is not None})
+    except (InputError, RuntimeError, TypeError) as error:               # a session, a generator, a tensor with a history
+        print_log(f'the losses are not tried before training, as the model cannot be copied: {first_line(error)}', 'current')
+        return None
+
+
+def is_of_libraries(error: BaseException) -> bool:
+    """Was the error raised without code of others than this package and the libraries below it?"""
+    names = [str(frame.f_globals.get('__name__', '')) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return all(name.split('.')[0] in OUR_CODE for name in names)
+
+
+def stages_of_training(runner, model: nn.Module) -> list[int]:
+    """Epochs with losses of their own: the one that comes, and where weights have schedules also the last."""
+    if not isinstance(model, Distiller) or not isinstance(runner.train_loop, EpochBasedTrainLoop):
+        return [runner.epoch]
+    scheduled = any(isinstance(weight, (list, tuple)) for weight in (model.cls_weight, *model.weights.values()))
+    return [*dict.fromkeys([runner.epoch, runner.max_epochs - 1] if scheduled else [runner.epoch])]
+
+
+def try_losses(runner, model: nn.Module, batch) -> None:
+    """A batch forward through the losses and back, by a copy of the model, so that neither weights nor batch norm statistics,
+    queues and banks change. Raises InputError where they cannot take it; an error in code of others keeps its traceback.
+
+    Args:
+        batch: as the network sees it.
+    """
+    trial, wrapper = copy_for_trial(model), runner.optim_wrapper
+    if trial is None:
+        return
+    trial.train()
+    info = runner.message_hub.runtime_info
+    epoch = info.get('epoch')
+    try:
+        for each in stages_of_training(runner, model):
+            runner.message_hub.update_info('epoch', each)
+            with wrapper.optim_context(trial) if isinstance(wrapper, OptimWrapper) else nullcontext():
+                losses = trial(**batch, mode='loss')
+            total, _ = trial.parse_losses(losses)
+            if total.requires_grad:
+                total.backward()
+    except (InputError, torch.OutOfMemoryError):
+        raise
+    except WRONG as error:
+        if not is_of_libraries(error):
+            raise
+        raise InputError(f'the losses cannot take a batch of train_dataloader: {first_line(error)}') from error
+    finally:
+        if epoch is None:
+            info.pop('epoch', None)
+        else:
+            runner.message_hub.update_info('epoch', epoch)
+
+
+def size_of_trial(loader: DataLoader, model: nn.Module) -> int:
+    """A few images, or a whole batch where a loss needs as many."""
+    whole = loader.batch_size or IMAGES
+    try:
+        for loss in model.losses.values() if isinstance(model, Distiller) else ():
+            loss.check_batch(min(whole, IMAGES) * get_world_size())
+    except InputError:
+        return whole
+    return min(whole, IMAGES)
+
+
 def try_training(runner, model: nn.Module) -> None:
-    """A few images through data set, ``collate_fn`` and preprocessor, and the sizes of all batches. Raises InputError where
-    they do not fit. Losses see their first batch in a moment.
+    """A few images through data set, ``collate_fn``, preprocessor, networks and losses, and the sizes of all batches. Raises
+    InputError where they do not fit.
     """
     loader = runner.train_dataloader
     images_left(runner)
     check_labels(model, loader.dataset, 'train_dataloader')
-    batch = some_batch(loader, 'train_dataloader', min(loader.batch_size or IMAGES, IMAGES))
+    batch = some_batch(loader, 'train_dataloader', size_of_trial(loader, model))
     if isinstance(model, Distiller):
         check_sizes(model, batch)
     data = preprocess(model, batch, 'train_dataloader', training=True)
     if isinstance(model, Distiller):
         check_last_batch(runner, model, data)
+    try_losses(runner, model, data)
 
 
 def best_metrics(runner) -> list[str]:
