@@ -5,11 +5,11 @@ VENV ?= .venv
 PY = $(VENV)/bin/python
 INSTALLED = $(VENV)/.installed
 
-.PHONY: help demo test slow lint docs bench
+.PHONY: help demo test slow lint docs bench campaign
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 	@echo "Variables: PYTHON=$(PYTHON) (3.10 or newer), VENV=$(VENV)"
 
 demo: $(INSTALLED)  ## train a teacher and three small students on generated images, print the table, draw the picture
@@ -30,6 +30,9 @@ bench: $(INSTALLED)  ## the short benchmarks: a training beside its bare network
 	@$(PY) -m benchmarks.data_time --rounds 3 --batches 10 --json work_dirs/bench/data_time.json
 	@$(PY) -m benchmarks.loss_cost --quick --json work_dirs/bench/loss_cost.json
 	@$(PY) -m benchmarks.sync_audit configs/crrcd/resnet56_resnet20_cifar100.py --cfg-options model.teacher_checkpoint=None
+
+campaign: $(INSTALLED)  ## try to break it: kills, wrong settings, damaged files, files with code (docs/reliability.md)
+	@OMP_NUM_THREADS=1 PYTHONPATH=.:tests $(PY) -m campaign
 
 docs: $(INSTALLED)  ## write the results into README and docs, and check their links
 	@$(PY) -m experiments render && $(PY) -m pytest -q tests/test_docs.py

@@ -1,6 +1,7 @@
 """Writes the tables into README and docs: between ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` nothing is typed by hand.
 
-NAME is a table here, or a Markdown file: of a benchmark in benchmarks/results/, of an earlier measurement in records/measured/.
+NAME is a table here, or a Markdown file: of a benchmark in benchmarks/results/, of the campaign in tests/campaign/results/, of
+an earlier measurement in records/measured/.
 """
 import re
 from pathlib import Path
@@ -28,7 +29,7 @@ def block(name: str) -> str:
         return report.table_markdown(name)
     if name.removeprefix('study_') in STUDIES:
         return report.study_markdown(name.removeprefix('study_'))
-    for folder in (records.RECORDS / 'measured', ROOT / 'benchmarks' / 'results'):
+    for folder in (records.RECORDS / 'measured', ROOT / 'benchmarks' / 'results', ROOT / 'tests' / 'campaign' / 'results'):
         if (folder / f'{name}.md').exists():
             return (folder / f'{name}.md').read_text(encoding='utf-8').rstrip('\n')
     raise InputError(f'there is no table {name}')

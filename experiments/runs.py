@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mmcrrcd.checkpoint import UnfinishedTraining, find_checkpoint, read_network, safe_load
+from mmcrrcd.config import read_values
 from mmcrrcd.errors import InputError
 
 from . import records
@@ -53,13 +54,15 @@ def about_the_teacher(path: str) -> dict:
 
 
 def check_same(cfg: Config, text: str, source: Path) -> None:
-    """Raises InputError where the config ``text`` differs in what decides the accuracy, the place of the teacher aside."""
+    """Raises InputError where the config ``text``, which is data, differs in what decides the accuracy, the teacher's place
+    aside.
+    """
     def deciding(cfg: Config) -> str:
         settings = {key: cfg.to_dict().get(key) for key in DECIDES}
         model = settings['model'] | dict(teacher_checkpoint=None)
         return json.dumps(settings | dict(model=model), sort_keys=True)
 
-    if deciding(Config.fromstring(text, '.py')) != deciding(cfg):
+    if deciding(read_values(text, source)) != deciding(cfg):
         raise InputError(f'{source} is of a run with other settings: move it away to train with those of now')
 
 

@@ -2,14 +2,17 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 
 import mmengine.runner
 from mmengine.config import Config
+from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import CheckpointLoader
 
 from mmcrrcd.checkpoint import find_checkpoint, read_checkpoint
 from mmcrrcd.errors import InputError, printable
+from mmcrrcd.files import write_whole
 from mmcrrcd.registry import HOOKS
 
 from .hooks.atomic_checkpoint import AtomicCheckpointHook
@@ -65,6 +68,12 @@ class Runner(mmengine.runner.Runner):
                 hooks['checkpoint'] = dict(checkpoint, type=AtomicCheckpointHook)
         super().register_default_hooks(hooks)
 
+    def dump_config(self) -> None:
+        """mmengine's, but whole or not at all, and over a link rather than through it."""
+        name = Path(self.cfg.filename).name if self.cfg.filename is not None else f'{self.timestamp}.py'
+        if is_main_process():
+            write_whole(Path(self.work_dir, name), self.cfg.pretty_text)
+
     def _init_model_weights(self) -> None:
         with safe_loading():
             super()._init_model_weights()
@@ -96,3 +105,6 @@ class Runner(mmengine.runner.Runner):
         self.logger.info(f'going on from {printable(found)}')
         self.resume(str(found))
         self._has_loaded = True
+        pointer = Path(self.work_dir, 'last_checkpoint')
+        if is_main_process() and not (pointer.is_file() and pointer.read_text(errors='replace') == str(found)):
+            write_whole(pointer, str(found))             # a kill came before it was written, or the folder was renamed

@@ -23,6 +23,8 @@ TOP = frozenset(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'}
 LOADERS = {'train_dataloader', 'val_dataloader', 'test_dataloader'}
 INSIDE = dict(pipeline=TRANSFORMS, transforms=TRANSFORMS, dataset=DATASETS, datasets=DATASETS, sampler=DATA_SAMPLERS,
               batch_sampler=DATA_SAMPLERS, collate_fn=FUNCTIONS, worker_init_fn=FUNCTIONS, optimizer=OPTIMIZERS)
+BUILT = INSIDE.keys() | {'student', 'teacher', 'backbone', 'neck', 'head', 'data_preprocessor'}         # from dicts with a type
+PLAIN = (str, bool, int, float)
 GIVEN = {'self', 'runner', 'dataloader', 'evaluator', 'params', 'optimizer', 'args', 'kwargs'}        # by mmengine
 HOOK_NAMES = {'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint', 'visualization'}
 NAMES = dict(randomness={'seed', 'diff_rank_seed', 'deterministic'}, auto_scale_lr={'enable', 'base_batch_size'},
@@ -83,19 +85,37 @@ def alternatives(annotation) -> set:
     return {typing.get_origin(annotation) or annotation}
 
 
+def fits(value, expected: set) -> bool:
+    """Is ``value`` of one of the types, or may it be, as one of them is no class?"""
+    return any(not isinstance(each, type) or isinstance(value, each) for each in expected)
+
+
+def check_built(value, where: str, several: bool = False) -> None:
+    """Raises InputError for what is neither a dict with a type nor something built; ``several``: nor a list of these."""
+    if several and isinstance(value, (list, tuple)):
+        for i, each in enumerate(value):
+            check_built(each, f'{where}.{i}')
+    elif isinstance(value, (*PLAIN, list, tuple)):
+        raise InputError(f'{where} is a dict{", or a list of dicts" if several else ""}, got {value!r}')
+    elif isinstance(value, dict) and 'type' not in value:
+        raise InputError(f'{where} lacks its type, got {dict(value)!r}')
+
+
 def check_value(value, parameter: inspect.Parameter, name: str, ours: bool) -> None:
     """Raises InputError where a number or a yes or no was expected, and ``value`` is neither; ``ours``: by the whole
     annotation, else texts only, as annotations of others are not always true.
     """
     expected = alternatives(parameter.annotation)
+    if dict in expected and isinstance(value, (*PLAIN, list, tuple)) and not fits(value, expected):
+        raise InputError(f'{name} is a dict, got {value!r}')
     if parameter.annotation is parameter.empty and isinstance(parameter.default, bool):
         expected = {bool}
     plain = {bool: 'True or False', int: 'a whole number', float: 'a number', str: 'a text', type(None): 'None'}
     if not expected <= plain.keys():
         return
-    fits = (type(value) in expected or value is None and parameter.default is None
-            or float in expected and is_number(value, whole=True))
-    if isinstance(value, str) and str not in expected or ours and not fits:
+    allowed = (type(value) in expected or value is None and parameter.default is None
+               or float in expected and is_number(value, whole=True))
+    if isinstance(value, (str, dict)) and type(value) not in expected or ours and not allowed:
         words = ' or '.join(plain[each] for each in plain if each in expected)
         raise InputError(f'{name} is {words}, got {value!r}')
 
@@ -143,6 +163,8 @@ def check_part(part, where: str, registry: Registry, default=None, more: frozens
             raise InputError(f'{where}: {target.__name__} has no setting {key!r}{nearest(key, known)}')
         if takes is not None:
             check_value(value, takes[key], f'{where}.{key}', ours)
+            if key in BUILT and isinstance(value, dict) and dict in alternatives(takes[key].annotation):
+                check_built(value, f'{where}.{key}')
         if key == 'objective' and isinstance(value, dict):
             for name, loss in value.items():
                 if isinstance(loss, dict):
@@ -178,6 +200,8 @@ def check_loader(loader: dict, where: str) -> None:
     known = set(inspect.signature(DataLoader).parameters) | {'num_batch_per_epoch'}
     check_names(loader, where, known)
     for key, value in loader.items():
+        if key in BUILT and not (key == 'collate_fn' and callable(value)):
+            check_built(value, f'{where}.{key}')
         if key in hints(DataLoader.__init__):
             check_value(value, inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY,
                                                  annotation=hints(DataLoader.__init__)[key]), f'{where}.{key}', False)
@@ -268,6 +292,7 @@ def check_settings(cfg: Config) -> None:
             if value is None:
                 continue
             if key in LISTS:
+                check_built(value, key, several=True)
                 for part, where in parts(value, key):
                     check_part(part, where, LISTS[key][0], more=LISTS[key][1])
                     check_milestones(part, where)
@@ -275,7 +300,7 @@ def check_settings(cfg: Config) -> None:
                                                   'test_cfg', 'default_hooks', 'log_processor', 'visualizer'}:
                 if isinstance(value, dict):
                     check_section(key, value)
-                elif isinstance(value, (str, bool, int, float)):
+                elif isinstance(value, (*PLAIN, list, tuple)):
                     raise InputError(f'{key} is a dict, got {value!r}')
 
 

@@ -63,7 +63,11 @@ def some_batch(loader: DataLoader, name: str, images: int):
 def preprocess(model: nn.Module, batch, name: str, training: bool) -> dict:
     """``batch`` as the network sees it. Raises InputError where the preprocessor does not fit the data."""
     try:
-        return model.data_preprocessor(batch, training)
+        data = model.data_preprocessor(batch, training)
+        if isinstance(model, Distiller) and (more := data.keys() - {'inputs', 'data_samples'}):
+            raise InputError(f'{name}: the data_preprocessor {type(model.data_preprocessor).__name__} hands on {min(more)}, '
+                             "and a Distiller takes inputs and data_samples: say dict(type='mmcrrcd.PairPreprocessor', ...)")
+        return data
     except InputError:
         raise
     except WRONG as error:

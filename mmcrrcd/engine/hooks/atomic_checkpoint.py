@@ -6,6 +6,7 @@ from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 
+from mmcrrcd.checkpoint import step_of
 from mmcrrcd.files import clear_parts, write_whole
 from mmcrrcd.registry import HOOKS
 
@@ -40,6 +41,8 @@ class AtomicCheckpointHook(CheckpointHook):
     saved again with a new best score, and writes ``last_checkpoint`` in place: a kill in between leaves that pointing at
     nothing, or at half a file. It also removes the files that a checkpoint calls its best and its last: here only files of
     such names in its own folder.
+
+    A checkpoint names those that it takes the place of (``outdated_ckpts``): where a kill has kept them they go on resuming.
     """
 
     def __init__(self, *args, **kwargs):
@@ -51,11 +54,17 @@ class AtomicCheckpointHook(CheckpointHook):
         if not isinstance(kept, list) or not all(type(step) is int for step in kept):
             info.pop('keep_ckpt_ids')
         super().before_train(runner)
+        if isinstance(last := info.get('last_ckpt'), str):               # so that a better score goes into it on resuming, too
+            self.last_ckpt = os.path.join(self.out_dir, os.path.basename(last))
         if self.save_best is not None:
             self.best_ckpt_path = self._own(getattr(self, 'best_ckpt_path', None))
             self.best_ckpt_path_dict = {key: self._own(path)
                                         for key, path in getattr(self, 'best_ckpt_path_dict', {}).items()}
+        outdated = str(info.pop('outdated_ckpts', '')).split('/')
         if is_main_process():
+            for path in (Path(self.out_dir, name) for name in outdated if name.endswith('.pth')):
+                if path.name.startswith('best_') or step_of(path) is not None:
+                    self.file_backend.remove(path)
             self.file_backend.clear()
             clear_parts(self.out_dir, '.pth')
             clear_parts(runner.work_dir, 'last_checkpoint')
@@ -74,6 +83,8 @@ class AtomicCheckpointHook(CheckpointHook):
         name = self.filename_tmpl.format(step)
         self.last_ckpt = os.path.join(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        outdated = (os.path.basename(path) for path in self.file_backend.outdated)
+        runner.message_hub.update_info('outdated_ckpts', '/'.join(outdated))
         runner.save_checkpoint(self.out_dir, name, save_optimizer=self.save_optimizer,
                                save_param_scheduler=self.save_param_scheduler, meta=meta, by_epoch=self.by_epoch,
                                backend_args=self.backend_args, **self.args)

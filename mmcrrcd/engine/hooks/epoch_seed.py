@@ -5,6 +5,7 @@ import numpy as np
 import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
+from mmengine.runner import IterBasedTrainLoop
 
 from mmcrrcd.registry import FUNCTIONS, HOOKS
 
@@ -31,7 +32,8 @@ def seed_worker(worker_id: int) -> None:
 class EpochSeedHook(Hook):
     """Seeds all generators anew before each epoch, so that a resumed run goes on with the very numbers of one never stopped.
 
-    The state itself needs no place in the checkpoint. Needs ``by_epoch`` training, and checkpoints between epochs.
+    The state itself needs no place in the checkpoint. Needs checkpoints between epochs. A training by iterations is seeded
+    before each of them; what its data loader draws in the main process (``num_workers=0``) is still another after resuming.
     """
 
     priority = 'VERY_HIGH'
@@ -43,6 +45,10 @@ class EpochSeedHook(Hook):
 
     def before_train_epoch(self, runner) -> None:
         seed_all(runner.seed, runner.epoch, get_rank())
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        if isinstance(runner.train_loop, IterBasedTrainLoop):
+            seed_all(runner.seed, runner.iter, get_rank())
 
 
 @HOOKS.register_module()
