@@ -7,6 +7,7 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 
 from mmcrrcd.checkpoint import step_of
+from mmcrrcd.errors import InputError
 from mmcrrcd.files import clear_parts, write_whole
 from mmcrrcd.registry import HOOKS
 
@@ -46,7 +47,10 @@ class AtomicCheckpointHook(CheckpointHook):
     """
 
     def __init__(self, *args, **kwargs):
-        super().__init__(*args, backend_args=dict(backend='mmcrrcd_atomic'), **kwargs)
+        try:
+            super().__init__(*args, backend_args=dict(backend='mmcrrcd_atomic'), **kwargs)
+        except (AssertionError, KeyError, ValueError) as error:          # of mmengine's own checks
+            raise InputError(f'the checkpoint hook: {str(error.args[0] if error.args else error).splitlines()[0]}') from error
 
     def before_train(self, runner) -> None:
         info = runner.message_hub.runtime_info
