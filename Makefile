@@ -34,8 +34,11 @@ bench: $(INSTALLED)  ## the short benchmarks: a training beside its bare network
 campaign: $(INSTALLED)  ## try to break it: kills, wrong settings, damaged files, files with code (docs/reliability.md)
 	@OMP_NUM_THREADS=1 PYTHONPATH=.:tests $(PY) -m campaign
 
-docs: $(INSTALLED)  ## write the results into README and docs, and check their links
+docs: $(INSTALLED)  ## write the results into README and docs, check the pages, build the site into docs/_build/html
+	@$(PY) -m pip install -q --disable-pip-version-check -e '.[docs]'
 	@$(PY) -m experiments render && $(PY) -m pytest -q tests/test_docs.py
+	@rm -rf docs/api && OMP_NUM_THREADS=1 $(PY) -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
 
 # The stamp is written last, so an interrupted install is repeated.
 $(INSTALLED): setup.py pyproject.toml mmcrrcd/version.py

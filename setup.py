@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent
 MIM = Path('mmcrrcd', '.mim')
 MIM_CONTENT = ('configs', 'tools', 'model-index.yml')
 ONNX = ['onnx', 'onnxruntime', 'onnxscript']
+DOCS = ['myst-parser', 'pydata-sphinx-theme', 'sphinx>=8', 'sphinx-copybutton']
 TEST = [*ONNX, 'pytest', 'pytest-xdist', 'setuptools>=77']
 VERSION = runpy.run_path(str(ROOT / 'mmcrrcd' / 'version.py'))  # run as a file: importing the package would need torch
 
@@ -84,9 +85,10 @@ if __name__ == '__main__':  # the tests read the functions above without buildin
         license_files=['LICENSE'],
         keywords='knowledge distillation, low resolution, image classification, OpenMMLab',
         packages=find_packages(include=['mmcrrcd', 'mmcrrcd.*']),
+        package_data={'mmcrrcd.zoo': ['*.json', '*.safetensors']},
         python_requires='>=3.10',
         install_requires=requirements(),
-        extras_require={'onnx': ONNX, 'test': TEST, 'dev': [*TEST, 'ruff']},
+        extras_require={'onnx': ONNX, 'test': TEST, 'docs': DOCS, 'dev': [*TEST, 'ruff']},
         cmdclass={'build_py': BuildWithMim},
         zip_safe=False,
     )

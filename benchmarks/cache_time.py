@@ -75,11 +75,11 @@ def table(result: dict) -> str:
                 f'rounds of {result["blocks"]} blocks of {BLOCK} images.')
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = parser_of(__doc__, 'cache_time', 'resnet56_resnet20_cifar100', views=(16, 'of each image'),
                        rounds=(5, 'turns of each'), blocks=(2, 'built in a round'))
     parser.add_argument('--amp', action='store_true', help='bfloat16')
-    carry_out(parser.parse_args(), measure, table)
+    carry_out(parser.parse_args(argv), measure, table)
 
 
 if __name__ == '__main__':

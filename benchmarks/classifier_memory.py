@@ -66,10 +66,10 @@ def table(result: dict) -> str:
                 f'batch {result["batch"]}, float32, SGD with momentum; an MB is a million bytes.')
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = parser_of(__doc__, 'classifier_memory', batch=(BATCH, 'embeddings'))
     parser.add_argument('--classes', type=int, nargs='+', default=CLASSES)
-    carry_out(parser.parse_args(), measure, table)
+    carry_out(parser.parse_args(argv), measure, table)
 
 
 if __name__ == '__main__':

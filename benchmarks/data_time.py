@@ -85,13 +85,13 @@ def table(result: dict) -> str:
                 f'Batch {result["batch"]}; n = {len(next(iter(rates.values())))} rounds of {result["batches"]} batches.')
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = parser_of(__doc__, 'data_time', rounds=(7, 'turns of each'), batches=(40, 'in a turn'),
                        warmup=(6, 'batches before the clock runs'))
     parser.add_argument('--reference', action='store_true', help='HobbitLong/RepDistiller, whose checkout is on PYTHONPATH')
     parser.add_argument('--data-root', default='data/cifar100')
     parser.add_argument('--workers', type=int, nargs='+', default=[0, 2], help='worker processes of the paths that have any')
-    carry_out(parser.parse_args(), measure, table)
+    carry_out(parser.parse_args(argv), measure, table)
 
 
 if __name__ == '__main__':

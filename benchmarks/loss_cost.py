@@ -300,12 +300,12 @@ def plot(result: dict) -> Figure:
     return figure
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = parser_of(__doc__, 'loss_cost', repetitions=(10, 'of both passes'))
     parser.add_argument('--reference', nargs='+', choices=['crd', 'crcd'], default=[], help='as published; their checkouts, '
                         'HobbitLong/RepDistiller and Lechatelia/CRCD, are on PYTHONPATH')
     parser.add_argument('--quick', action='store_true', help='a few points only')
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     result = carry_out(args, measure, table)
     if not args.quick:
         plot(result).savefig(args.json.with_suffix('.png'), dpi=120)

@@ -18,7 +18,8 @@ from mmengine.device import get_device
 from mmengine.optim import build_optim_wrapper
 from rich.progress import track
 
-from mmcrrcd.models.networks import classification_loss, extract
+from mmcrrcd.models.classification import classification_loss
+from mmcrrcd.models.networks import extract
 from mmcrrcd.registry import DATASETS, MODELS
 
 from .common import carry_out, now, page, parser_of, with_range
@@ -98,11 +99,11 @@ def table(result: dict) -> str:
                 f'batch {result["batch"]}; n = {result["iterations"]}.')
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = parser_of(__doc__, 'step_parts', 'resnet56_resnet20_cifar100',
                        resolution=(None, 'of the student (default: all 32)'), iterations=(20, 'steps'),
                        warmup=(8, 'steps that do not count; the queue takes six to fill'))
-    carry_out(parser.parse_args(), measure, table)
+    carry_out(parser.parse_args(argv), measure, table)
 
 
 if __name__ == '__main__':

@@ -274,7 +274,7 @@ def table(result: dict) -> str:
                 f'{result["workers"]} workers of the reference.')
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = parser_of(__doc__, 'step_time', OF_REFERENCE, resolution=(None, 'of the student (default: all 32)'),
                        rounds=(3, 'turns of each'), iterations=(20, 'in a turn'),
                        warmup=(6, 'iterations before the clock runs; the queue takes six to fill'),
@@ -283,7 +283,7 @@ def main() -> None:
     parser.add_argument('--paths', nargs='+', default=PATHS, choices=PATHS)
     parser.add_argument('--reference', action='store_true', help='HobbitLong/RepDistiller, whose checkout is on PYTHONPATH')
     parser.add_argument('--float32', action='store_true', help='this package in float32, too')
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.reference and (Path(args.config).stem, args.resolution) != (OF_REFERENCE, None):
         parser.error(f'--reference trains {OF_REFERENCE} at 32×32 px: leave --config and --resolution away')
     carry_out(args, measure, table)

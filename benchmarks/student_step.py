@@ -82,10 +82,10 @@ def table(result: dict) -> str:
                 f'n = {len(times["as it is"])} rounds.')
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = parser_of(__doc__, 'student_step', 'resnet56_vgg8_cifar100', resolution=(8, 'pixels that the student sees'),
                        batch=(96, 'images'), rounds=(15, 'turns of each'), iterations=(4, 'steps in a turn'))
-    carry_out(parser.parse_args(), measure, table)
+    carry_out(parser.parse_args(argv), measure, table)
 
 
 if __name__ == '__main__':

@@ -107,14 +107,14 @@ def audit(cfg: Config, iterations: int) -> AuditHook:
     return hook
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config')
     parser.add_argument('--iterations', type=int, default=20)
     parser.add_argument('--amp', action='store_true')
     parser.add_argument('--work-dir', default='work_dirs/sync_audit')
     parser.add_argument('--cfg-options', nargs='+', action=Options, metavar='KEY=VALUE')
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     with one_line_errors():
         cfg = read_config(args.config)
         cfg.work_dir = args.work_dir

@@ -288,7 +288,8 @@ def of_study(setting: NamedTuple, recipe: Recipe, options: dict) -> Config:
     """The config of a training of a study; ``options`` are settings of it by their dotted names."""
     recipe = recipe._replace(schedule='paper_35e', epochs=setting.epochs, resolution=setting.resolution)
     cfg = compose(setting.method, (setting.teacher, setting.student), recipe._replace(views=0), setting.data)
-    cfg.train_dataloader.batch_size, cfg.optim_wrapper.optimizer.lr = setting.batch, setting.lr
+    cfg.train_dataloader.batch_size = setting.batch
+    cfg.optim_wrapper.optimizer.update(lr=setting.lr, fused=True)         # the same numbers, a tenth of a small student's step
     if setting.images_per_class or setting.holdout:
         part = dict(type='mmcrrcd.SubsetArrays', dataset=cfg.train_dataloader.dataset, holdout=setting.holdout or 0)
         cfg.train_dataloader.dataset = part | dict(images_per_class=setting.images_per_class)
@@ -305,6 +306,8 @@ def of_study(setting: NamedTuple, recipe: Recipe, options: dict) -> Config:
         cfg.model.backbone_gradient = setting.gamma
     cfg.train_cfg.val_interval = cfg.default_hooks.checkpoint.interval = max(1, setting.epochs // 5)
     cfg.default_hooks.checkpoint.save_best = None
+    if setting.refit:
+        cfg.custom_hooks.append(dict(type='mmcrrcd.RefitHeadHook'))
     cfg.merge_from_dict(options)
     use_cache(cfg, recipe.views)
     return cfg

@@ -1,22 +1,39 @@
 """Writes the tables into README and docs: between ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` nothing is typed by hand.
 
 NAME is a table here, or a Markdown file: of a benchmark in benchmarks/results/, of the campaign in tests/campaign/results/, of
-an earlier measurement in records/measured/.
+an earlier measurement in records/measured/; or the model zoo.
 """
 import re
 from pathlib import Path
 
+from mmcrrcd import zoo
 from mmcrrcd.errors import InputError
+from mmcrrcd.visualization.markdown import markdown_table
 
-from . import records, report
+from . import figures, metafiles, records, report
 from .compose import ROOT
 from .studies import STUDIES
 from .tables import TABLES
 
 MARKED = r'<!-- begin (\w+) -->\n.*?<!-- end \1 -->'
+
+
+def zoo_markdown() -> str:
+    """A row for each student of the model zoo."""
+    rows = []
+    for name in zoo.names():
+        known, size = zoo.read_metafile(zoo.find(name)), zoo.find(name).stat().st_size
+        accuracy = ', '.join(f'{value:.2f} % at {side} px' for side, value in known['accuracy'].items())
+        rows.append([f'`{name}`', f'{known["data"]}, {len(known["classes"])} classes', accuracy, f'{known["parameters"]:,}',
+                     f'{known["macs"] / 1e6:.2f}', f'{size / 1000:.0f}', f'`{known["command"]}`'])
+    return markdown_table(['name', 'data', 'accuracy', 'parameters', 'M MACs', 'kB', 'trained by'], rows)
+
+
 BLOCKS = {
+    'model_zoo': zoo_markdown,
     'headline': report.headline_markdown,
     'results': report.results_markdown,
+    'status': report.status_markdown,
     'figure3': lambda: report.figure3_markdown('../experiments/records/'),
 }
 
@@ -44,12 +61,12 @@ def rendered(text: str) -> str:
 
 
 def pages() -> list[Path]:
-    return [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md')), ROOT / 'configs' / 'face' / 'README.md']
+    return [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('**/*.md')), ROOT / 'configs' / 'face' / 'README.md']
 
 
 def render() -> list[Path]:
-    """Writes all pages, tables and figures of which there are records; returns what was written."""
-    written = []
+    """Writes all pages, metafiles, tables and figures of which there are records; returns what was written."""
+    written = metafiles.write()
     for page in pages():
         text = page.read_text(encoding='utf-8')
         if (new := rendered(text)) != text:
@@ -57,6 +74,8 @@ def render() -> list[Path]:
             written.append(page)
     for name in [*TABLES, *(f'study_{name}' for name in STUDIES)]:
         written += report.write(name) if (records.RECORDS / name).is_dir() else []
-    figure = [(title, report.lines_of(found, report.MAIN)) for title, found in report.main_results().items()]
-    report.panels(report.draw_curves, figure).savefig(ROOT / 'docs' / 'results.png', dpi=120)
-    return [*written, ROOT / 'docs' / 'results.png']
+    for name, draw in figures.PICTURES.items():
+        if figure := draw():
+            figure.savefig(ROOT / 'docs' / f'{name}.png', dpi=120)
+            written.append(ROOT / 'docs' / f'{name}.png')
+    return written

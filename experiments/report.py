@@ -1,5 +1,6 @@
 """From records to Markdown tables and figures."""
 import math
+import re
 import textwrap
 from pathlib import Path
 from statistics import mean, stdev
@@ -8,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mmcrrcd.visualization.markdown import conditions, markdown_table
+from mmcrrcd.visualization.style import CRRCD, KD, STUDENT_ONLY, label_lines, styles
 
 from . import records
 from .figure3 import SWEEPS, Sweep
@@ -24,6 +26,7 @@ MAIN = {'student-only': 'student_alone', 'KD (1 CE + 0.5 KD)': 'kd', 'KD (0.1 CE
         'CRRCD, learned F, without KD': 'learned_alpha_0', NAMES['crrcd_learned']: 'learned',
         'CRRCD without KD': 'alpha_0', 'CRRCD': 'default'}                   # of Figure 3, in the table of main results
 PAPER_ROW = {'student-only': 'student', 'KD (0.1 CE + 0.9 KD)': 'kd', NAMES['crrcd_learned']: 'crrcd', 'CRRCD': 'crrcd'}
+NOTHING = 'No runs yet.'
 ARMS = 'Accuracy in percent, mean ± standard deviation of n seeds; differences seed by seed, mean ± standard error.'
 READABLE = dict(facecolor='white', edgecolor='none', alpha=0.75, pad=0.5)
 
@@ -55,6 +58,19 @@ def groups(found: Records) -> dict[tuple[str, str, str], Records]:
             result[pair, recipe, teacher] = [
                 record for record in own if not record['teacher'] or record['teacher']['sha256'] == teacher]
     return dict(sorted(result.items()))
+
+
+def in_words(pair: str) -> str:
+    """A pair of networks as one says it: resnet56_resnet20 is ResNet56 → ResNet20.
+
+    Example:
+        >>> in_words('wrn40_2_vgg8_upsampled')
+        'WRN40-2 → VGG8, upsampled'
+    """
+    words = dict(iresnet='IResNet', resnet='ResNet', vgg='VGG', wrn='WRN', shufflenetv='ShuffleNetV', mobilenetv='MobileNetV')
+    networks = re.findall(rf'({"|".join(words)})(\d+(?:x\d+)?)((?<=wrn40|wrn16)_\d)?', pair)
+    said = ' → '.join(words[kind] + size + depth.replace('_', '-') for kind, size, depth in networks)
+    return (said or pair) + (', upsampled' if pair.endswith(UPSAMPLED) else '')
 
 
 def described(recipe: str) -> str:
@@ -90,15 +106,17 @@ def section(title: str, body: str, lines: list[str], found: Records) -> str:
     return '\n'.join([f'### {title}', '', body, '', *(f'{line}  ' for line in lines), ''])
 
 
-def cell(ours: dict[int, float], paper: float | None = None, marked: bool = False, reference: dict[int, float] | None = None,
-         exists: bool = True) -> str:
-    """What we have, below it the paper's number, and the difference to the reference method."""
-    lines = [spread(list(ours.values())) if ours else 'not run' if exists else '–']
+def cell(ours: dict[int, float], paper: float | None = None, marked: bool = False,
+         reference: dict[int, float] | None = None) -> str:
+    """What we have, below it the paper's number, and the difference to the reference method; '–' where nothing was run."""
+    if not ours:
+        return '–'
+    lines = [spread(list(ours.values()))]
     if paper is not None:
-        difference = round(mean(ours.values()) - paper, 2) + 0.0 if ours else None
-        mark = ('▲ ' if difference > 0 else '▼ ' if difference < 0 else '') if ours and marked else ''
-        lines.append(f'paper {paper:.2f}' + (f': {mark}{difference:+.2f}' if ours else ''))
-    if ours and reference:
+        difference = round(mean(ours.values()) - paper, 2) + 0.0
+        mark = ('▲ ' if difference > 0 else '▼ ' if difference < 0 else '') if marked else ''
+        lines.append(f'paper {paper:.2f}: {mark}{difference:+.2f}')
+    if reference:
         lines.append(f'paired {paired_difference(ours, reference)}')
     return '<br>'.join(lines)
 
@@ -116,23 +134,26 @@ def reference_of(table: Table, found: Records, method: str, pair: Pair, key: str
 
 
 def grid(table: Table, found: Records, recipe: str) -> str:
-    """A row a method, a column a pair."""
-    rows, small = [], recipe[:1].isdigit()
+    """A row a method, a column a pair, of those that something was run of."""
+    rows, small = {}, recipe[:1].isdigit()
     for method in dict.fromkeys([*table.methods, *(record['method'] for record in found)]):
-        key, row = 'best' if method in BEST_EPOCH else 'last', [row_name(method)]
+        key = 'best' if method in BEST_EPOCH else 'last'
         for pair in table.pairs:
             paper, ours = table.paper.get(method, {}).get('_'.join(pair)), by_seed(found, method, pair_name(method, pair), key)
-            row.append(cell(ours, None if small else paper, '_in_' not in recipe, reference_of(table, found, method, pair, key),
-                            paper is not None or method not in table.paper))
-        rows.append(row)
-    return markdown_table(['', *(f'{teacher} →<br>{student}' for teacher, student in table.pairs)], rows)
+            rows.setdefault(row_name(method), {})[pair] = cell(
+                ours, None if small else paper, '_in_' not in recipe, reference_of(table, found, method, pair, key))
+    taught = {pair for pair in table.pairs for record in found if record['pair'] == '_'.join(pair)} or set(table.pairs)
+    pairs = [pair for pair in table.pairs if pair in taught]
+    rows = {name: [row[pair] for pair in pairs] for name, row in rows.items()}
+    return markdown_table(['', *(f'{teacher} →<br>{student}' for teacher, student in pairs)],
+                          [[name, *row] for name, row in rows.items() if set(row) != {'–'}])
 
 
 def listing(table: Table, found: Records, recipe: str) -> str:
     """A row a method and way to see, a column a number; a table for each teacher that there is something of."""
     parts, marked = [], table.marked and '_in_' not in recipe and table.resolution == resolution_of(recipe)
     for teacher in dict.fromkeys(teacher for teacher, _ in table.pairs):
-        pairs, rows, there = [pair for pair in table.pairs if pair[0] == teacher], {}, not found
+        pairs, rows, there = [pair for pair in table.pairs if pair[0] == teacher], {}, False
         for method, pair in [(method, pair) for pair in pairs for method in table.methods]:
             own, row = pair_name(method, pair), []
             there |= method != 'student' and any(record['pair'] == own for record in found)
@@ -142,10 +163,11 @@ def listing(table: Table, found: Records, recipe: str) -> str:
                     row.append(f'{mean(ours.values()):.{int(key == "macs")}f}' if ours else '–')
                 else:
                     row.append(cell(ours, table.paper.get(method, {}).get(title), marked,
-                                    None if i else reference_of(table, found, method, pair, key), key != 'full'))
-            rows[row_name(method, pair)] = row           # a teacher's is the same for each of its pairs
+                                    None if i else reference_of(table, found, method, pair, key)))
+            if set(row) != {'–'}:
+                rows[row_name(method, pair)] = row       # a teacher's is the same for each of its pairs
         if there:
-            parts.append(f'{teacher} → {pairs[0][1]}\n\n'
+            parts.append(f'{in_words(f"{teacher}_{pairs[0][1]}")}\n\n'
                          + markdown_table(['', *table.columns], [[name, *row] for name, row in rows.items()]))
     return '\n\n'.join(parts)
 
@@ -156,10 +178,9 @@ def resolution_of(recipe: str) -> int | None:
 
 
 def table_markdown(experiment: str) -> str:
-    """All of a table's recipes; without a record, the empty one of its schedule."""
+    """All of a table's recipes."""
     table, everything, parts = TABLES[experiment], records.read(experiment), []
-    empty = (f'{table.resolution}px__' if table.resolution else '') + table.schedule
-    for recipe in sorted({record['recipe'] for record in everything}) or [empty]:
+    for recipe in sorted({record['recipe'] for record in everything}):
         found = [record for record in everything if record['recipe'] == recipe]
         methods = {*table.methods, *(record['method'] for record in found)}
         best = [name_of(method) for method in BEST_EPOCH if method in table.paper]
@@ -177,7 +198,25 @@ def table_markdown(experiment: str) -> str:
             *(f'{train:,} training images, {test:,} test images.' for train, test in sorted(images))]
         body = (listing if table.columns else grid)(table, found, recipe)
         parts.append(section(f'{table.title}: {described(recipe)}', body, lines, found))
-    return '\n'.join(parts)
+    return '\n'.join(parts) or NOTHING
+
+
+def status_markdown() -> str:
+    """What was run of each table and study, and what was not: the only place that says so."""
+    rows = []
+    for name, table in [*TABLES.items(), *((f'study {name}', study) for name, study in STUDIES.items())]:
+        study = isinstance(table, Study)
+        known = set(table.arms) if study else {(method, pair_name(method, pair)) for method, pair in table.cells()}
+        there = {}
+        for record in records.read(name.replace(' ', '_')):
+            there.setdefault(record['method'] if study else (record['method'], record['pair']), []).append(record)
+        done = known & there.keys()
+        full = {cell for cell in done if study or any('_in_' not in record['recipe'] for record in there[cell])}
+        seeds = max((len({record['seed'] for record in there[cell]}) for cell in done), default='–')
+        data = ', '.join(f'`{path}`' for path in (() if study else table.data))
+        rows.append([table.title, len(known), len(full), len(done - full), len(known - done), seeds, data or '–', f'`{name}`'])
+    return markdown_table(['', 'cells', 'run', 'run, shortened', 'not run', 'seeds, at most', 'data to bring',
+                           '`python -m experiments`'], rows)
 
 
 def scores(found: Records) -> str:
@@ -204,11 +243,13 @@ def arms(found: Records, labels: dict[str, str], reference: str, paper: dict[str
                                                  'train_accuracy' in each['epochs'][-1]]
             steps = [1000 * each['seconds']['step'] for each in own if each['seconds']['step']]
             rows.append([label, spread(list(last.values())), spread(list(by_seed(own, method, key='best').values())),
+                         spread(list(by_seed(own, method, key='own_classifier').values())),
                          *('–' if method == reference else paired_difference(of(found, method), of(found, reference))
                            for of in (by_seed, since_the_drop)), f'{mean(train):.1f}' if train else '–', scores(own),
                          f'{mean(steps):.0f}' if steps else '–', chosen_rate(own)] + ([paper.get(label, '–')] if paper else []))
-    head = ['', 'last epoch', 'best epoch', f'over {name_of(reference)}, paired', 'the same, mean since the first LR decay',
-            'training images', 'scores of positives / negatives', 'ms a step', 'learning rate']
+    head = ['', 'last epoch', 'best epoch', 'last epoch, before the classifier is fitted anew',
+            f'over {name_of(reference)}, paired', 'the same, mean since the first LR decay', 'training images',
+            'scores of positives / negatives', 'ms a step', 'learning rate']
     head += ['the paper'] if paper else []
     kept = [i for i in range(len(head)) if not i or any(row[i] != '–' for row in rows)]
     return markdown_table([head[i] for i in kept], [[row[i] for i in kept] for row in rows])
@@ -227,8 +268,8 @@ def study_markdown(name: str) -> str:
     study, parts = STUDIES[name], []
     for (pair, recipe, _), found in groups(records.read(f'study_{name}')).items():
         body = evaluated(found, study) if study.columns else arms(found, {arm: arm for arm in study.arms}, study.reference)
-        parts.append(section(f'{study.title}: {pair}, {described(recipe)}', body, [ARMS], found))
-    return '\n'.join(parts) or f'### {study.title}\n\nNo runs yet.\n'
+        parts.append(section(f'{study.title}: {in_words(pair)}, {described(recipe)}', body, [ARMS], found))
+    return '\n'.join(parts) or f'### {study.title}\n\n{NOTHING}\n'
 
 
 def figure3_groups() -> dict[str, tuple[str, Records]]:
@@ -236,7 +277,7 @@ def figure3_groups() -> dict[str, tuple[str, Records]]:
     found = {}
     for (pair, recipe, teacher), own in groups(records.read('figure3')).items():
         name = f'figure3__{pair}__{recipe}'
-        found[name if name not in found else f'{name}__{teacher}'] = f'{pair}, {described(recipe)}', own
+        found[name if name not in found else f'{name}__{teacher}'] = f'{in_words(pair)}, {described(recipe)}', own
     return found
 
 
@@ -253,7 +294,7 @@ def figure3_markdown(folder: str = '') -> str:
                if (there - FORMS.keys()) & set(sweep.names.values())}
         parts.append(section(f'{table.title}: {title}', f'![accuracy over the settings]({folder}{name}.png)\n\n'
                              + arms(found, own, 'kd', paper), [table.note, ARMS], found))
-    return '\n'.join(parts) or 'No runs yet.'
+    return '\n'.join(parts) or NOTHING
 
 
 def draw_sweep(axes: Axes, sweep: Sweep, found: Records) -> None:
@@ -263,15 +304,16 @@ def draw_sweep(axes: Axes, sweep: Sweep, found: Records) -> None:
     places, ours = sweep.places(), [list(by_seed(found, method).values()) for method in sweep.names.values()]
     heights = [mean(values) if values and mean(values) >= floor else math.nan for values in ours]
     errors = [stdev(values) if len(values) > 1 else 0 for values in ours]
-    axes.errorbar(places, heights, errors, marker='o', capsize=3, linestyle='-' if sweep.ordered else 'none', label='ours')
+    axes.errorbar(places, heights, errors, marker='o', capsize=3, linestyle='-' if sweep.ordered else 'none', label='CRRCD',
+                  color=CRRCD)
     for place, values, height in zip(places, ours, heights):
         if not math.isnan(height):
             axes.annotate(f'{height:.2f}\nn = {len(values)}', (place, height), (6, 4), textcoords='offset points', size=7,
                           color='0.3', bbox=READABLE)
-        else:
-            text = f'{mean(values):.2f} ↓\nn = {len(values)}' if values else 'not run'
-            axes.text(place, 0.03, text, transform=axes.get_xaxis_transform(), size=8, color='0.4', ha='center', bbox=READABLE)
-    for (label, values), color in zip(base.items(), ('0.55', 'tab:green')):
+        elif values:
+            axes.text(place, 0.03, f'{mean(values):.2f} ↓\nn = {len(values)}', transform=axes.get_xaxis_transform(), size=8,
+                      color='0.4', ha='center', bbox=READABLE)
+    for (label, values), color in zip(base.items(), (STUDENT_ONLY, KD)):
         if values:
             axes.axhline(mean(values), color=color, linestyle='--', label=f'{label} (n = {len(values)})')
     room = 0.12 * (places[-1] - places[0])
@@ -283,20 +325,23 @@ def draw_sweep(axes: Axes, sweep: Sweep, found: Records) -> None:
 
 def draw_curves(axes: Axes, title: str, lines: dict[str, Records]) -> None:
     """Test accuracy over the epochs, mean of the seeds."""
+    looks = styles(lines)
     for label, own in lines.items():
         points = {}
         for row in (row for record in own for row in record['epochs'] if 'accuracy' in row):
             points.setdefault(row['epoch'], []).append(row['accuracy'])
-        axes.plot(list(points), [mean(values) for values in points.values()], label=f'{label} (n = {len(own)})')
-    axes.set_title(textwrap.fill(title, 80), size=8)
+        axes.plot(list(points), [mean(values) for values in points.values()], label=f'{label} (n = {len(own)})',
+                  **looks[label])
+    axes.set_title(textwrap.fill(title, 76), size=9, loc='left')
     axes.set(xlabel='epoch', ylabel='test accuracy (%)')
-    axes.legend(fontsize=7)
+    axes.spines[['top', 'right']].set_visible(False)
+    label_lines(axes, 2.9)
 
 
 def panels(draw, each: list[tuple], title: str = '') -> Figure:
     """A figure with ``draw(axes, *arguments)`` in a panel for each arguments."""
     rows = max(1, -(-len(each) // 2))
-    figure = Figure(figsize=(11, 3.6 * rows + 0.6), layout='constrained')
+    figure = Figure(figsize=(13, 3.6 * rows + 0.6), layout='constrained')
     grid = figure.subplots(rows, 2, squeeze=False)
     for axes in grid.flat[len(each):]:
         axes.set_axis_off()
@@ -317,17 +362,19 @@ def lines_of(found: Records, labels: dict[str, str]) -> dict[str, Records]:
 
 def curves(found: Records, labels: dict[str, str]) -> Figure | None:
     """A panel for each pair, recipe and teacher; None where nothing was tested in training."""
-    drawn = {f'{pair}, {described(recipe)}': lines_of(own, labels) for (pair, recipe, _), own in groups(found).items()}
-    drawn = [(title, lines) for title, lines in drawn.items() if lines]
+    drawn = [(f'{in_words(pair)}, {described(recipe)}', lines_of(own, labels))
+             for (pair, recipe, _), own in groups(found).items()]
+    drawn = [(title, lines) for title, lines in drawn if lines]
     return panels(draw_curves, drawn) if drawn else None
 
 
 def draw_rates(axes: Axes, gamma: float, lines: dict[str, dict[float, list[float]]]) -> None:
     """A result over the learning rate, mean and standard deviation of the seeds."""
+    looks = styles(lines)
     for name, points in lines.items():
         rates = sorted(points)
         errors = [stdev(points[rate]) if len(points[rate]) > 1 else 0 for rate in rates]
-        axes.errorbar(rates, [mean(points[rate]) for rate in rates], errors, marker='o', capsize=3, label=name)
+        axes.errorbar(rates, [mean(points[rate]) for rate in rates], errors, marker='o', capsize=3, label=name, **looks[name])
     axes.set(xscale='log', xlabel='learning rate', ylabel='%', title=f'γ = {gamma}')
     axes.legend(fontsize=7)
 
@@ -354,7 +401,7 @@ def main_results() -> dict[str, Records]:
             pixels, epochs = own[0]['resolution'], own[0]['training']['epochs']
             precision = ', bfloat16' if recipe.endswith('amp') else ''
             taught = '' if accuracy is None else f', a teacher of {accuracy:.1f} %'
-            titled[f'{pair} at {pixels}×{pixels} px, {epochs} epochs{precision}{taught}'] = own
+            titled[f'{in_words(pair)} at {pixels}×{pixels} px, {epochs} epochs{precision}{taught}'] = own
     return titled
 
 
@@ -366,7 +413,7 @@ def results_markdown() -> str:
         tables = [TABLES[name].paper for name in ('table1', 'table2')] if found[0]['resolution'] == 32 else []
         paper = {label: table[row][pair] for table in tables if pair in table['crrcd'] for label, row in PAPER_ROW.items()}
         parts.append(section(title, arms(found, MAIN, 'kd', paper), [ARMS], found))
-    return '\n'.join(parts) or 'No runs yet.'
+    return '\n'.join(parts) or NOTHING
 
 
 def headline_markdown() -> str:
@@ -376,7 +423,7 @@ def headline_markdown() -> str:
     rows = [[title, *(spread(list(by_seed(found, method).values())) for method in MAIN.values() if method in there)]
             for title, found in results.items()]
     head = ['CIFAR-100, test accuracy (%)', *(label for label, method in MAIN.items() if method in there)]
-    return markdown_table(head, rows) if rows else 'No runs yet.'
+    return markdown_table(head, rows) if rows else NOTHING
 
 
 def write(experiment: str) -> list[Path]:

@@ -15,6 +15,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmcrrcd.errors import InputError, printable
+from mmcrrcd.safetensors_file import read_safetensors
 
 
 class _Nothing:
@@ -140,7 +141,7 @@ def _check_file(path: Path) -> None:
 
 
 def safe_load(path: str | Path, device: str = 'cpu') -> dict:
-    """``torch.load`` that only ever builds tensors and plain values, from whole local files.
+    """``torch.load`` that only ever builds tensors and plain values, from whole local files; safetensors files, too.
 
     Raises:
         InputError: it is none, is damaged, or has more in it; one line.
@@ -149,6 +150,8 @@ def safe_load(path: str | Path, device: str = 'cpu') -> dict:
         raise InputError(f'{path} is an address: download the file, and give its path')
     if not Path(path).exists():
         raise FileNotFoundError(f'there is no checkpoint {path}')
+    if Path(path).suffix == '.safetensors':
+        return read_safetensors(path)
     try:
         _check_file(Path(path))
         with torch.serialization.safe_globals([(stand_in, name) for name, stand_in in _STAND_INS.items()]):
@@ -272,6 +275,13 @@ def read_network(path: str | Path) -> dict[str, Tensor]:
     weights = {str(key).removeprefix('module.'): value for key, value in weights.items() if isinstance(value, Tensor)}
     students = {key.removeprefix('student.'): value for key, value in weights.items() if key.startswith('student.')}
     return students or {key: value for key, value in weights.items() if not key.startswith('data_preprocessor.')}
+
+
+def names_in_student(weights: dict[str, Tensor], student: dict[str, Tensor], prefix: str = '') -> dict[str, str]:
+    """New names ``student.*`` for the weights of a checkpoint that is of the student alone; {} for one of a distiller."""
+    if any(key.startswith(f'{prefix}student.') for key in weights):
+        return {}
+    return {prefix + key: f'{prefix}student.{key}' for key in student if prefix + key in weights}
 
 
 def image_size_in(path: str | Path) -> tuple[int, int] | None:

@@ -7,8 +7,11 @@ import ast
 import sys
 import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import mmengine.config.config
 from mmengine.config import Config, DictAction
 from mmengine.registry import Registry
 from mmengine.utils import get_object_from_string
@@ -22,8 +25,47 @@ STEPS = {'CenterCrop', 'EfficientNetCenterCrop', 'Pad', 'Resize', 'ResizeEdge'} 
 RUN_ON_LOADING = ('.pkl', '.pickle', '.yml', '.yaml')      # lists of images by such names are run where mmengine loads them
 
 
+def own_root() -> Path:
+    """The folder that holds this package's ``configs`` and ``tools``: in an installed package, or the clone."""
+    package = Path(__file__).resolve().parent
+    return package.parent if (package.parent / 'setup.py').is_file() else package / '.mim'
+
+
+def own_config(name: str) -> Path:
+    """The file of ``mmcrrcd::custom/student_16px.py``. Raises FileNotFoundError where there is none; one line."""
+    path = own_root() / 'configs' / name.removeprefix('mmcrrcd::')
+    if not path.is_file():
+        raise FileNotFoundError(f'there is no config {name}: {own_root() / "configs"} has ' + (
+            'none of that name' if (own_root() / 'configs').is_dir() else 'none at all: install the package again'))
+    return path
+
+
+@contextmanager
+def own_configs() -> Iterator[None]:
+    """In the block mmengine finds this package's configs wherever it is installed, and takes them into configs of both forms:
+    ``_base_ = 'mmcrrcd::custom/student_16px.py'``, and ``from mmcrrcd.configs.custom.student_16px import *`` under
+    ``read_base()``. By itself it knows OpenMMLab's packages only, and no base of the other form.
+    """
+    module, path_of = mmengine.config.config, Config.__dict__['_get_cfg_path']
+    installed = module.get_installed_path
+    with TemporaryDirectory() as folder:
+        def text_of(base: str, filename: str) -> tuple[str, str | None]:
+            if not base.startswith('mmcrrcd::'):
+                return path_of.__func__(base, filename)
+            text = Path(folder, f'{len(list(Path(folder).iterdir()))}.py')
+            Config.fromfile(own_config(base), format_python_code=False).dump(text)
+            return str(text), None
+
+        module.get_installed_path = lambda package: str(own_root()) if package == 'mmcrrcd' else installed(package)
+        Config._get_cfg_path = staticmethod(text_of)
+        try:
+            yield
+        finally:
+            module.get_installed_path, Config._get_cfg_path = installed, path_of
+
+
 def read_config(path: str | Path) -> Config:
-    """The config at ``path``, a Python file: a program, which is run.
+    """The config at ``path``, a Python file: a program, which is run. ``mmcrrcd::custom/student_16px.py`` is this package's.
 
     mmengine takes YAML and JSON, too, but would run what such data name as code, so these are refused.
 
@@ -31,12 +73,14 @@ def read_config(path: str | Path) -> Config:
         FileNotFoundError: there is none.
         InputError: it is no Python file.
     """
+    path = own_config(path) if str(path).startswith('mmcrrcd::') else path
     if not Path(path).is_file():
         raise FileNotFoundError(f'there is no config {path}')
     if Path(path).suffix != '.py':
         raise InputError(f'{path} is no config: configs are Python files, in .py')
     try:
-        return Config.fromfile(path)
+        with own_configs():
+            return Config.fromfile(path)
     except InputError:
         raise
     except Exception as error:                           # a program can raise anything

@@ -1,4 +1,4 @@
-"""A trained student, to be asked: from a work directory, an exported folder or an ONNX file.
+"""A trained student, to be asked: from a work directory, an exported folder, an ONNX file or the model zoo.
 
 >>> student = mmcrrcd.load_student('work_dirs/resnet56_resnet20_cifar100_8px')
 >>> student.predict('camera/')[0].name
@@ -14,16 +14,17 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from PIL import Image
 
+from mmcrrcd import zoo
 from mmcrrcd.checkpoint import find_checkpoint, read_checkpoint
-from mmcrrcd.config import check_network, check_steps, read_text, read_values, short_types, without_training
+from mmcrrcd.config import check_network, check_steps, first_line, read_text, read_values, short_types, without_training
 from mmcrrcd.datasets import StudentView
-from mmcrrcd.datasets.read_image import ImageError, read_image, to_rgb
+from mmcrrcd.datasets.read_image import SUFFIXES, ImageError, read_image, to_rgb
+from mmcrrcd.datasets.transforms.resolution_pair import SETTINGS
 from mmcrrcd.datasets.transforms.student_view import Size, distance
 from mmcrrcd.errors import InputError, check_positive
 from mmcrrcd.evaluation.embeddings import Classifier, config_with_model, kind, load_classifier, plain_size, steps_of
 from mmcrrcd.models import OnnxClassifier
 
-SUFFIXES = {'.bmp', '.gif', '.jpeg', '.jpg', '.pbm', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp'}
 ImageLike = str | Path | Image.Image | np.ndarray
 
 
@@ -184,9 +185,9 @@ def student_view(cfg: Config, classifier: Classifier) -> dict:
         return {key: value for key, value in exported[0].items() if key != 'type'}
     large = [short_types(dict(step)) for step in transforms_of(cfg)]
     view = dict(resolution=classifier.downsampling.get('resolution') or classifier.side, image_size=classifier.side)
-    view |= {key: classifier.downsampling[key] for key in ('interpolation', 'antialias') if key in classifier.downsampling}
-    if classifier.downsampling.get('upsample'):
-        view['upsample'] = True
+    view |= {key: value for key, value in classifier.downsampling.items() if key != 'resolution'}
+    if not view.get('upsample'):
+        view.pop('upsample', None)
     if any(step.get('color_type') == 'grayscale' for step in steps):
         view['gray'] = True
     return view | (dict(large=large) if large else {})
@@ -204,7 +205,7 @@ def load_onnx(file: Path) -> Student:
     view = dict(resolution=network.resolution, image_size=network.resolution) | network.view
     check_steps(view.get('large', ()), file)
     identity = dict(mean=(0., 0., 0.), std=(1., 1., 1.))
-    downsampling = {key: view[key] for key in ('resolution', 'interpolation', 'antialias') if key in view}
+    downsampling = {key: view[key] for key in SETTINGS if key in view and key != 'upsample'}
     classifier = Classifier(network, identity, plain_size(view['image_size']), downsampling)
     try:
         views = [StudentView(**view | dict(resolution=network.resolution, upsample=False, gray=False))]      # the network does
@@ -213,8 +214,12 @@ def load_onnx(file: Path) -> Student:
     return Student(classifier, views, network.classes, str(file))
 
 
-def build_student(cfg: Config, path: str | Path, resolution: Size | None = None) -> Student:
-    """The student of the settings ``cfg`` with the weights of a checkpoint, or of a work directory's last one."""
+def build_student(cfg: Config, path: str | Path, resolution: Size | None = None,
+                  names: Sequence[str] | None = None) -> Student:
+    """The student of the settings ``cfg`` with the weights of a checkpoint, or of a work directory's last one.
+
+    ``names`` are those of the classes, by default those that the checkpoint tells.
+    """
     classifier = load_classifier(cfg, str(path))
     view = student_view(cfg, classifier)
     sizes = [resolution] if resolution is not None else list(classifier.resolutions) or [view['resolution']]
@@ -224,7 +229,8 @@ def build_student(cfg: Config, path: str | Path, resolution: Size | None = None)
         zeros = torch.zeros(1, 3, *views[0].seen, dtype=torch.uint8, device=get_device())
         classes = classifier.ask(zeros).logits.shape[1]
     file = find_checkpoint(path)
-    return Student(classifier, views, class_names(read_checkpoint(file).get('meta') or {}, classes), str(file))
+    meta = read_checkpoint(file).get('meta') if names is None else dict(dataset_meta=dict(classes=names))
+    return Student(classifier, views, class_names(meta or {}, classes), str(file))
 
 
 def read_student(path: Path) -> Config:
@@ -234,21 +240,56 @@ def read_student(path: Path) -> Config:
         InputError: it is a program, or the student is of other code than that of known libraries.
     """
     try:
-        cfg = config_with_model(read_values(read_text(path), path))
-        network = without_training(cfg.model.get('student', cfg.model).to_dict())
-        check_network(network, path)
-        check_steps(transforms_of(cfg), path)
+        return only_a_student(config_with_model(read_values(read_text(path), path)), path)
     except InputError as error:
         raise InputError(f'{error}; if you trust it, name it as the config') from error
+
+
+def only_a_student(cfg: Config, source: Path) -> Config:
+    """Settings from elsewhere, of which the student may be built. Raises InputError where it is of unknown code."""
+    network = without_training(cfg.model.get('student', cfg.model).to_dict())
+    check_network(network, source)
+    check_steps(transforms_of(cfg), source)
     cfg.model = cfg.model | dict(student=network) if 'student' in cfg.model else network
     return cfg
+
+
+def load_zoo_student(weights: Path, resolution: Size | None) -> Student:
+    """A student of the model zoo, or of two files like those, see :mod:`mmcrrcd.zoo`."""
+    known, metafile = zoo.read_metafile(weights), weights.with_suffix('.json')
+    try:
+        cfg = only_a_student(config_with_model(Config(known['config'], filename=str(metafile))), metafile)
+        student = build_student(cfg, weights, resolution, known['classes'])
+    except InputError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f'{metafile} does not describe a student: {first_line(error)}') from error
+    if student.classes != tuple(known['classes']):
+        raise InputError(f'{metafile} names {len(known["classes"])} classes, its student knows {len(student.classes)}')
+    return student
+
+
+def in_the_zoo(name: str | Path) -> Path:
+    """The path of a student: ``name`` itself where there is something, or the weights of that student of the model zoo.
+
+    Raises:
+        FileNotFoundError: neither is there.
+    """
+    path = Path(name)
+    if path.exists() or path.name != str(name) or path.suffix:
+        return path
+    try:
+        return zoo.find(str(name))
+    except InputError as error:
+        raise FileNotFoundError(f'no checkpoint at {name}, and {error}') from error
 
 
 def load_student(path: str | Path, config: str | Path | None = None, resolution: Size | None = None) -> Student:
     """A trained student that predicts.
 
     Args:
-        path: work directory of a training, folder of an exported student, checkpoint with its config beside it, or ONNX file.
+        path: work directory of a training, folder of an exported student, checkpoint with its config beside it, ONNX file, or
+            the name of a student of the model zoo.
         config: file to take in place of the config in the folder. A config is a Python program: **one that is named here is
             run**. In a folder only a config of plain values, as a training and an export leave it, is read, and only networks
             of mmpretrain and this package are built. So nothing in a folder from elsewhere is run.
@@ -259,12 +300,14 @@ def load_student(path: str | Path, config: str | Path | None = None, resolution:
         InputError, FileNotFoundError: there is no student, the training is not finished, or it is none that can be read so.
 
     Example:
-        >>> student = mmcrrcd.load_student('student.onnx')
+        >>> student = mmcrrcd.load_student('resnet20_cifar100_16px')
         >>> answer, = student.predict('image.png')
         >>> answer.name, answer.probability
         ('apple', 0.93)
     """
-    path = Path(path)
+    path = in_the_zoo(path)
+    if path.suffix == '.safetensors' and config is None:
+        return load_zoo_student(path, resolution)
     if path.suffix.lower() == '.onnx':
         if config is not None or resolution is not None:
             raise InputError(f'{path} has its resolution and its settings in it: leave config and resolution out')

@@ -38,10 +38,17 @@ class Batch(NamedTuple):
 
     ``labels`` (N,) int64 classes and ``index`` (N,) int64 positions in the data set, None where the data do not tell.
     ``teacher``: its answers to the images where they were computed before (:class:`TeacherCache`), else None.
+    ``scores`` (N, classes): soft labels, of images that were mixed, say; no image has one class then, so ``labels`` is None.
     """
     labels: Tensor | None
     index: Tensor | None
     teacher: NetworkOutput | None = None
+    scores: Tensor | None = None
+
+    @property
+    def target(self) -> Tensor | None:
+        """What the classification loss compares with: classes (N,), soft labels (N, classes), or None."""
+        return self.labels if self.scores is None else self.scores
 
     @classmethod
     def of(cls, data_samples) -> 'Batch':
@@ -50,7 +57,10 @@ class Batch(NamedTuple):
             return data_samples
         labelled = all('gt_label' in sample for sample in data_samples)
         labels = torch.cat([sample.gt_label for sample in data_samples]) if labelled else None
-        if not all('sample_idx' in sample for sample in data_samples):
-            return cls(labels, None)
         device = None if labels is None else labels.device
-        return cls(labels, torch.tensor([sample.sample_idx for sample in data_samples], device=device))
+        scores = index = None
+        if all('gt_score' in sample for sample in data_samples):         # of mmpretrain's batch augmentations, or of the data
+            scores, labels = torch.stack([sample.gt_score for sample in data_samples]), None
+        if all('sample_idx' in sample for sample in data_samples):
+            index = torch.tensor([sample.sample_idx for sample in data_samples], device=device)
+        return cls(labels, index, scores=scores)

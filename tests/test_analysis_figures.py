@@ -6,6 +6,7 @@ from matplotlib.colors import to_rgb
 from mmcrrcd.evaluation.margins import expectation_margin, histogram_intersection, histograms
 from mmcrrcd.visualization.resolution import draw_resolution
 from mmcrrcd.visualization.similarity import draw_similarities
+from mmcrrcd.visualization.style import CRRCD, STUDENT_ONLY
 from mmcrrcd.visualization.tsne import draw_points
 
 
@@ -43,17 +44,27 @@ def test_every_sample_is_where_its_network_puts_it_in_the_color_of_its_class(num
     on_page(figure)
 
 
-def test_a_line_for_each_network():
-    curves = {'teacher': [10.0, 30.0, 70.0], 'student, CRRCD': [40.0, 41.0, 42.0]}
-    figure = draw_resolution([8, 12, 32], curves, '10,000 test images, reduced by bilinear interpolation, not antialiased,\n'
-                             "seen scaled to each network's size in training")
+def test_a_line_for_each_network_with_its_name_beside_it():
+    curves = {'teacher': [10.0, 30.0, 70.0], 'student-only': [40.0, 41.0, 41.5], 'KD': [40.5, 41.2, 41.8],
+              'CRRCD': [40.0, 41.0, 42.0], 'CRRCD, another': [40.0, 41.0, 42.1], 'DKD, too': [39.0, 40.0, 41.9],
+              'AT': [1, 2, 71]}
+    title = "10,000 test images, downsampled by bilinear interpolation,\nseen scaled to each network's size in training"
+    figure = draw_resolution([8, 12, 32], curves, title)
     axes, = figure.axes
     assert {line.get_label(): list(line.get_ydata()) for line in axes.lines} == curves
     assert all(list(line.get_xdata()) == [8, 12, 32] for line in axes.lines)
     assert axes.get_ylim()[0] == 0
-    legend, = figure.legends                             # below: it may hide no curve
-    assert [text.get_text() for text in legend.get_texts()] == list(curves)
+    looks = {(line.get_color(), line.get_linestyle()) for line in axes.lines}
+    assert len(looks) == len(curves)
+    colors = {line.get_label(): line.get_color() for line in axes.lines}
+    assert colors['CRRCD'] == colors['CRRCD, another'] == CRRCD and colors['student-only'] == STUDENT_ONLY
+    assert len({colors[name] for name in ('KD', 'DKD, too', 'AT', 'teacher')}) == 4
+    assert {text.get_text(): text.get_color() for text in axes.texts} == colors
     on_page(figure)
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert all(box.x0 >= axes.get_window_extent().x1 and box.x1 <= figure.bbox.x1 for box in boxes)
+    heights = sorted((box.y0, box.y1) for box in boxes)
+    assert all(upper[0] >= lower[1] - 1 for lower, upper in zip(heights, heights[1:]))
 
 
 @pytest.mark.parametrize('number, spread', [(3, 0.2), (5, 0.001)])

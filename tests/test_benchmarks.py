@@ -3,7 +3,6 @@ import json
 import math
 import multiprocessing
 import os
-import sys
 from argparse import Namespace
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -122,9 +121,7 @@ def test_loss_cost_in_a_few_points(loss_cost, monkeypatch, tmp_path, capsys):
     tiny = dict(batch=16, negatives=32, images=200)
     for name in ('DEFAULT', 'CRD', 'CRCD'):
         monkeypatch.setattr(loss_cost, name, getattr(loss_cost, name) | tiny)
-    monkeypatch.setattr(sys, 'argv', ['loss_cost.py', '--quick', '--repetitions', '2', '--threads', '1',
-                                      '--json', str(tmp_path / 'loss_cost.json')])
-    loss_cost.main()
+    loss_cost.main(['--quick', '--repetitions', '2', '--threads', '1', '--json', str(tmp_path / 'loss_cost.json')])
     result = json.loads((tmp_path / 'loss_cost.json').read_text())
     rows = {row['loss']: row for row in result['lines']['comparison']}
     assert set(rows) == {'direction', 'rcd', 'crd', 'crcd'}                                   # the references are left out
@@ -156,9 +153,8 @@ def test_data_time_without_a_reference(monkeypatch, tmp_path, capsys):
                    [i % 100 for i in range(10_000)])
     (tmp_path / 'cifar-100-python' / 'train').touch()    # mmpretrain wants to see both splits, and reads one
     monkeypatch.setattr(data_time, 'SPLIT', 'test')
-    monkeypatch.setattr(sys, 'argv', ['data_time.py', '--rounds', '2', '--batches', '2', '--warmup', '1', '--workers', '0', '1',
-                                      '--data-root', str(tmp_path), '--json', str(tmp_path / 'data_time.json')])
-    data_time.main()
+    data_time.main(['--rounds', '2', '--batches', '2', '--warmup', '1', '--workers', '0', '1',
+                    '--data-root', str(tmp_path), '--json', str(tmp_path / 'data_time.json')])
     result = json.loads((tmp_path / 'data_time.json').read_text())
     assert set(result['rates']) == {'memory, 32 px', 'memory, 8 px', 'mmpretrain, 0 workers', 'mmpretrain, 1 workers'}
     for rates in result['rates'].values():
@@ -175,9 +171,8 @@ def test_parts_of_a_step(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(step_parts.DATASETS, 'build', lambda cfg: CIFAR100Arrays(cfg['data_root'], split='test'))
     monkeypatch.setattr(step_parts, 'BATCH', 8)
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, 'argv', ['step_parts.py', '--data-root', str(tmp_path), '--resolution', '8', '--iterations', '2',
-                                      '--warmup', '1', '--json', str(tmp_path / 'parts.json')])
-    step_parts.main()
+    step_parts.main(['--data-root', str(tmp_path), '--resolution', '8', '--iterations', '2',
+                     '--warmup', '1', '--json', str(tmp_path / 'parts.json')])
     result = json.loads((tmp_path / 'parts.json').read_text())
     for parts in (result['seconds'][precision] for precision in ('float32', 'bfloat16')):
         assert {'teacher', 'student, forward', 'student, backward', 'kd loss', 'rcd loss', 'optimizer'} <= parts.keys()
@@ -188,21 +183,18 @@ def test_parts_of_a_step(monkeypatch, tmp_path, capsys):
     assert len(shares) == 9 and abs(sum(shares) - 100) <= 5
 
 
-def test_the_reference_is_not_compared_with_another_pair(monkeypatch, capsys):
+def test_the_reference_is_not_compared_with_another_pair(capsys):
     from benchmarks import step_time
     other = 'configs/crrcd/vgg13_vgg8_cifar100.py'
-    monkeypatch.setattr(sys, 'argv', ['step_time.py', '--reference', '--config', other])
     with pytest.raises(SystemExit):
-        step_time.main()
+        step_time.main(['--reference', '--config', other])
     assert '--reference trains resnet56_resnet20_cifar100 at 32×32 px' in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_memory_of_a_classifier(monkeypatch, tmp_path, capsys):
+def test_memory_of_a_classifier(tmp_path, capsys):
     from benchmarks import classifier_memory
-    monkeypatch.setattr(sys, 'argv', ['classifier_memory.py', '--classes', '2000', '--batch', '16', '--threads', '1',
-                                      '--json', str(tmp_path / 'memory.json')])
-    classifier_memory.main()
+    classifier_memory.main(['--classes', '2000', '--batch', '16', '--threads', '1', '--json', str(tmp_path / 'memory.json')])
     result = json.loads((tmp_path / 'memory.json').read_text())
     softmax, arcface = result['rows']
     assert [softmax['weights'], arcface['weights']] == [4 * 2000 * (512 + 1), 4 * 2000 * 512]         # with a bias, and without

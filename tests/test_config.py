@@ -1,10 +1,9 @@
 """Configs are programs in Python; what is data is read as data."""
 import json
-import runpy
-import sys
 from pathlib import Path
 
 import pytest
+import utils
 from mmengine.config import Config
 
 from mmcrrcd.config import parse_config, read_config, read_values
@@ -26,9 +25,8 @@ def test_configs_that_are_data_are_refused_by_every_tool(tmp_path, monkeypatch, 
         read_config(name)
     for tool, *args in (('train.py', name), ('test.py', name, 'x.pth'), ('export_student.py', 'x.pth', '--config', name),
                         ('predict.py', name, name, 'x.pth')):
-        monkeypatch.setattr(sys, 'argv', [tool, *args])
         with pytest.raises(SystemExit, match=f'^error: {name} is no config'):
-            runpy.run_path(str(ROOT / 'tools' / tool), run_name='__main__')
+            utils.tool(tool, *args)
     assert not Path('planted').exists()
 
 

@@ -149,13 +149,13 @@ def test_ddp_is_told_where_parameters_go_without_gradients(method):
     assert cfg.find_unused_parameters == (method in (*FIRST_STAGE, 'crcd', 'dkd'))
 
 
-PAGE = (ROOT / 'docs' / 'configs.md').read_text(encoding='utf-8')
+PAGE = ''.join((ROOT / 'docs' / f'{name}.md').read_text(encoding='utf-8') for name in ('configs', 'mmpretrain'))
 SNIPPETS = dict(re.findall(r'```python\n# (configs/\S+\.py)\n(.*?)```', PAGE, re.DOTALL))
 
 
 @pytest.fixture(scope='module')
 def documented(tmp_path_factory):
-    """A copy of all configs with those of docs/configs.md among them."""
+    """A copy of all configs with those of docs/configs.md and docs/mmpretrain.md among them."""
     root = tmp_path_factory.mktemp('documented')
     shutil.copytree(ROOT / 'configs', root / 'configs')
     for name, text in SNIPPETS.items():

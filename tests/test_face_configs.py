@@ -1,7 +1,5 @@
 """The configs of configs/face: form, data, what differs between them, and a step on made faces in folders."""
 import re
-import runpy
-import sys
 import tarfile
 from collections import Counter
 from pathlib import Path
@@ -19,7 +17,7 @@ from mmengine.runner import Runner
 from mmpretrain import get_model
 from mmpretrain.models import ResNet_CIFAR
 from PIL import Image
-from utils import shared_file
+from utils import shared_file, tool
 
 ROOT = Path(__file__).parents[1]
 TINYFACE = ROOT / 'configs' / 'face' / 'resnet18_tinyface_16px.py'           # goes on from another config's training
@@ -193,12 +191,7 @@ def test_takes_one_step(path, faces):
         assert model.eval()(**model.data_preprocessor(data), mode='tensor').shape == (4, 7)
 
 
-def tool(monkeypatch, name: str, *args) -> None:
-    monkeypatch.setattr(sys, 'argv', [name, *map(str, args)])
-    runpy.run_path(str(ROOT / 'tools' / name), run_name='__main__')
-
-
-def test_a_run_from_folders_to_an_exported_student(faces, tmp_path, monkeypatch):
+def test_a_run_from_folders_to_an_exported_student(faces, tmp_path):
     """Two epochs of a real config by mmengine's runner, without validation; then plain mmpretrain has the student."""
     cfg = reduced(ROOT / 'configs' / 'face' / 'resnet18_webface_16px.py', faces)
     cfg.train_dataloader.batch_size = 10                 # and one image is left over
@@ -208,7 +201,7 @@ def test_a_run_from_folders_to_an_exported_student(faces, tmp_path, monkeypatch)
     runner.train()
     assert runner.iter == 4
     assert (tmp_path / 'run' / 'last_checkpoint').read_text().endswith('epoch_2.pth')
-    tool(monkeypatch, 'export_student.py', tmp_path / 'run', '--out', tmp_path / 'student')
+    tool('export_student.py', tmp_path / 'run', '--out', tmp_path / 'student')
     student = get_model(str(tmp_path / 'student' / 'student.py'), pretrained=str(tmp_path / 'student' / 'student.pth')).eval()
     images = torch.randn(2, 3, 16, 16)
     with torch.no_grad():
@@ -240,10 +233,10 @@ def test_a_trained_student_goes_on_with_other_people(faces, tmp_path):
     assert runner.train_dataloader.dataset.images.shape == (15, 16, 16, 3)
 
 
-def test_there_is_no_test_without_test_data(tmp_path, monkeypatch):
+def test_there_is_no_test_without_test_data(tmp_path):
     torch.save({}, tmp_path / 'student.pth')
     with pytest.raises(SystemExit, match='resnet18_lfw_16px.py has no test_dataloader; for face networks'):
-        tool(monkeypatch, 'test.py', ROOT / 'configs' / 'face' / 'resnet18_lfw_16px.py', tmp_path / 'student.pth')
+        tool('test.py', ROOT / 'configs' / 'face' / 'resnet18_lfw_16px.py', tmp_path / 'student.pth')
 
 
 def test_a_wrong_number_of_people_is_said_before_training(faces, tmp_path):

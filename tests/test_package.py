@@ -10,7 +10,10 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import yaml
+from PIL import Image
 
+from mmcrrcd import zoo
 from mmcrrcd.version import FLOORS, MMCV_FLOORS, __version__, check_requirements
 
 ROOT = Path(__file__).parents[1]
@@ -134,7 +137,9 @@ def test_wheel_has_configs_and_tools_that_run(tmp_path):
         wheel.extractall(installed)
     mim, ours = installed / 'mmcrrcd' / '.mim', {path.relative_to(ROOT) for path in (ROOT / 'configs').rglob('*.py')}
     assert {path.relative_to(mim) for path in (mim / 'configs').rglob('*.py')} == ours
-    assert (mim / 'model-index.yml').is_file()
+    for file in yaml.safe_load((mim / 'model-index.yml').read_text())['Import']:
+        assert (mim / file).is_file()
+    assert (installed / 'mmcrrcd' / 'zoo' / f'{zoo.names()[0]}.safetensors').is_file()
     tools = {path.relative_to(ROOT / 'tools') for path in (ROOT / 'tools').rglob('*.*') if '__pycache__' not in path.parts}
     assert {path.relative_to(mim / 'tools') for path in (mim / 'tools').rglob('*.*')} == tools
 
@@ -144,4 +149,10 @@ def test_wheel_has_configs_and_tools_that_run(tmp_path):
         assert result.returncode == 0, result.stderr
         return result.stdout
 
-    assert 'usage:' in run(mim / 'tools' / 'train.py', '--help')
+    config, few = mim / 'configs' / 'demo' / 'student_only.py', 'val_dataloader.dataset.num_images=80'
+    run(mim / 'tools' / 'train.py', config, '--launcher', 'none', '--work-dir', 'run',       # as mim calls them
+        '--cfg-options', few, 'train_dataloader.dataset.num_images=128', 'train_cfg.max_epochs=1')
+    few = few.replace('val', 'test')
+    assert 'accuracy/top1' in run(mim / 'tools' / 'test.py', config, 'run', '--launcher', 'none', '--cfg-options', few)
+    Image.new('RGB', (8, 8)).save(tmp_path / 'image.png')
+    assert '1 images classified' in run(mim / 'tools' / 'predict.py', 'image.png', '--zoo', zoo.names()[0])

@@ -21,6 +21,7 @@ def test_answers_are_green_where_right_and_red_where_wrong():
     assert len(right) == 3 and all(green > 2 * red for red, green, _ in right)
     truth = [said for said, color, *_ in texts if said in ('A', 'B', 'C') and max(color) == 0]
     assert truth == ['A', 'B', 'C']
+    assert {'4×4 px', '2×2 px'} <= {said for said, *_ in texts}
 
 
 def test_a_sample_is_one_column_with_its_own_images():

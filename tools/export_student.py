@@ -1,13 +1,14 @@
 """Write the student of a training for mmpretrain, and as ONNX: ``python tools/export_student.py WORK_DIR``.
 
-``--onnx student.onnx`` writes an ONNX file, ``--int8 IMAGES`` an int8 version beside it. See docs/deployment.md.
+``--onnx student.onnx`` writes an ONNX file, ``--int8 IMAGES`` an int8 version beside it, see docs/deployment.md;
+``--zoo NAME.safetensors --command '...'`` writes an entry of the model zoo instead, see docs/model_zoo.md.
 """
 import argparse
 from pathlib import Path
 
 from rich.console import Console
 
-from mmcrrcd.deployment import export_student, tabulate
+from mmcrrcd.deployment import export_student, tabulate, write_zoo_student
 from mmcrrcd.engine.launch import check_output, one_line_errors
 from mmcrrcd.errors import InputError, printable
 
@@ -24,18 +25,32 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--onnx', type=Path, metavar='FILE', help='write an ONNX file, too')
     parser.add_argument('--int8', type=Path, metavar='IMAGES',
                         help='and an int8 version, FILE_int8.onnx; IMAGES is a folder of some hundred typical images')
+    parser.add_argument('--zoo', metavar='FILE', help='write an entry of the model zoo instead: FILE, which ends in '
+                        '.safetensors, and FILE.json beside it')
+    parser.add_argument('--command', help='by which the student was trained: it stands in the model zoo')
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
+    def log(line: str) -> None:
+        print(printable(line))
+
     with one_line_errors():
+        if bool(args.zoo) != bool(args.command):
+            raise InputError('--zoo FILE and --command TEXT go together')
+        if args.zoo:
+            if other := next((name for name in ('out', 'onnx', 'int8', 'resolution') if getattr(args, name)), None):
+                raise InputError(f'--zoo writes an entry of the model zoo and nothing else: leave --{other} out')
+            check_output(args.zoo)
+            write_zoo_student(args.config, args.checkpoint, args.zoo, args.command, args.unfinished, args.overwrite, log)
+            return
         if args.onnx:
             if args.onnx.suffix.lower() != '.onnx':
                 raise InputError(f'--onnx ends in .onnx, got {args.onnx}')
             check_output(args.onnx)
         rows = export_student(args.config, args.checkpoint, args.out, args.resolution, args.onnx, args.int8, args.unfinished,
-                              args.overwrite, log=lambda line: print(printable(line)))
+                              args.overwrite, log)
         if rows:
             Console().print(tabulate(rows))
 

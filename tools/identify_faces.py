@@ -21,7 +21,7 @@ from mmcrrcd.evaluation.identification import identify
 RANKS = (1, 10, 20)
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Rank the faces of a gallery by the cosine of their embeddings with a probe.')
     parser.add_argument('config', help='config of the training, or of an exported student')
     parser.add_argument('checkpoint', help='file or work directory')
@@ -34,11 +34,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--teacher', action='store_true', help="CHECKPOINT is that of the config's teacher, not of its student")
     add_network_arguments(parser)
     parser.add_argument('--out', '--json', metavar='FILE', help='write the numbers and their conditions')
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main() -> None:
-    args = parse_args()
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
     with one_line_errors():
         if args.out:
             check_output(args.out)

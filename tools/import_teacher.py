@@ -26,12 +26,12 @@ RULES = dict(
     VGGCIFAR={r'^block0\.': 'backbone.stem.', r'^block(\d)\.(\d)\.': 'backbone.stages.{0}.{1}.', r'^classifier\.': 'head.fc.'})
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Take a CIFAR network that others trained as a teacher.')
     parser.add_argument('file', help='their checkpoint, e.g. resnet56_vanilla/ckpt_epoch_240.pth')
     parser.add_argument('config', help="the teacher's config, e.g. configs/teachers/resnet56_cifar100.py")
     parser.add_argument('--work-dir', help='where it goes (default: work_dirs/<name of the config>)')
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def renamed(key: str, rules: dict[str, str]) -> str:
@@ -87,6 +87,11 @@ def import_teacher(args: argparse.Namespace) -> None:
     print(f'{folder}: {accuracy:.2f} % of the test images')
 
 
-if __name__ == '__main__':
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
     with one_line_errors():
-        import_teacher(parse_args())
+        import_teacher(args)
+
+
+if __name__ == '__main__':
+    main()

@@ -13,7 +13,7 @@ from mmcrrcd.evaluation.embeddings import NAMED, load_classifier
 from mmcrrcd.evaluation.linear_probe import probe
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train a linear classifier on the embeddings of a frozen network.')
     parser.add_argument('config', help='config of the training, or of an exported student')
     parser.add_argument('checkpoint', help='file or work directory')
@@ -25,11 +25,11 @@ def parse_args() -> argparse.Namespace:
                         help="size of the training's images, to which all are brought first (default: the config's, or 32)")
     parser.add_argument('--seeds', type=int, default=3, help='number of classifiers, with seeds 0, 1, ... (default: 3)')
     parser.add_argument('--json', metavar='FILE', help='write the numbers and their conditions')
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main() -> None:
-    args = parse_args()
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
     with one_line_errors():
         if args.seeds < 1:
             raise InputError(f'--seeds is a number of classifiers, got {args.seeds}')

@@ -20,7 +20,7 @@ from mmcrrcd.inference import load_runs
 from mmcrrcd.visualization.resolution import draw_resolution
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Test networks on images of several resolutions. The reduced images are '
                                      'scaled to the size that each network saw in training, if it saw only one.')
     parser.add_argument('--run', nargs=3, action='append', required=True, metavar=('CONFIG', 'CHECKPOINT', 'LABEL'),
@@ -38,7 +38,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--interpolation', choices=MODES, default='bilinear', help='how all images are reduced')
     parser.add_argument('--no-antialias', action='store_true', help='look at the nearest source pixels only')
     parser.add_argument('--out', default='resolution.png', metavar='FILE', help='picture; the numbers go beside it as .json')
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def name_of_test_data(config: str) -> str:
@@ -47,8 +47,8 @@ def name_of_test_data(config: str) -> str:
     return kind(data.get('arrays', data)).removesuffix('Arrays')
 
 
-def main() -> None:
-    args = parse_args()
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
     with one_line_errors():
         picture, numbers_file = picture_and_numbers(args.out)
         networks = load_runs(args.run, args.teacher)

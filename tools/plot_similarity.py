@@ -17,7 +17,7 @@ from mmcrrcd.evaluation.margins import BINS, expectation_margin, histogram_inter
 from mmcrrcd.visualization.similarity import draw_similarities
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Draw how the cosines of positive and of negative pairs of faces are '
                                      'distributed, with expectation margin and histogram intersection.')
     parser.add_argument('runs', nargs='+', metavar='CONFIG CHECKPOINT',
@@ -26,11 +26,11 @@ def parse_args() -> argparse.Namespace:
     add_pair_arguments(parser)
     add_network_arguments(parser)
     parser.add_argument('--out', default='similarity.png', metavar='FILE', help='picture; the numbers go beside it as .json')
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main() -> None:
-    args = parse_args()
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
     with one_line_errors():
         if len(args.runs) % 2:
             raise InputError(f'a CHECKPOINT follows each CONFIG, got {" ".join(args.runs)}')

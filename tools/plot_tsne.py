@@ -19,7 +19,7 @@ from mmcrrcd.visualization.tsne import draw_points
 NEIGHBOURS = 5
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Draw the embeddings of test images by t-SNE, with two numbers of the '
                                      'embeddings: their silhouette and the accuracy of their nearest neighbors.')
     parser.add_argument('--run', nargs=3, action='append', required=True, metavar=('CONFIG', 'CHECKPOINT', 'LABEL'),
@@ -33,7 +33,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--perplexity', type=float, default=30.0)
     parser.add_argument('--seed', type=int, default=5, help='of the choice of images and of t-SNE')
     parser.add_argument('--out', default='tsne.png', metavar='FILE', help='picture; the numbers go beside it as .json')
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.per_class < 2 or args.perplexity <= 0 or args.seed < 0:
         parser.error('--per-class is 2 or more, --perplexity above 0, --seed 0 or more')
     return args
@@ -57,8 +57,8 @@ def choose(data: ImageArrays, names: list[str] | None, per_class: int, seed: int
     return ImageArrays(torch.cat(images).numpy(), np.array(labels), names, 'the chosen images')
 
 
-def main() -> None:
-    args = parse_args()
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
     with one_line_errors():
         try:
             from mmcrrcd.evaluation.clusters import knn_accuracy, silhouette, tsne

@@ -1,4 +1,4 @@
-"""Classify images by a trained student: ``python tools/predict.py IMAGE_OR_FOLDER STUDENT``.
+"""Classify images by a trained student: ``python tools/predict.py IMAGE_OR_FOLDER STUDENT``, or ``--zoo NAME``.
 
 The images may be natively small; no image of high resolution is needed. Each is resized to what the student sees, with the
 interpolation of its training; by a student trained at several resolutions, to the one of them that is nearest to the image's
@@ -14,7 +14,7 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from mmcrrcd import load_student
+from mmcrrcd import load_student, zoo
 from mmcrrcd.engine.launch import check_output, one_line_errors
 from mmcrrcd.errors import InputError, printable
 from mmcrrcd.inference import Prediction, find_images
@@ -23,9 +23,10 @@ from mmcrrcd.inference import Prediction, find_images
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Classify images by a trained student.')
     parser.add_argument('images', metavar='IMAGE_OR_FOLDER', help='a file, or a folder with images in it or below')
-    parser.add_argument('student', metavar='[CONFIG] STUDENT', nargs='+',
+    parser.add_argument('student', metavar='[CONFIG] STUDENT', nargs='*',
                         help='work directory or checkpoint of a training, folder of an exported student, or ONNX file; before '
                         'it a config to take in place of the one in the folder')
+    parser.add_argument('--zoo', metavar='NAME', help='a student of the model zoo (docs/model_zoo.md), in place of STUDENT')
     parser.add_argument('--json', metavar='FILE', help='write the answers to this file instead of a table')
     parser.add_argument('--topk', type=int, default=5, metavar='K', help='classes to name for each image (default: 5)')
     parser.add_argument('--batch-size', type=int, default=64, metavar='N', help='images at once (default: 64)')
@@ -33,8 +34,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
                         help="side of what the student sees (default: as in its training's tests; of several in its "
                              "training the nearest to the image's own)")
     args = parser.parse_args(argv)
-    if len(args.student) > 2:
-        parser.error(f'expected [CONFIG] STUDENT, got {" ".join(args.student)}')
+    if not 1 <= len(args.student) + 2 * bool(args.zoo) <= 2:
+        parser.error(f'expected [CONFIG] STUDENT or --zoo NAME, got {" ".join(args.student) or "neither"}')
     return args
 
 
@@ -69,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
         if args.json:
             check_output(args.json)
         files = find_images(args.images)
-        *config, path = args.student
+        *config, path = [zoo.find(args.zoo)] if args.zoo else args.student
         student = load_student(path, *config, resolution=args.resolution)
         answers, unreadable = [], []
         batches = [files[i:i + args.batch_size] for i in range(0, len(files), args.batch_size)]

@@ -8,6 +8,7 @@ from mmengine.dist import is_main_process
 
 from mmcrrcd.config import Options, read_config
 from mmcrrcd.engine.launch import check_output, one_line_errors
+from mmcrrcd.engine.own_data import default_work_dir
 from mmcrrcd.engine.settings import merge_options, need_sections
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.student_test import test_student
@@ -35,7 +36,7 @@ def load_config(args: argparse.Namespace) -> Config:
     cfg = read_config(args.config)
     need_sections(cfg, 'model')
     merge_options(cfg, args.cfg_options)
-    cfg.work_dir = args.work_dir or str(Path(cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}') / 'test')
+    cfg.work_dir = args.work_dir or str(default_work_dir(cfg, args.config) / 'test')
     if Path(cfg.work_dir, 'last_checkpoint').exists():
         raise InputError(f'{cfg.work_dir} is the folder of a training, whose config the test would replace: name another '
                          '--work-dir')

@@ -6,8 +6,10 @@ from mmengine.config import Config
 from mmengine.dist import barrier
 
 from mmcrrcd.checkpoint import UnfinishedTraining, find_checkpoint, read_checkpoint, read_network
-from mmcrrcd.config import Options, read_config
+from mmcrrcd.config import Options, own_root, read_config
+from mmcrrcd.datasets.transforms.resolution_pair import sides
 from mmcrrcd.engine.launch import build_runner, one_line_errors, prepare_processes
+from mmcrrcd.engine.own_data import default_work_dir
 from mmcrrcd.engine.settings import check_settings, merge_options, need_sections
 from mmcrrcd.engine.teacher_cache import VIEWS, teacher_is_there, views_of_text
 from mmcrrcd.engine.work_dir import OverwriteHook, is_first_process, one_training, refuse_another
@@ -46,7 +48,6 @@ def load_config(path: str | Path, args: argparse.Namespace) -> Config:
     """The config at ``path``, of student or teacher, with what the command line says of both."""
     cfg = read_config(path)
     need_sections(cfg, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
-    cfg.work_dir = cfg.get('work_dir') or f'work_dirs/{Path(path).stem}'
     if args.amp:
         cfg.optim_wrapper.type = 'mmcrrcd.BF16OptimWrapper'
     if args.cuda_graphs:
@@ -71,7 +72,7 @@ def load_config(path: str | Path, args: argparse.Namespace) -> Config:
 def student_config(args: argparse.Namespace) -> Config:
     cfg = load_config(args.config, args)
     merge_options(cfg, args.cfg_options)
-    cfg.work_dir = args.work_dir or cfg.work_dir
+    cfg.work_dir = args.work_dir or str(default_work_dir(cfg, args.config))
     if args.cache_teacher:
         cfg.model.teacher_cache = {**(cfg.model.get('teacher_cache') or {}), 'views': args.cache_teacher}
     if args.resume and args.overwrite:
@@ -84,10 +85,12 @@ def student_config(args: argparse.Namespace) -> Config:
 
 
 def teacher_config(cfg: Config) -> Path | None:
-    """The config that trains the teacher of ``cfg``; its path is relative to a folder above the student's config."""
+    """The config that trains the teacher of ``cfg``; its path is relative to a folder above the student's config, or this
+    package's own.
+    """
     if 'teacher_config' not in cfg:
         return None
-    for folder in (Path(), *Path(cfg.filename).resolve().parents):
+    for folder in (Path(), *Path(cfg.filename).resolve().parents, own_root()):
         if (folder / cfg.teacher_config).is_file():
             return folder / cfg.teacher_config
     raise FileNotFoundError(f'teacher_config = {cfg.teacher_config!r} of {cfg.filename} is missing')
@@ -101,6 +104,7 @@ def train_teacher(cfg: Config, args: argparse.Namespace) -> None:
     if path.suffix:
         raise InputError(f'teacher_checkpoint = {str(path)!r} is a file; --train-teacher writes a work directory, name that')
     teacher = load_config(config, args)
+    merge_options(teacher, dict(data_root=cfg.data_root) if cfg.get('data_root') else None)
     teacher.work_dir, teacher.resume, teacher.launcher = str(path), True, cfg.launcher
     teacher.model_wrapper_cfg = cfg.get('model_wrapper_cfg')
     with one_training(path, args.launcher):
@@ -129,7 +133,7 @@ def need_teacher(cfg: Config, args: argparse.Namespace) -> None:
         return                                           # its answers may be there, which is looked at later
     try:
         if path:
-            refuse_small(path, cfg.model.get('input_size', 32))
+            refuse_small(path, min(sides(cfg.model.get('input_size', 32))))
             read_network(path)
     except (FileNotFoundError, UnfinishedTraining) as error:
         if args.train_teacher:

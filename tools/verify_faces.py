@@ -19,7 +19,7 @@ from mmcrrcd.evaluation.verification import verify
 FARS = (1e-3, 1e-4)
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Verify pairs of faces by the cosine of their embeddings.')
     parser.add_argument('config', help='config of the training, or of an exported student')
     parser.add_argument('checkpoint', help='file or work directory')
@@ -27,15 +27,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--teacher', action='store_true', help="CHECKPOINT is that of the config's teacher, not of its student")
     add_network_arguments(parser)
     parser.add_argument('--out', '--json', metavar='FILE', help='write the numbers and their conditions')
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def in_words(percent: float | None) -> str:
     return 'not measurable' if percent is None else f'{percent:.2f} %'
 
 
-def main() -> None:
-    args = parse_args()
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
     with one_line_errors():
         if args.out:
             check_output(args.out)

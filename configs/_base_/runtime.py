@@ -4,7 +4,7 @@ from mmengine.runner import LogProcessor
 from mmengine.visualization import LocalVisBackend, Visualizer
 
 from mmcrrcd.engine import (AtomicCheckpointHook, CheckInputHook, CriticWatchHook, EpochSeedHook, FiniteHook,
-                            IntervalInfoHook, PlainCheckpointHook)
+                            IntervalInfoHook, PlainCheckpointHook, TeacherTestHook)
 
 default_scope = 'mmpretrain'
 default_hooks = dict(
@@ -14,7 +14,8 @@ default_hooks = dict(
     logger=dict(type=LoggerHook, interval=100),
     param_scheduler=dict(type=ParamSchedulerHook),
     checkpoint=dict(type=AtomicCheckpointHook, interval=1, max_keep_ckpts=1, save_best='accuracy/top1', rule='greater'))
-custom_hooks = [dict(type=kind) for kind in (CheckInputHook, EpochSeedHook, FiniteHook, CriticWatchHook, PlainCheckpointHook)]
+custom_hooks = [dict(type=kind) for kind in (CheckInputHook, TeacherTestHook, EpochSeedHook, FiniteHook, CriticWatchHook,
+                                             PlainCheckpointHook)]
 env_cfg = dict(cudnn_benchmark=True, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0), dist_cfg=dict(backend='nccl'))
 visualizer = dict(type=Visualizer, vis_backends=[dict(type=LocalVisBackend)])
 log_processor = dict(type=LogProcessor, window_size=100, mean_pattern=r'^(time|data_time)$')

@@ -1,8 +1,10 @@
 """Images decoded once: into a memory-mapped file that is checked against its sources, or in blocks without one."""
+import errno
 import hashlib
 import logging
 import os
 import platform
+import shutil
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -109,6 +111,13 @@ def write_cache(path: Path, shape: tuple[int, ...], blocks: Iterable[np.ndarray]
         earlier.unlink(missing_ok=True)
 
 
+def check_room(path: Path, size: int) -> None:
+    """Raises OSError where ``size`` bytes do not fit on the disk of ``path``, before hours go into them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(path.parent).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def load_decoded(path: Path, items: Sequence, decode: Callable[[Sequence], np.ndarray], side: int, name: str) -> np.ndarray:
     """Images (N, side, side, 3) uint8 from the cache ``path``, ``<name>-<fingerprint>.npy``; the first process makes it.
 
@@ -123,6 +132,7 @@ def load_decoded(path: Path, items: Sequence, decode: Callable[[Sequence], np.nd
     images = open_cache(path, shape)
     if images is None and is_main_process():
         try:
+            check_room(path, int(np.prod(shape)))
             write_cache(path, shape, decode_blocks(items, decode, name))
         except OSError as error:                         # a folder of somebody else's, or a full disk
             raise InputError(f'{path} cannot be written ({error.strerror}); set cache_dir to a folder with room for '

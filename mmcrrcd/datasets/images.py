@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from mmengine.device import get_device
 from mmengine.dist import barrier, is_main_process
+from mmengine.logging import print_log
 from torch.utils.data import Dataset
 from torchvision.datasets import CIFAR10, CIFAR100
 from torchvision.datasets.utils import download_and_extract_archive
@@ -16,6 +17,7 @@ from mmcrrcd.registry import DATASETS, FUNCTIONS
 
 from .download import one_at_a_time
 
+NO_LABEL = -100                                          # of an image without one: PyTorch's cross-entropy leaves it out
 
 class ImageArrays(Dataset):
     """Images (N, H, W, 3) uint8 RGB with labels (N,).
@@ -25,8 +27,8 @@ class ImageArrays(Dataset):
 
     Args:
         images: an array, or a memory-mapped one (``np.load(path, mmap_mode='c')``), of which only the batches are read.
-        device: where the images are kept and batches made; 'auto' for the GPU where there is one. On a GPU this spares the
-            copy of every batch, and needs ``num_workers=0``.
+        device: where the images are kept and batches made; 'auto' for the GPU where there is one and they take less than half
+            of its free memory. On a GPU this spares the copy of every batch, and needs ``num_workers=0``.
 
     Raises:
         InputError: no image, counts that differ, labels outside the classes.
@@ -41,10 +43,19 @@ class ImageArrays(Dataset):
             raise InputError(f'{name}: {len(images)} images but {len(labels)} labels')
         if labels.min() < 0 or labels.max() >= len(classes):
             raise InputError(f'{name}: labels go from {labels.min()} to {labels.max()}, but there are {len(classes)} classes')
-        device = get_device() if device == 'auto' else device
+        if device == 'auto':
+            device = get_device()
+            if device == 'cuda' and images.nbytes > torch.cuda.mem_get_info()[0] / 2:
+                print_log(f'{name}: {images.nbytes / 1e9:.1f} GB of images stay outside the GPU', 'current')
+                device = 'cpu'
         self.images = torch.from_numpy(np.ascontiguousarray(images)).to(device)
         self.labels = torch.from_numpy(labels.astype(np.int64)).to(device)
         self.metainfo = dict(classes=tuple(classes))
+
+    @property
+    def CLASSES(self) -> tuple[str, ...]:                # noqa: N802
+        """The classes' names, where mmpretrain's hooks look for them."""
+        return self.metainfo['classes']
 
     def __len__(self) -> int:
         return len(self.images)

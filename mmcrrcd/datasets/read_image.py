@@ -12,6 +12,7 @@ from mmcrrcd.errors import InputError
 
 READER = 'reader 2'                                      # part of each cache's fingerprint: raise it when pixels change
 FORMATS = ('BMP', 'GIF', 'JPEG', 'PNG', 'PPM', 'TIFF', 'WEBP')          # others start programs (EPS) or are rarely tested
+SUFFIXES = {'.bmp', '.gif', '.jpeg', '.jpg', '.pbm', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp'}      # in folders
 MAX_PIXELS = 2 ** 26
 warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)     # refused below, in one line
 

@@ -1,4 +1,5 @@
 """Augmentation that repeats: view v of image i is the same in every epoch, process and training."""
+import math
 import random
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -17,6 +18,29 @@ class Crops(NamedTuple):
     top: Tensor
     left: Tensor
     flip: Tensor
+
+
+class Boxes(NamedTuple):
+    """Windows of any size, in shares of the image's height and width, and whether they are mirrored: (N,) each."""
+    top: Tensor
+    left: Tensor
+    height: Tensor
+    width: Tensor
+    flip: Tensor
+
+
+RATIO = 4 / 3                                            # a window is at most so much longer than wide, or wider than long
+
+
+def boxes_of(drawn: Tensor, scale: tuple[float, float], flip: float) -> Boxes:
+    """Windows of RandomResizedCrop from uniform numbers (N, 5): of shares of the area in ``scale``, of any ratio of sides in
+    [3/4, 4/3] that leaves them within the image.
+    """
+    area = scale[0] + (scale[1] - scale[0]) * drawn[:, 0]
+    most = (-area.log()).clamp(max=math.log(RATIO))
+    ratio = torch.exp(most * (2 * drawn[:, 1] - 1))
+    height, width = ((area * each).sqrt().clamp(max=1) for each in (ratio, 1 / ratio))
+    return Boxes((1 - height) * drawn[:, 2], (1 - width) * drawn[:, 3], height, width, drawn[:, 4] < flip)
 
 
 def number_of_views(views: int | str, padding: int, flip: float) -> int:
@@ -39,11 +63,22 @@ class CropTable:
         views: how many views an image has; 'all' for each possible one.
         num_images, padding, flip: of the data and the preprocessor; ``flip`` is a probability.
         seed: view v is drawn by a generator seeded by (seed, v).
+        scale: windows of such shares of the area instead, see :func:`boxes_of`.
+
+    Raises:
+        InputError: all possible views are wanted, and there is no end of them.
     """
 
-    def __init__(self, views: int | str, num_images: int, padding: int, flip: float, seed: int):
-        self.padding, self.flips, self.every = padding, bool(flip), views == 'all'
+    def __init__(self, views: int | str, num_images: int, padding: int, flip: float, seed: int,
+                 scale: tuple[float, float] | None = None):
+        self.padding, self.flip, self.flips, self.every, self.scale = padding, flip, bool(flip), views == 'all', scale
+        if self.every and scale:
+            raise InputError("views='all' is for crops of a fixed size; with crop_scale say how many views")
         if self.every:
+            return
+        if scale:
+            generators = (np.random.default_rng([seed, view]) for view in range(views))
+            self.table = torch.from_numpy(np.stack([each.random((num_images, 5), np.float32) for each in generators]))
             return
         table = np.empty((views, num_images, 3), np.uint8)
         for view, drawn in enumerate(table):
@@ -57,8 +92,10 @@ class CropTable:
             self.table = self.table.to(device)
         return self
 
-    def __call__(self, view: Tensor, index: Tensor) -> Crops:
+    def __call__(self, view: Tensor, index: Tensor) -> Crops | Boxes:
         """Of the images ``index`` (N,) in their ``view`` (N,)."""
+        if self.scale:
+            return boxes_of(self.table[view, index], self.scale, self.flip)
         if self.every:
             place, flip = (view // 2, view % 2) if self.flips else (view, torch.zeros_like(view))
             top, left = place // (2 * self.padding + 1), place % (2 * self.padding + 1)
@@ -117,6 +154,11 @@ class ReplayedViews(Dataset):
     @property
     def metainfo(self) -> dict:
         return self.dataset.metainfo
+
+    @property
+    def CLASSES(self) -> tuple[str, ...] | None:         # noqa: N802
+        """The classes' names, where mmpretrain's hooks look for them."""
+        return self.metainfo.get('classes')
 
     @property
     def images(self) -> Tensor | None:

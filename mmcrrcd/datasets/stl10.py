@@ -9,12 +9,11 @@ from mmcrrcd.errors import InputError
 from mmcrrcd.registry import DATASETS
 
 from .download import fetch
-from .images import ImageArrays
+from .images import NO_LABEL, ImageArrays
 
 SPLITS = {'train': ['train'], 'test': ['test'], 'unlabeled': ['unlabeled'], 'train+unlabeled': ['train', 'unlabeled']}
 COUNTS = {'train': 5_000, 'test': 8_000, 'unlabeled': 100_000}
 SIDE = 96
-NO_LABEL = -100                                          # what PyTorch's cross-entropy leaves out
 
 
 def read_bytes(path: Path, expected: int) -> np.ndarray:

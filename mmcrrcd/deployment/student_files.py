@@ -177,7 +177,7 @@ def export_student(config: Config | str | Path | None, path: str | Path, out: st
     network = DeployedStudent(classifier, view)
     wanted = as_in_training(student, checked)
     notes = dict(classes=student.classes, view=dict(resolution=view.resolution, image_size=view.image_size, large=view.steps,
-                                                    **view.how))
+                                                    **view.how, **view.camera))
     difference = export_onnx(network, onnx, checked, wanted, notes)
     log(f'wrote {onnx}: probabilities differ from PyTorch by at most {difference:.1e} on {len(checked)} images')
     written = {files[1]: torch_asker(network), onnx: onnx_asker(onnx)}

@@ -1,8 +1,9 @@
 from .graphed import GraphedTrainLoop
 from .hooks import (AtomicCheckpointHook, CheckInputHook, CompileHook, CriticWatchHook, EpochSeedHook, FiniteHook,
-                    IntervalInfoHook, PairedSeedHook, PlainCheckpointHook, ReplayHook, seed_all, seed_worker)
+                    IntervalInfoHook, PairedSeedHook, PlainCheckpointHook, RefitHeadHook, ReplayHook, TeacherTestHook,
+                    seed_all, seed_worker)
 from .optim_wrapper import BF16OptimWrapper
 
 __all__ = ['AtomicCheckpointHook', 'BF16OptimWrapper', 'CheckInputHook', 'CompileHook', 'CriticWatchHook', 'EpochSeedHook',
-           'FiniteHook', 'GraphedTrainLoop', 'IntervalInfoHook', 'PairedSeedHook', 'PlainCheckpointHook', 'ReplayHook',
-           'seed_all', 'seed_worker']
+           'FiniteHook', 'GraphedTrainLoop', 'IntervalInfoHook', 'PairedSeedHook', 'PlainCheckpointHook', 'RefitHeadHook',
+           'ReplayHook', 'TeacherTestHook', 'seed_all', 'seed_worker']

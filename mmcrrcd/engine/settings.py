@@ -17,8 +17,10 @@ from torch.utils.data import DataLoader
 
 from mmcrrcd.errors import InputError, is_number, nearest
 
+from .own_data import fit_to_data, move_data
+
 TOP = frozenset(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'} | {
-    'activation_checkpointing', 'compile', 'custom_imports', 'efficient_conv_bn_eval', 'find_unused_parameters',
+    'activation_checkpointing', 'compile', 'custom_imports', 'data_root', 'efficient_conv_bn_eval', 'find_unused_parameters',
     'model_wrapper_cfg', 'runner_type', 'sync_bn', 'teacher_config'}
 LOADERS = {'train_dataloader', 'val_dataloader', 'test_dataloader'}
 INSIDE = dict(pipeline=TRANSFORMS, transforms=TRANSFORMS, dataset=DATASETS, datasets=DATASETS, sampler=DATA_SAMPLERS,
@@ -343,7 +345,9 @@ def need_sections(cfg: Config, *names: str) -> None:
 
 
 def merge_options(cfg: Config, options: dict | None) -> None:
-    """Merges what ``--cfg-options`` say into ``cfg``.
+    """Merges what ``--cfg-options`` say into ``cfg``; then what its images say, see :func:`fit_to_data`.
+
+    A ``data_root`` goes to all data sets that have read from that of ``cfg``.
 
     Raises:
         InputError: an option can have no effect: its first name is no part of a config, it is a place that a list does not
@@ -368,7 +372,14 @@ def merge_options(cfg: Config, options: dict | None) -> None:
                 node = node.get(name)
             elif node is not None:
                 raise InputError(f'--cfg-options {option}: {so_far} is {node!r}, which has no {name!r}')
+    before = cfg.get('data_root')
+    if 'data_root' in (options or {}) and before is None:
+        raise InputError(f'--cfg-options data_root: {cfg.filename} has no data_root; name that of its data sets, as '
+                         'train_dataloader.dataset.data_root')
     try:
         cfg.merge_from_dict(options or {})
     except (AssertionError, IndexError, KeyError, TypeError, ValueError) as error:
         raise InputError(f'--cfg-options {" ".join(options)}: {str(error).splitlines()[0]}') from error
+    if before is not None and cfg.data_root != before:
+        move_data(cfg, before)
+    fit_to_data(cfg)

@@ -119,13 +119,12 @@ class Source:
         self.in_memory = self.replayed.images is not None
         if views == 'all' and not self.in_memory:
             raise InputError("views='all' is for the crops and flips of the in-memory pipeline; for mmpretrain's say how many")
-        padding, flip = self.preprocessor.padding or 0, self.preprocessor.flip
-        self.number = number_of_views(views, padding, flip)
+        self.number = number_of_views(views, self.preprocessor.padding or 0, self.preprocessor.flip)
         self.workers = 0 if self.in_memory else cfg.train_dataloader.get('num_workers', 0)
         self.bfloat16 = named(dict(type=cfg.optim_wrapper.get('type')))['type'] == 'BF16OptimWrapper'
         self.about = dict(
             views=views, seed=seed, data=digest_of_data(self.replayed.dataset),
-            pipeline=dict(padding=padding, flip=flip) if self.in_memory else pipelines_in(dataset),
+            pipeline=self.augmentation() if self.in_memory else pipelines_in(dataset),
             normalization={name: getattr(self.preprocessor, name).flatten().tolist() for name in ('mean', 'std')} |
             dict(to_rgb=self.preprocessor.to_rgb),
             precision='bfloat16' if self.bfloat16 else 'float32')
@@ -140,6 +139,12 @@ class Source:
             weights = read_network(checkpoint) if checkpoint else self.model.teacher.state_dict()
             weights = digest_of_weights(weights, self.model.teacher)
             self.about['teacher'] = dict(config=named(cfg.model.teacher), weights=weights)
+
+    def augmentation(self) -> dict:
+        """That of the in-memory pipeline."""
+        scale = self.preprocessor.crop_scale
+        crops = dict(crop_scale=list(scale)) if scale else dict(padding=self.preprocessor.padding or 0)
+        return crops | dict(flip=self.preprocessor.flip)
 
     def outputs(self, batches: list[list[int]]) -> Iterator[NetworkOutput]:
         """The teacher's answers to each batch of images, counted as in :class:`EveryView`."""

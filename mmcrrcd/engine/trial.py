@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data._utils.fetch import _MapDatasetFetcher
 
+from mmcrrcd.datasets.images import NO_LABEL
+from mmcrrcd.datasets.transforms.resolution_pair import sides
 from mmcrrcd.errors import InputError, nearest
 from mmcrrcd.models.algorithms import Distiller
 from mmcrrcd.structures import Pair
@@ -84,12 +86,12 @@ def check_sizes(model: Distiller, batch) -> None:
     for name in ('resolution', 'train_resolutions'):
         given = getattr(preprocessor, name, None)
         for each in ([given] if name == 'resolution' else given) or []:
-            sides = each if isinstance(each, (list, tuple)) else (each, each)
-            if each is not None and height and (sides[0] > height or sides[1] > width):
+            if each is not None and height and (sides(each)[0] > height or sides(each)[1] > width):
                 raise InputError(f'data_preprocessor.{name}: {each} is more than the {height} x {width} pixels of the '
                                  'training images')
-    if model.has_teacher and height and (height, width) != (model.input_size, model.input_size) and height == width:
-        raise InputError(f'model.input_size is {model.input_size}, and the training images have {height} x {width} pixels')
+    if model.has_teacher and height and (height, width) != sides(model.input_size):
+        raise InputError(f'model.input_size is {model.input_size}, and the training images have {height} x {width} pixels: say '
+                         f'input_size={height if height == width else (height, width)}')
 
 
 def number_of_classes(model: nn.Module) -> int | None:
@@ -106,7 +108,10 @@ def check_labels(model: nn.Module, dataset, name: str) -> None:
             return
     elif isinstance(getattr(dataset, 'labels', None), Tensor):
         labels = dataset.labels.cpu().numpy()
-    if labels is None or classes is None or not labels.size or labels.dtype.kind not in 'iu':
+    if labels is None or classes is None or labels.dtype.kind not in 'iu':
+        return
+    labels = labels[labels != NO_LABEL]
+    if not labels.size:
         return
     if labels.min() < 0 or labels.max() >= classes:
         where = getattr(dataset, 'ann_file', '') or getattr(dataset, 'data_root', '') or type(dataset).__name__

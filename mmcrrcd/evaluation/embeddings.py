@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mmcrrcd.checkpoint import image_size_in, load_network
 from mmcrrcd.config import read_config
 from mmcrrcd.datasets import ImageArrays, downsample
-from mmcrrcd.datasets.transforms.resolution_pair import check_resolution
+from mmcrrcd.datasets.transforms.resolution_pair import SETTINGS, check_resolution
 from mmcrrcd.datasets.transforms.student_view import Size, sides
 from mmcrrcd.errors import InputError
 from mmcrrcd.models import PairPreprocessor
@@ -26,7 +26,6 @@ from mmcrrcd.structures import NetworkOutput
 NAMED = dict(cifar10='CIFAR10Arrays', cifar100='CIFAR100Arrays', stl10='STL10Arrays', svhn='SVHNArrays',
              tinyimagenet='TinyImageNetArrays', uccs='UCCSFaces')
 SIDES = dict(STL10Arrays=96, TinyImageNetArrays=64, FaceFolder=112, RecordFaces=112, UCCSFaces=112)      # others: 32
-DOWNSAMPLING = ('resolution', 'interpolation', 'antialias', 'upsample')
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ def load_classifier(config: str | Config, checkpoint: str, teacher: bool = False
     if isinstance(network, EmbeddingNetwork):
         network.convert_from(PairPreprocessor(**normalization))
     pair = next((step for step in steps_of(cfg) if kind(step) in ('ResolutionPair', 'StudentView')), settings)
-    downsampling = {} if teacher else {key: pair[key] for key in DOWNSAMPLING if pair.get(key) is not None}
+    downsampling = {} if teacher else {key: pair[key] for key in SETTINGS if pair.get(key) is not None}
     scaling = {key: downsampling[key] for key in ('interpolation', 'antialias')
                if downsampling.get('upsample') and key in downsampling}
     return Classifier(network, normalization, side or training_side(cfg, recorded), downsampling, scaling=scaling,

@@ -7,6 +7,7 @@ from mmengine.device import get_device
 from mmengine.model import is_model_wrapper
 
 from mmcrrcd.checkpoint import find_checkpoint, load_network
+from mmcrrcd.datasets.transforms.resolution_pair import SETTINGS
 from mmcrrcd.engine.launch import build_runner, prepare_processes
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.embeddings import kind, reads_bgr
@@ -24,7 +25,7 @@ def onnx_model(cfg: Config, file: Path) -> dict:
     for step in cfg.test_dataloader.dataset.get('pipeline', ()):
         if kind(step) in ('ResolutionPair', 'StudentView'):
             step['upsample'] = False
-    low = {key: settings[key] for key in ('resolution', 'interpolation', 'antialias') if settings.get(key) is not None}
+    low = {key: settings[key] for key in SETTINGS if key != 'upsample' and settings.get(key) is not None}
     return dict(type='mmcrrcd.OnnxClassifier', file=str(file), data_preprocessor=dict(
         type='mmcrrcd.PairPreprocessor', mean=[0.] * 3, std=[1.] * 3, to_rgb=reads_bgr(cfg), **low))
 

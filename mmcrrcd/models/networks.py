@@ -18,7 +18,7 @@ def extract(network: nn.Module, images: Tensor, backbone_gradient: float = 1.0) 
     if not isinstance(network, ImageClassifier):
         return network.extract(images)
     features = network.backbone(images)
-    maps, pre_activations = features, ()
+    maps, pre_activations = features_as_maps(network.backbone, features, images), ()
     has_stem = isinstance(network.backbone, StageBackbone)
     if has_stem:
         number = len(network.backbone.stages) + 1
@@ -34,13 +34,48 @@ def extract(network: nn.Module, images: Tensor, backbone_gradient: float = 1.0) 
     return NetworkOutput(maps, embedding.float(), logits, tuple(images.shape[2:]), pre_activations, has_stem)
 
 
-def classification_loss(network: ImageClassifier, output: NetworkOutput, labels: Tensor) -> Tensor:
-    """The loss of the network's head for its own ``output`` of a batch with ``labels`` (N,). Scalar.
+def stages_of(backbone: nn.Module) -> list[nn.Module]:
+    """The modules whose outputs are the stages' of a backbone of mmpretrain; [] where they have no usual name."""
+    found = (getattr(backbone, name, None) for name in ('stages', 'layers'))
+    return next((list(each) for each in found if isinstance(each, (nn.ModuleList, nn.Sequential))), [])
 
-    A head whose loss needs more than the logits offers ``loss_of(output, labels)``, as :class:`MagFaceHead` does.
+
+def keep_output(module: nn.Module, inputs, output) -> None:
+    """A hook. It keeps the output in the module itself, so that a copy of the module has its own."""
+    module.__dict__['kept'] = output[0] if isinstance(output, tuple) else output
+
+
+def ask_for_feature_maps(network: nn.Module | None) -> None:
+    """From now on the outputs of ``network`` have feature maps also where its backbone pools them, as ConvNeXt does, or hands
+    on tokens, as a vision transformer.
     """
-    head = network.head
-    return head.loss_of(output, labels) if hasattr(head, 'loss_of') else head.loss_module(output.logits, labels)
+    if isinstance(network, ImageClassifier) and not isinstance(network.backbone, StageBackbone):
+        for stage in stages_of(network.backbone):
+            stage.register_forward_hook(keep_output)
+
+
+def as_map(output: Tensor, images: Tensor, extra: int) -> Tensor | None:
+    """A stage's output as a feature map (N, C, H, W); of tokens (N, L, C) those of patches, whose map is shaped as the images.
+
+    None where it is no map. ``extra``: of the tokens, the first ones, that are of no patch.
+    """
+    if not isinstance(output, Tensor) or output.dim() not in (3, 4):
+        return None
+    if output.dim() == 4:
+        return output
+    patches = output[:, extra:].transpose(1, 2)
+    number, ratio = patches.shape[2], images.shape[2] / images.shape[3]
+    height = max(round((number * ratio)**0.5), 1)
+    return None if number % height else patches.unflatten(2, (height, number // height))
+
+
+def features_as_maps(backbone: nn.Module, features: tuple, images: Tensor) -> tuple[Tensor, ...]:
+    """``features`` where they are feature maps, otherwise what the stages gave (:func:`ask_for_feature_maps`), else ()."""
+    kept = [stage.__dict__.pop('kept', None) for stage in stages_of(backbone)]
+    if all(isinstance(each, Tensor) and each.dim() == 4 for each in features):
+        return features
+    maps = tuple(as_map(each, images, getattr(backbone, 'num_extra_tokens', 0)) for each in kept)
+    return () if any(each is None for each in maps) else maps
 
 
 def body(network: nn.Module) -> nn.Module | None:

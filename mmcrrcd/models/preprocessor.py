@@ -4,12 +4,15 @@ from collections.abc import Sequence
 
 import torch
 from mmengine.model import BaseDataPreprocessor
+from mmpretrain.models import RandomBatchAugment
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmcrrcd.datasets.replay import Crops, CropTable
+from mmcrrcd.datasets.replay import Boxes, Crops, CropTable, boxes_of
+from mmcrrcd.datasets.transforms.camera import check_camera
 from mmcrrcd.datasets.transforms.resolution_pair import check_resolution, downsample
 from mmcrrcd.errors import InputError, is_number
+from mmcrrcd.models.classification import soft_labels
 from mmcrrcd.models.teachers.cache import TeacherCache
 from mmcrrcd.registry import MODELS
 from mmcrrcd.structures import Batch, Pair
@@ -38,13 +41,31 @@ def crop_and_flip(images: Tensor, crops: Crops, padding: int) -> Tensor:
     return padded[sample, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
+def crop_and_resize(images: Tensor, boxes: Boxes) -> Tensor:
+    """Cut a window out of each image, scale it to the image's size (bilinear), and mirror some: one call for the batch.
+
+    Args:
+        images: (N, C, H, W) uint8.
+
+    Returns:
+        (N, C, H, W) uint8.
+    """
+    height, width = images.shape[2:]
+    rows, columns = ((torch.arange(side, device=images.device) + 0.5) / side for side in (height, width))
+    y = boxes.top[:, None] + boxes.height[:, None] * rows
+    x = boxes.left[:, None] + boxes.width[:, None] * torch.where(boxes.flip[:, None], columns.flip(0), columns)
+    grid = torch.stack([x[:, None].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)], -1) * 2 - 1
+    found = F.grid_sample(images.float(), grid, mode='bilinear', padding_mode='border', align_corners=False)
+    return found.round_().to(torch.uint8)
+
+
 @MODELS.register_module()
 class PairPreprocessor(BaseDataPreprocessor):
     """Turns a batch of either data path into ``inputs=Pair(high, low)`` and ``data_samples``.
 
     In-memory pipeline: ``inputs`` (N, 3, H, W) uint8, ``labels``, ``index``; crop and flip happen here, on the device, and
-    ``data_samples`` becomes a :class:`Batch`. mmpretrain pipeline: lists of images and of ``DataSample`` from mmpretrain's
-    pipelines, already cropped and flipped, with ``img_low`` where :class:`ResolutionPair` made it.
+    ``data_samples`` becomes a :class:`Batch`. mmpretrain pipeline: images, in a list or stacked, and a list of ``DataSample``
+    from mmpretrain's pipelines, already cropped and flipped, with ``img_low`` where :class:`ResolutionPair` made it.
 
     Args:
         mean, std: of the three channels, 0 to 255, in the order of the images (after ``to_rgb``).
@@ -53,14 +74,24 @@ class PairPreprocessor(BaseDataPreprocessor):
         interpolation, antialias, upsample: see :func:`downsample`.
         padding: random crops after zero-padding by so many pixels, in-memory pipeline and training only; None for no crop.
         flip: probability of mirroring, in-memory pipeline and training only.
+        crop_scale: in place of ``padding``: random windows of such shares of the area, least and largest, scaled to the
+            image's size (RandomResizedCrop); in-memory pipeline and training only.
+        blur, noise, jpeg: of the student's images only, see :func:`degrade`. In validation and test the noise is always the
+            same.
         train_resolutions: several, of which one is drawn for each batch in training, for a student that works at any of
             them; validation and test stay at ``resolution``. docs/data.md says what this costs.
+        batch_augments: Mixup and CutMix as in mmpretrain's ``ClsDataPreprocessor``: ``dict(augments=..., probs=...)``. The
+            images of a batch are mixed before they are downsampled, so teacher and student see the same mixture, and its
+            labels are soft ones.
+        num_classes: for these labels; None for the student's, which the distiller tells.
     """
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], to_rgb: bool = False,
                  resolution: int | tuple[int, int] | None = None, interpolation: str = 'bilinear', antialias: bool = True,
                  upsample: bool = False, padding: int | None = None, flip: float = 0.0,
-                 train_resolutions: Sequence[int | tuple[int, int]] | None = None):
+                 train_resolutions: Sequence[int | tuple[int, int]] | None = None,
+                 crop_scale: tuple[float, float] | None = None, blur: float = 0.0, noise: float = 0.0,
+                 jpeg: int | None = None, batch_augments: dict | None = None, num_classes: int | None = None):
         super().__init__(non_blocking=True)
         if train_resolutions is not None and (not isinstance(train_resolutions, (list, tuple)) or not train_resolutions):
             raise InputError(f'train_resolutions is a list of resolutions, got {train_resolutions!r}')
@@ -75,20 +106,37 @@ class PairPreprocessor(BaseDataPreprocessor):
             raise InputError(f'padding is a number of pixels, got {padding!r}')
         if not is_number(flip) or not 0 <= flip <= 1:
             raise InputError(f'flip is a probability, from 0 to 1, got {flip!r}')
+        check_camera(blur, noise, jpeg)
+        if resolution is None and train_resolutions is None and (blur or noise or jpeg is not None):
+            raise InputError('blur, noise and jpeg are those of the small images: say their resolution')
+        if crop_scale is not None and (not isinstance(crop_scale, (list, tuple)) or len(crop_scale) != 2
+                                       or not all(map(is_number, crop_scale)) or not 0 < crop_scale[0] <= crop_scale[1] <= 1):
+            raise InputError(f'crop_scale is the least and the largest share of the area, as (0.25, 1.0), got {crop_scale!r}')
+        if crop_scale is not None and padding:
+            raise InputError(f'crops are made by padding or by crop_scale, got {padding=} and {crop_scale=}')
         self.register_buffer('mean', torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), persistent=False)
         self.register_buffer('std', torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), persistent=False)
         self.to_rgb = to_rgb
         self.resolution = resolution
         self.train_resolutions = train_resolutions
-        self.downsampling = dict(interpolation=interpolation, antialias=antialias, upsample=upsample)
+        self.downsampling = dict(interpolation=interpolation, antialias=antialias, upsample=upsample, blur=blur, noise=noise,
+                                 jpeg=jpeg)
+        self.crop_scale = None if crop_scale is None else tuple(crop_scale)
         self.padding = padding
         self.flip = flip
+        self.batch_augments, self.num_classes = None, num_classes
+        if batch_augments:
+            settings = dict(batch_augments)
+            if isinstance(probs := settings.get('probs'), (list, tuple)):
+                settings['probs'] = list(probs)                          # mmpretrain appends to it
+            self.batch_augments = RandomBatchAugment(**settings)
+        self.range_is_known = False
         self.crops: CropTable | None = None
         self.cache: TeacherCache | None = None
 
     def replay(self, views: int | str, num_images: int, seed: int) -> None:
         """From now on crops and flips of the in-memory pipeline are those of the views that the data set says."""
-        self.crops = CropTable(views, num_images, self.padding or 0, self.flip, seed)
+        self.crops = CropTable(views, num_images, self.padding or 0, self.flip, seed, self.crop_scale)
 
     def use_cache(self, cache: TeacherCache) -> None:
         """From now on training batches carry the teacher's answers, and no images for the teacher are made."""
@@ -98,22 +146,29 @@ class PairPreprocessor(BaseDataPreprocessor):
     def forward(self, data: dict, training: bool = False) -> dict:
         given, data = data, self.cast_data(data)
         images, low, view = data['inputs'], None, None
-        if isinstance(images, Tensor):
-            samples = Batch(data['labels'], data['index']) if 'labels' in data else None
+        if isinstance(images, Tensor) and 'data_samples' not in data:
+            samples = Batch(data.get('labels'), data.get('index')) if data.keys() & {'labels', 'index'} else None
             if training:
                 crops, view = self.draw(data, len(images), images.device)
-                images = images if crops is None else crop_and_flip(images, crops, self.padding or 0)
-        else:
-            images = torch.stack(images).to(memory_format=torch.channels_last)
+                images = self.crop(images, crops)
+        else:                                            # in a list by pseudo_collate, one tensor by default_collate
+            images = images if isinstance(images, Tensor) else torch.stack(images)
+            images = images.to(memory_format=torch.channels_last)
+            self.check_range(images)
             samples = data.get('data_samples')
             if samples and 'img_low' in samples[0]:
                 low = torch.stack([sample.img_low for sample in samples])
                 self.check_low(low, images)
+        if training and self.batch_augments is not None:
+            if low is not None:
+                raise InputError('batch_augments mix images before they are downsampled, and the samples carry img_low: take '
+                                 'ResolutionPair out of the pipeline, and say data_preprocessor.resolution')
+            images, samples = self.mix(images, Batch.of(samples))
         several = training and self.train_resolutions
         if low is None:
             # Python's generator: drawn without waiting for the device, seeded by EpochSeedHook, and apart from crops and flips.
             resolution = random.choice(self.train_resolutions) if several else self.resolution
-            low = self.downsample(images, resolution)
+            low = self.downsample(images, resolution, training)
         elif several:
             raise InputError('train_resolutions draws the resolution of the batch, but the samples carry img_low already: take '
                              'ResolutionPair out of the pipeline')
@@ -123,6 +178,27 @@ class PairPreprocessor(BaseDataPreprocessor):
         high = self.normalize(images) if training else None
         same = training and low is images
         return dict(inputs=Pair(high, high if same else self.normalize(low)), data_samples=samples)
+
+    def mix(self, images: Tensor, batch: Batch) -> tuple[Tensor, Batch]:
+        """Images (N, 3, H, W) as ``batch_augments`` mix them, rounded to uint8, and their batch with soft labels."""
+        if batch.target is None or self.num_classes is None:
+            raise InputError('batch_augments mix labels, too, and ' + ('the data have none' if batch.target is None else
+                             'their number of classes is not known: say data_preprocessor.num_classes'))
+        scores = batch.scores if batch.labels is None else soft_labels(batch.labels, self.num_classes)
+        mixed, scores = self.batch_augments(images.float(), scores)
+        return mixed.round_().clamp_(0, 255).to(torch.uint8), batch._replace(labels=None, scores=scores)
+
+    def check_range(self, images: Tensor) -> None:
+        """Raises InputError where the first images of a pipeline are floats of another range than 0 to 255: ``mean`` and
+        ``std`` are of that range, and downsampled images are rounded.
+        """
+        if self.range_is_known or images.dtype == torch.uint8:
+            return
+        low, high = (float(each) for each in images.aminmax())
+        if low < 0 or high <= 1:
+            raise InputError(f'the images are floats from {low:.3g} to {high:.3g}, and a PairPreprocessor takes 0 to 255: '
+                             'leave ToTensor and Normalize out of the pipeline; mean and std normalize')
+        self.range_is_known = True
 
     def with_answers(self, batch: Batch, given: dict, view: Tensor | None, device: torch.device) -> Batch:
         """``batch`` with the teacher's answers to its images.
@@ -149,11 +225,28 @@ class PairPreprocessor(BaseDataPreprocessor):
             raise InputError(f'the samples carry img_low of {low.shape[2]} x {low.shape[3]} pixels, and resolution='
                              f'{self.resolution} of the data_preprocessor makes it {wanted[0]} x {wanted[1]}')
 
-    def downsample(self, images: Tensor, resolution: int | tuple[int, int] | None) -> Tensor:
+    def downsample(self, images: Tensor, resolution: int | tuple[int, int] | None, training: bool = False) -> Tensor:
         """What the student sees of images (N, 3, H, W) uint8 at ``resolution``; None for the images themselves."""
-        return images if resolution is None else downsample(images, resolution, **self.downsampling)
+        if resolution is None:
+            return images
+        bgr = self.to_rgb and self.downsampling['jpeg'] is not None      # whose luma is that of RGB
+        low = downsample(images.flip(1) if bgr else images, resolution, **self.downsampling, seed=None if training else 0)
+        return low.flip(1) if bgr else low
 
-    def draw(self, data: dict, n: int, device: torch.device) -> tuple[Crops | None, Tensor | None]:
+    def large(self, data: dict) -> tuple[Tensor, Tensor | None]:
+        """The images (N, 3, H, W) uint8 of a batch as a teacher would see them in a test, and their labels (N,)."""
+        data = self.cast_data(data)
+        images, samples = data['inputs'], data.get('data_samples')
+        images = images if isinstance(images, Tensor) else torch.stack(images)
+        return images, Batch.of(samples).labels if samples else data.get('labels')
+
+    def crop(self, images: Tensor, crops: Crops | Boxes | None) -> Tensor:
+        """The windows that were drawn."""
+        if crops is None:
+            return images
+        return crop_and_resize(images, crops) if isinstance(crops, Boxes) else crop_and_flip(images, crops, self.padding or 0)
+
+    def draw(self, data: dict, n: int, device: torch.device) -> tuple[Crops | Boxes | None, Tensor | None]:
         """Crops and flips of ``n`` images, None where there are none to make, and their views (N,) where views repeat."""
         if self.crops is not None and not self.crops.every:
             if 'view' not in data:
@@ -163,6 +256,8 @@ class PairPreprocessor(BaseDataPreprocessor):
             if self.crops is None:
                 raise InputError('the training data repeat their views, and the model has no teacher_cache that knows these')
             return self.crops(data['view'], data['index']), data['view']
+        if self.crop_scale:
+            return boxes_of(torch.rand(n, 5, device=device), self.crop_scale, self.flip), None
         padding = self.padding or 0
         if not padding and not self.flip:
             return None, torch.zeros(n, dtype=torch.int64, device=device)

@@ -32,7 +32,7 @@ def draw_answers(high: np.ndarray, low: np.ndarray, truth: Sequence[str], answer
         block, column = divmod(i, columns)
         left, top = LABELS + 1.08 * column, block * height
         if column == 0:
-            names = [f'{images.shape[1]} pixels' for images in (high, low)]
+            names = [f'{images.shape[2]}×{images.shape[1]} px' for images in (high, low)]
             for label, y in zip([*names, 'truth', *answers], middles, strict=True):
                 axes.text(0.15, top + y, label, fontsize=12, va='center_baseline')
         for image, y in ((high[i], 0), (low[i], 1.05)):

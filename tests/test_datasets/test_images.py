@@ -95,7 +95,7 @@ def test_mmpretrain_reads_the_same_images_and_labels(cifar100):
 
 
 def test_mmpretrain_takes_no_files_of_another_checksum(cifar100):
-    """What docs/configs.md says of the mmpretrain pipeline."""
+    """What docs/mmpretrain.md says of the mmpretrain pipeline."""
     with pytest.raises(RuntimeError, match='Cannot find CIFAR100 dataset'):
         CIFAR100(data_root=str(cifar100[0]), split='test', download=False)
 

@@ -3,9 +3,10 @@ import json
 
 import pytest
 
-from experiments import pages, records, report
+from experiments import figures, pages, records, report
 from experiments.studies import RATE, STUDIES, Setting, Study
 from mmcrrcd.errors import InputError
+from mmcrrcd.visualization import style
 
 
 def write(experiment: str, method: str, pair: str, recipe: str, seed: int, last: float, teacher: str = 'aaa',
@@ -43,13 +44,22 @@ def test_the_papers_numbers_are_marked_for_full_schedules_only():
     row = next(line for line in full.splitlines() if line.startswith('| KD |'))
     assert '71.25 ± 0.35 (n = 2)<br>paper 70.66: ▲ +0.59<br>paired +1.75 ± 0.25 (n = 2)' in row
     assert '<br>paper 70.66: +0.59' in short and '▲ +' not in short and '70.66' not in small and 'left out' in small
-    assert '| DKD |' in full and ' – |' in next(line for line in full.splitlines() if line.startswith('| DKD |'))
+    assert '| DKD |' not in full and 'resnet56 →<br>resnet20 |' in full and 'vgg13' not in full and 'not run' not in full
     assert 'batch 96, learning rate 0.05, float32' in full and 'net, 70.00 % (240 epochs; aaa)' in full and 'at abc' in full
 
 
-def test_without_a_record_a_table_is_empty():
-    assert report.table_markdown('table5').count('not run') == 15 and 'paper 95.25' in report.table_markdown('table5')
-    assert report.figure3_markdown() == report.results_markdown() == report.headline_markdown() == 'No runs yet.'
+def test_without_a_record_there_is_no_table():
+    assert {report.table_markdown('table5'), report.figure3_markdown(), report.results_markdown(),
+            report.headline_markdown()} == {'No runs yet.'}
+
+
+def test_one_table_says_what_was_run_and_what_not():
+    assert '| Table V: face verification on LFW | 15 | 0 | 0 | 15 | – | `data/casia_webface`, ' in report.status_markdown()
+    for recipe, method, seed in (('cifar_240e', 'kd', 5), ('cifar_240e', 'kd', 6), ('cifar_240e_in_10e', 'kd', 5),
+                                 ('8px__cifar_240e_in_9e', 'at', 5)):
+        write('table1', method, 'resnet56_resnet20', recipe, seed, 70)
+    row = '| Table I: networks of one family | 115 | 1 | 1 | 113 | 2 | – | `table1` |'     # 7 pairs of 5 teachers, 6 students
+    assert row in report.status_markdown()
 
 
 def test_a_listing_has_a_table_for_each_teacher_that_there_is_something_of():
@@ -57,7 +67,7 @@ def test_a_listing_has_a_table_for_each_teacher_that_there_is_something_of():
     write('cifar100', 'student', 'vgg8', '8px__paper_35e', 5, 30, **numbers)
     write('cifar100', 'kd', 'vgg8_vgg8', '8px__paper_35e', 5, 32, **numbers | {'bilinear, antialiased': 32.0})
     page = report.table_markdown('cifar100')
-    assert 'vgg8 → vgg8\n' in page and 'resnet56 → vgg8\n' not in page
+    assert 'VGG8 → VGG8\n' in page and 'ResNet56 → VGG8\n' not in page and 'not run' not in page
     assert '| student-only | 30.00 (n = 1)<br>paired -2.00 (n = 1) |' in page and '| 6.2 | 2 |' in page
     assert '50,000 training images, 10,000 test images.' in page
 
@@ -116,3 +126,33 @@ def test_the_records_that_are_kept_are_of_one_format():
         assert {'experiment', 'method', 'pair', 'recipe', 'seed', 'training', 'results', 'teacher', 'seconds', 'provenance',
                 'epochs', 'config'} <= record.keys(), file
         assert record['experiment'] == file.parent.name and file.stem.endswith(f's{record["seed"]}')
+
+
+def test_pictures_show_gains_seed_by_seed():
+    """A dot with its standard error, a bar for each method, and a line for each network that was measured."""
+    for seed, (student, kd, ours) in enumerate([(60, 61, 62), (61, 63, 62.5)], 5):
+        for method, last in dict(student_alone=student, kd=kd, default=ours).items():
+            write('figure3', method, 'resnet56_resnet20', '8px__paper_35e', seed, last)
+    for method, pair, last in (('student', 'resnet20', 60), ('kd', 'resnet56_resnet20', 62), ('at', 'resnet56_resnet20', 59)):
+        write('table1', method, pair, '8px__paper_35e', 5, last)
+    axes, = figures.gains().axes
+    dots = {round(float(each.lines[0].get_xdata()[0]), 6): each.lines[0].get_color() for each in axes.containers}
+    assert dots == {1.5: style.KD, 1.75: style.CRRCD}
+    assert [text.get_text() for text in axes.get_yticklabels()] == ['KD (1 CE + 0.5 KD) (n = 2)', 'CRRCD (n = 2)']
+    ends = axes.containers[0].lines[2][0].get_segments()[0][:, 0]
+    assert ends.tolist() == pytest.approx([1.0, 2.0])                                      # 1.5 ± 0.5
+    axes, = figures.bars().axes
+    assert {text.get_text(): bar.get_width() for text, bar in zip(axes.get_yticklabels(), axes.patches)} == {'KD': 2, 'AT': -1}
+    assert 'n = 1' in axes.get_title() and 'ResNet56 → ResNet20, 32×32 px' in axes.get_title()
+    assert report.in_words('wrn40_2_wrn16_2') == 'WRN40-2 → WRN16-2' and report.in_words('a_b') == 'a_b'
+
+
+def test_without_a_record_there_are_no_pictures():
+    assert figures.gains() is figures.bars() is figures.curves() is None
+
+
+def test_accuracy_over_resolution_is_drawn_from_what_was_measured(monkeypatch):
+    monkeypatch.setattr(records, 'RECORDS', pages.ROOT / 'experiments' / 'records')
+    panels = figures.resolution().axes
+    assert len(panels) == 3 and {line.get_color() for axes in panels for line in axes.lines} == {
+        style.TEACHER, style.STUDENT_ONLY, style.KD, style.CRRCD}

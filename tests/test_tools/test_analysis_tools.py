@@ -1,11 +1,11 @@
 """tools/linear_probe.py, plot_tsne.py and plot_resolution.py as a user calls them, on a student that sees 8 of 16×16 px."""
 import json
-import runpy
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+import utils
 from mmengine.config import Config
 from tiny import CLASSES, IMAGES, MEAN, STD, TinyImages, config, crrcd, random_images, train, write_teacher
 
@@ -17,7 +17,6 @@ from mmcrrcd.evaluation.linear_probe import PROTOCOL
 from mmcrrcd.models.networks import extract
 from mmcrrcd.registry import DATASETS
 
-ROOT = Path(__file__).parents[2]
 
 
 @DATASETS.register_module()
@@ -46,8 +45,7 @@ def tool(run, monkeypatch, capsys):
     monkeypatch.setitem(NAMED, 'svhn', 'TinyDigits')
 
     def call(name: str, *args) -> str:
-        monkeypatch.setattr(sys, 'argv', [name, *map(str, args)])
-        runpy.run_path(str(ROOT / 'tools' / name), run_name='__main__')
+        utils.tool(name, *args)
         return capsys.readouterr().out
     return call
 

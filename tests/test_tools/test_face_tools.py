@@ -1,14 +1,13 @@
 """tools/verify_faces.py, identify_faces.py and plot_similarity.py as a user calls them, on files in the official layouts."""
 import json
 import pickle
-import runpy
-import sys
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import utils
 from PIL import Image
 from scipy.io import savemat
 from tiny import config, crrcd, train, write_teacher
@@ -20,7 +19,6 @@ from mmcrrcd.evaluation.identification import identify
 from mmcrrcd.evaluation.margins import BINS, expectation_margin, histogram_intersection
 from mmcrrcd.evaluation.verification import cosines, verify
 
-ROOT = Path(__file__).parents[2]
 PEOPLE, IMAGES, FOLDS, PAIRS = 6, 4, 3, 5
 
 
@@ -99,11 +97,9 @@ def run(tmp_path_factory):
 def tool(run, monkeypatch, capsys):
     """Runs a tool in the folder of the training, returns its output."""
     monkeypatch.chdir(run)
-    monkeypatch.syspath_prepend(ROOT / 'tools')
 
     def call(name: str, *args) -> str:
-        monkeypatch.setattr(sys, 'argv', [name, *map(str, args)])
-        runpy.run_path(str(ROOT / 'tools' / name), run_name='__main__')
+        utils.tool(name, *args)
         return capsys.readouterr().out
     return call
 

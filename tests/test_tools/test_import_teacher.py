@@ -2,25 +2,19 @@
 import hashlib
 import json
 import runpy
-import sys
 from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import torch
 from tiny import CLASSES, MEAN, STD, config, network, random_images
+from utils import TOOLS, tool
 
 from experiments.runs import about_the_teacher
 from mmcrrcd.checkpoint import find_checkpoint, read_network
 from mmcrrcd.registry import MODELS
 
-ROOT = Path(__file__).parents[2]
 NORM = ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')
-
-
-def tool(monkeypatch, *args) -> None:
-    monkeypatch.setattr(sys, 'argv', ['import_teacher.py', *map(str, args)])
-    runpy.run_path(str(ROOT / 'tools' / 'import_teacher.py'), run_name='__main__')
 
 
 def norm(name: str) -> list[str]:
@@ -68,7 +62,7 @@ def classifier(kind: str, channels: int, **settings) -> dict:
     (vgg(2, 2, 2, 2, 2), classifier('VGGCIFAR', 512, depth=13))], ids=['resnet14', 'wrn_16_2', 'vgg8', 'vgg13'])
 def test_every_weight_gets_its_place(names, student, tmp_path):
     """The order is that of the forward pass in both, but that our wide ResNet has its last norm first."""
-    converted = runpy.run_path(str(ROOT / 'tools' / 'import_teacher.py'))['converted']
+    converted = runpy.run_path(str(TOOLS / 'import_teacher.py'))['converted']
     ours = MODELS.build(student).state_dict()
     for i, value in enumerate(ours.values()):            # new norms are all alike
         value.fill_(i)
@@ -105,7 +99,7 @@ def right(weights: dict) -> float:
 
 def test_it_is_tested_and_put_where_students_look(files, monkeypatch, capsys):
     monkeypatch.chdir(files.folder)
-    tool(monkeypatch, files.published, files.config)
+    tool('import_teacher.py', files.published, files.config)
     folder = Path('work_dirs/teacher')
     weights = read_network(folder)
     assert all(torch.equal(weights[key], value) for key, value in files.weights.items())
@@ -117,7 +111,7 @@ def test_it_is_tested_and_put_where_students_look(files, monkeypatch, capsys):
     assert about['source_sha256'] == hashlib.sha256(files.published.read_bytes()).hexdigest()
     before = find_checkpoint(folder).read_bytes()
     with pytest.raises(SystemExit, match='has a training already: move it away, or name another --work-dir'):
-        tool(monkeypatch, files.published, files.config)
+        tool('import_teacher.py', files.published, files.config)
     assert find_checkpoint(folder).read_bytes() == before
 
 
@@ -148,7 +142,7 @@ def test_what_is_no_such_checkpoint_is_refused(files, monkeypatch, capsys):
                                (folder / 'list.pth', files.config, 'holds a list, not a dict of weights'),
                                (folder / 'other.pth', files.config, 'is not a checkpoint of this student: ')):
         with pytest.raises(SystemExit) as error:
-            tool(monkeypatch, file, cfg, '--work-dir', folder / 'run')
+            tool('import_teacher.py', file, cfg, '--work-dir', folder / 'run')
         assert str(error.value).startswith('error: ') and message in str(error.value) and '\n' not in str(error.value)
         assert not (folder / 'run' / 'last_checkpoint').exists()
     assert 'code has run' not in capsys.readouterr().out

@@ -10,14 +10,10 @@ from mmengine.registry import DefaultScope
 from mmcrrcd.errors import InputError
 from mmcrrcd.registry import TRANSFORMS
 
-from .resolution_pair import check_resolution, downsample
+from .camera import check_camera
+from .resolution_pair import check_resolution, downsample, sides
 
 Size = int | tuple[int, int]
-
-
-def sides(size: Size) -> tuple[int, int]:
-    """Height and width of a size; one number is both."""
-    return (size, size) if isinstance(size, int) else tuple(size)
 
 
 def told(size: Size) -> str:
@@ -47,6 +43,7 @@ class StudentView(BaseTransform):
         upsample: scale the small image up to ``image_size``, as in training.
         gray: the student has learned from gray images: make one of the BGR image first.
         large: transforms for images that are not natively small.
+        blur, noise, jpeg: see :func:`downsample`, for images that are not natively small: others come from a camera already.
 
     Example:
         >>> view = StudentView(resolution=8, image_size=32)
@@ -55,11 +52,14 @@ class StudentView(BaseTransform):
     """
 
     def __init__(self, resolution: Size, image_size: Size, interpolation: str = 'bilinear', antialias: bool = True,
-                 upsample: bool = False, gray: bool = False, large: Sequence[dict] = ()):
+                 upsample: bool = False, gray: bool = False, large: Sequence[dict] = (), blur: float = 0.0,
+                 noise: float = 0.0, jpeg: int | None = None):
         for each in (resolution, image_size):
             check_resolution(each, interpolation)
+        check_camera(blur, noise, jpeg)
         self.resolution, self.image_size = sides(resolution), sides(image_size)
         self.how = dict(interpolation=interpolation, antialias=antialias)
+        self.camera = {key: value for key, value in dict(blur=blur, noise=noise, jpeg=jpeg).items() if value}
         self.upsample, self.gray, self.steps = upsample, gray, list(large)
         with DefaultScope.overwrite_default_scope('mmpretrain'):
             self.large = [TRANSFORMS.build(dict(step)) for step in large]
@@ -71,18 +71,23 @@ class StudentView(BaseTransform):
         size = img.shape[:2]
         if self.gray and img.ndim == 3 and img.shape[2] == 3:
             img = np.rint(img @ np.array([0.114, 0.587, 0.299])).astype(np.uint8)
-        if distance(size, self.resolution) >= distance(size, self.image_size):
+        natively_small = self.natively_small(size)
+        if not natively_small:
             for step in self.large:
                 results = step(results | dict(img=img, img_shape=img.shape[:2]))
                 img = results['img']
         img = img if img.ndim == 3 else img[..., None]
         seen = torch.from_numpy(np.ascontiguousarray(img)).permute(2, 0, 1)[None]
-        seen = downsample(seen, self.resolution, **self.how)
+        seen = downsample(seen, self.resolution, **self.how, **({} if natively_small else self.camera))
         if self.upsample:
             seen = downsample(seen, self.image_size, **self.how)
         results['img'] = np.ascontiguousarray(seen[0].permute(1, 2, 0).numpy())
         results['img_shape'] = results['img'].shape[:2]
         return results
+
+    def natively_small(self, size: tuple[int, int]) -> bool:
+        """Is the area of an image nearer to ``resolution`` than to ``image_size``?"""
+        return distance(size, self.resolution) < distance(size, self.image_size)
 
     @property
     def seen(self) -> tuple[int, int]:
@@ -93,4 +98,5 @@ class StudentView(BaseTransform):
         interpolation = self.how['interpolation']
         antialias = ', antialiased' if self.how['antialias'] and interpolation in ('bilinear', 'bicubic') else ''
         upsampled = f', then to {told(self.image_size)}' if self.upsample else ''
-        return f'{told(self.resolution)}{upsampled} ({interpolation}{antialias})'
+        camera = ''.join(f', {key} {value}' for key, value in self.camera.items())
+        return f'{told(self.resolution)}{upsampled} ({interpolation}{antialias}{camera})'

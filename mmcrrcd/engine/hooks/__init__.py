@@ -6,8 +6,11 @@ from .epoch_seed import EpochSeedHook, PairedSeedHook, seed_all, seed_worker
 from .finite import FiniteHook
 from .interval_info import IntervalInfoHook
 from .plain_checkpoint import PlainCheckpointHook
+from .refit_head import RefitHeadHook
 from .replay import ReplayHook
 from .resume import ResumeHook
+from .teacher_test import TeacherTestHook
 
 __all__ = ['AtomicCheckpointHook', 'CheckInputHook', 'CompileHook', 'CriticWatchHook', 'EpochSeedHook', 'FiniteHook',
-           'IntervalInfoHook', 'PairedSeedHook', 'PlainCheckpointHook', 'ReplayHook', 'ResumeHook', 'seed_all', 'seed_worker']
+           'IntervalInfoHook', 'PairedSeedHook', 'PlainCheckpointHook', 'RefitHeadHook', 'ReplayHook', 'ResumeHook',
+           'TeacherTestHook', 'seed_all', 'seed_worker']

@@ -6,9 +6,10 @@ from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmcv.transforms import TestTimeAug
 from mmpretrain.datasets.transforms import PackInputs
 
-from mmcrrcd.checkpoint import check_weights
+from mmcrrcd.checkpoint import check_weights, names_in_student
 from mmcrrcd.datasets.replay import ReplayedViews
 from mmcrrcd.datasets.transforms import ResolutionPair
 from mmcrrcd.engine.trial import try_batches
@@ -63,8 +64,16 @@ def check_pipeline(dataset, loader: str) -> None:
         if inner is not None:                            # mmengine's and torch's wrappers
             check_pipeline(inner, loader)
     steps = list(getattr(getattr(dataset, 'pipeline', None), 'transforms', None) or ())
+    for step in steps:
+        if isinstance(step, TestTimeAug):                # what comes after it is in each of its ways
+            steps = [*steps[:steps.index(step)], *(inner for way in step.subroutines for inner in way.transforms)]
     packers = [step for step in steps if isinstance(step, PackInputs)]
-    if any(isinstance(step, ResolutionPair) for step in steps) and packers and 'img_low' not in packers[-1].algorithm_keys:
+    pairs = [i for i, step in enumerate(steps) if isinstance(step, ResolutionPair)]
+    for step in steps[pairs[0] + 1:] if pairs else ():
+        if type(step).__module__.startswith(('mmcv.', 'mmpretrain.')) and not isinstance(step, PackInputs):
+            raise InputError(f"{loader}: {type(step).__name__} comes after ResolutionPair and would change one of the two "
+                             "images alone: put ResolutionPair behind it, or leave it to data_preprocessor.resolution")
+    if pairs and packers and 'img_low' not in packers[-1].algorithm_keys:
         raise InputError(f"{loader}: ResolutionPair makes img_low, which PackInputs leaves behind: say "
                          "dict(type='PackInputs', algorithm_keys=('img_low', ))")
 
@@ -159,6 +168,8 @@ class CheckInputHook(Hook):
         if not runner._resume and not isinstance(model, Distiller):
             return                                       # mmengine's own loading
         if not runner._resume:
+            names = names_in_student(weights, model.student.state_dict())
+            weights = {names.get(key, key): value for key, value in weights.items()}
             weights, wanted = ({key: part[key] for key in part if key.startswith('student.')} for part in (weights, wanted))
             name = 'student'
         check_weights(weights, wanted, runner._load_from or f'the last one in {runner.work_dir}', name)

@@ -1,6 +1,9 @@
-"""Says when a critic has stopped telling positives from negatives."""
+"""Says when a critic has negatives, and when it has stopped telling positives from them."""
+from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 
+from mmcrrcd.models.losses import RelationContrastLoss
 from mmcrrcd.registry import HOOKS
 
 
@@ -20,11 +23,20 @@ class CriticWatchHook(Hook):
     """Warns, after an epoch, where the mean scores of positives and of negatives are closer than ``gap``.
 
     Such a critic is a constant: aligned unit vectors have no gradient back, so it stays one, and the relational loss teaches
-    nothing. Looked at once an epoch, from the second on (the queue has to fill first).
+    nothing. Looked at once an epoch, from the second on (the queue has to fill first). Before training it says how long
+    that takes; the log's ``<loss>_negatives`` shows how many images serve as negatives.
     """
 
     def __init__(self, gap: float = GAP):
         self.gap = gap
+
+    def before_train(self, runner) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        for name, loss in getattr(model, 'losses', {}).items():
+            if isinstance(loss, RelationContrastLoss) and loss.num_negatives and not runner.iter:
+                batch = (runner.train_dataloader.batch_size or 1) * get_world_size()
+                runner.logger.info(f'{name}: its queue of {loss.num_negatives} negatives is full after '
+                                   f'{-(-loss.num_negatives // batch)} iterations; till then the batch gives negatives, too')
 
     def after_train_epoch(self, runner) -> None:
         scalars = runner.message_hub.log_scalars

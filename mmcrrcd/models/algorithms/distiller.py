@@ -7,14 +7,16 @@ from mmengine.model import BaseModel
 from mmpretrain.models import ImageClassifier
 from torch import Tensor, nn
 
-from mmcrrcd.checkpoint import load_network
+from mmcrrcd.checkpoint import load_network, names_in_student
+from mmcrrcd.datasets.transforms.resolution_pair import check_size, sides
 from mmcrrcd.errors import InputError
-from mmcrrcd.models.teachers.frozen import fold
+from mmcrrcd.models.classification import check_head, classification_loss
 from mmcrrcd.models.losses.base import DistillLoss
-from mmcrrcd.models.networks import ask_for_pre_activations, classification_loss, extract
-from mmcrrcd.models.teachers.adapters import EmbeddingNetwork
+from mmcrrcd.models.networks import ask_for_feature_maps, ask_for_pre_activations, extract
 from mmcrrcd.models.preprocessor import PairPreprocessor
+from mmcrrcd.models.teachers.adapters import ForeignNetwork, PlainNetwork
 from mmcrrcd.models.teachers.cache import TeacherCache
+from mmcrrcd.models.teachers.frozen import fold
 from mmcrrcd.registry import ALGORITHMS, LOSSES, MODELS
 from mmcrrcd.structures import Batch, Pair, NetworkOutput
 
@@ -49,6 +51,12 @@ def check_names(objective: dict | None, own: frozenset[str], algorithm: str) -> 
                              "log puts 'loss_' before it")
 
 
+def why_labels(name: str, loss: DistillLoss) -> str:
+    """The end of the line for a loss that needs labels where there are none."""
+    other = ", or say sampling='unsupervised'" if hasattr(loss, 'sampling') else ''
+    return f'needs the class of each: leave one of the two out{other}'
+
+
 @ALGORITHMS.register_module()
 class Distiller(BaseModel):
     """Trains ``student`` on the low-resolution images with what ``teacher`` says of the high-resolution ones.
@@ -75,7 +83,8 @@ class Distiller(BaseModel):
             the head learns at its full rate. So other losses can lead the backbone.
         teacher_cache: ``dict(folder=...)``, the teacher's answers, computed before; no teacher is built then. The tools turn
             ``dict(views=16)`` into it (:func:`mmcrrcd.engine.teacher_cache.use_teacher_cache`).
-        input_size: side in pixels of the teacher's images, for the trial pass that gives the widths and map sizes.
+        input_size: side in pixels of the teacher's images, or height and width, for the trial pass that gives the widths and
+            map sizes.
         data_preprocessor: usually a :class:`PairPreprocessor`.
 
     Modes of ``forward``, as in mmpretrain: 'loss' needs both; 'tensor' (logits) and 'predict' run the student only.
@@ -88,7 +97,8 @@ class Distiller(BaseModel):
     def __init__(self, student: dict | nn.Module, teacher: dict | nn.Module | None = None,
                  teacher_checkpoint: str | None = None, objective: dict[str, dict] | None = None,
                  cls_weight: Schedule = 1.0, backbone_gradient: Schedule = 1.0, teacher_cache: dict | None = None,
-                 input_size: int = 32, data_preprocessor: dict | nn.Module | None = None, init_cfg: dict | None = None):
+                 input_size: int | tuple[int, int] = 32, data_preprocessor: dict | nn.Module | None = None,
+                 init_cfg: dict | None = None):
         super().__init__(data_preprocessor, init_cfg)
         if teacher_cache:
             self.use_teacher_cache(teacher_cache)
@@ -97,12 +107,16 @@ class Distiller(BaseModel):
         if not isinstance(self.student, ImageClassifier):
             raise InputError(f"the student is an ImageClassifier of mmpretrain, got a {type(self.student).__name__}")
         self.student.to(memory_format=torch.channels_last)
+        self._share_with_student()
         # Kept out of nn.Module's registration, so that it is in no state_dict, optimizer or gradient bucket.
         with torch.random.fork_rng(devices=[]):          # losses begin the same, whether their teacher is here or in a cache
             self.__dict__['teacher'] = MODELS.build(teacher) if isinstance(teacher, dict) else teacher
         self.teacher_checkpoint = teacher_checkpoint
         self._teacher_is_ready = not isinstance(teacher, dict) and teacher_checkpoint is None
+        check_size(input_size, 'input_size')
         self.input_size = input_size
+        if self.teacher is not None and not isinstance(self.teacher, ImageClassifier) and not hasattr(self.teacher, 'extract'):
+            self.__dict__['teacher'] = PlainNetwork(self.teacher)
         if self.teacher is not None:
             self.teacher.requires_grad_(False).eval().to(memory_format=torch.channels_last)
         self.cls_weight = cls_weight
@@ -127,10 +141,46 @@ class Distiller(BaseModel):
         if self._compares_pre_activations():
             ask_for_pre_activations(self.student)
             ask_for_pre_activations(self.teacher)
-        if isinstance(self.teacher, EmbeddingNetwork):
+        if any('feature_maps' in loss.needs | loss.student_needs for loss in self.losses.values()):
+            ask_for_feature_maps(self.student)
+            ask_for_feature_maps(self.teacher)
+        if isinstance(self.teacher, ForeignNetwork):
             self.teacher.convert_from(self.data_preprocessor)
+        if self.cls_weight != 0:
+            check_head(self.student.head, self.mixes)
+        self._check_mixing()
         if self.has_teacher or self.losses:
             self._try_networks()
+
+    def _share_with_student(self) -> None:
+        """Data preprocessor and student share Mixup and CutMix, in whichever config they stand, and the number of classes."""
+        ours, own = self.data_preprocessor, self.student.data_preprocessor
+        classes = getattr(self.student.head, 'num_classes', None)
+        if augments := getattr(own, 'batch_augments', None):             # of the student's train_cfg
+            if getattr(ours, 'batch_augments', None) is not None:
+                raise InputError("both data_preprocessor.batch_augments and the student's train_cfg mix images: leave one out")
+            if not isinstance(ours, PairPreprocessor):
+                raise InputError("the student's train_cfg mixes images, which a data_preprocessor of type "
+                                 f'{type(ours).__name__} would not see: set its batch_augments instead')
+            ours.batch_augments, own.batch_augments = augments, None
+        for module in (ours, *self.student.modules()):   # mmpretrain's ClassNumCheckHook asks all that have such an attribute
+            if classes and getattr(module, 'num_classes', classes) is None:
+                module.num_classes = classes
+
+    @property
+    def mixes(self) -> bool:
+        """Are the images of a batch mixed, as by Mixup and CutMix, and its labels soft?"""
+        return getattr(self.data_preprocessor, 'batch_augments', None) is not None
+
+    def _check_mixing(self) -> None:
+        """Raises InputError where images are mixed, and something needs them, or their classes, as they are."""
+        if not self.mixes:
+            return
+        if self.cache is not None:
+            raise InputError('batch_augments mix images, to which teacher_cache has no answers: leave one of the two out')
+        for name, loss in self.losses.items():
+            if loss.needs_labels:
+                raise InputError(f'batch_augments mix images, and {name} ' + why_labels(name, loss))
 
     def use_teacher_cache(self, settings: dict) -> None:
         """Reads a teacher's answers from ``settings['folder']``. Raises InputError where they are not those of the images."""
@@ -155,7 +205,7 @@ class Distiller(BaseModel):
 
     def _try_networks(self) -> None:
         """One pass of zeros: checks that the networks fit the images and each other, and tells the losses the widths."""
-        zeros = torch.zeros(2, 3, self.input_size, self.input_size, dtype=torch.uint8)
+        zeros = torch.zeros(2, 3, *sides(self.input_size), dtype=torch.uint8)
         preprocessor, training = self.data_preprocessor, self.student.training
         high = low = zeros.float()
         if isinstance(preprocessor, PairPreprocessor):
@@ -167,8 +217,10 @@ class Distiller(BaseModel):
             for each in getattr(preprocessor, 'train_resolutions', None) or ():
                 self._try(self.student, preprocessor.downsample(zeros, each).float(), 'student')
         self.student.train(training)
-        if teacher is not None and teacher.logits is not None and teacher.logits.shape != student.logits.shape:
-            raise InputError(f'the teacher knows {teacher.logits.shape[1]} classes, the student {student.logits.shape[1]}')
+        comparing = [name for name, loss in self.losses.items() if 'logits' in loss.needs]
+        if comparing and teacher is not None and teacher.logits is not None and teacher.logits.shape != student.logits.shape:
+            raise InputError(f'the teacher knows {teacher.logits.shape[1]} classes, the student {student.logits.shape[1]}, and '
+                             f'{comparing[0]} compares their logits: leave {comparing[0]} out (of CRRCD by alpha=0)')
         for name, loss in self.losses.items():
             check_needs(name, loss, student, teacher)
             loss.build(student, teacher)
@@ -204,7 +256,7 @@ class Distiller(BaseModel):
             print_log('the teacher has no teacher_checkpoint: unless an init_cfg of its own loads weights, they are random',
                       'current', logging.WARNING)
         if parameter is not None:
-            size = (2, 3, self.input_size, self.input_size)
+            size = (2, 3, *sides(self.input_size))
             images = torch.rand(size, generator=torch.Generator().manual_seed(0)).to(parameter.device)
             self.__dict__['teacher'] = fold(self.teacher, images)
         self._teacher_is_ready = True
@@ -215,7 +267,8 @@ class Distiller(BaseModel):
         return super()._apply(fn, recurse)
 
     def forward(self, inputs: Pair | Tensor, data_samples=None, mode: str = 'tensor'):
-        if not isinstance(inputs, Pair) and isinstance(data_samples, list) and 'img_low' in data_samples[0]:
+        unpaired = not isinstance(inputs, Pair) and not isinstance(data_samples, Batch)
+        if unpaired and data_samples and 'img_low' in data_samples[0]:
             raise InputError("the samples carry img_low, which only a data_preprocessor of type 'mmcrrcd.PairPreprocessor' "
                              'hands to the student')
         pair = inputs if isinstance(inputs, Pair) else Pair(inputs, inputs)
@@ -238,9 +291,9 @@ class Distiller(BaseModel):
 
     def predict(self, pair: Pair, data_samples):
         """``[dict(logits, labels)]`` for a :class:`Batch`, a list of ``DataSample`` for a list of them."""
-        if data_samples is None or isinstance(data_samples, list):
-            return self.student.predict(pair.low, data_samples)
-        return [dict(logits=extract(self.student, pair.low).logits, labels=data_samples.labels)]
+        if isinstance(data_samples, Batch):
+            return [dict(logits=extract(self.student, pair.low).logits, labels=data_samples.labels)]
+        return self.student.predict(pair.low, data_samples)
 
     def compute_losses(self, student: NetworkOutput, teacher: NetworkOutput | None, batch: Batch) -> dict[str, Tensor]:
         """The weighted parts of the total, each named ``loss_*``, and what else the log should show.
@@ -249,9 +302,9 @@ class Distiller(BaseModel):
         """
         parts = {}
         if weight := value_at(self.cls_weight, self.epoch):
-            if batch.labels is None:
+            if batch.target is None:
                 raise InputError('the classification loss needs labels, and the data have none: say cls_weight=0')
-            parts['loss_cls'] = weight * classification_loss(self.student, student, batch.labels)
+            parts['loss_cls'] = weight * classification_loss(self.student, student, batch.target)
         for name, loss in self.losses.items():
             parts |= self.part(name, loss, student, teacher, batch)
         if batch.labels is not None:
@@ -263,6 +316,8 @@ class Distiller(BaseModel):
         """``loss_<name>``, weighted, and ``<name>_<key>`` for its ``log_vars``; nothing where its weight is zero."""
         if not (weight := value_at(self.weights[name], self.epoch)):
             return {}
+        if loss.needs_labels and batch.labels is None:
+            raise InputError(f'the images of this batch have no class, and {name} ' + why_labels(name, loss))
         loss.set_epoch(self.epoch)
         parts = {f'loss_{name}': weight * loss(student, teacher, batch)}
         for key, value in loss.log_vars.items():
@@ -270,6 +325,28 @@ class Distiller(BaseModel):
                 raise InputError(f"{name}: no key of log_vars contains 'loss', got {key!r}")
             parts[f'{name}_{key}'] = value
         return parts
+
+    @property
+    def head(self) -> nn.Module:
+        """The student's, where mmpretrain's hooks look for one, such as ``SwitchRecipeHook``."""
+        return self.student.head
+
+    def get_layer_depth(self, param_name: str) -> tuple[int, int]:
+        """Depth of a parameter's layer and the number of layers, for mmpretrain's layer-wise decay of the learning rate.
+
+        What the losses learn counts as the student's head.
+        """
+        try:
+            return self.student.get_layer_depth(param_name.removeprefix('student.'))
+        except NotImplementedError as error:
+            raise InputError(f'a {type(self.student.backbone).__name__} does not tell the depth of its layers, by which '
+                             'LearningRateDecayOptimWrapperConstructor sets their learning rates') from error
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+        """A checkpoint of the student alone, as mmpretrain writes it, fills the student: ``load_from`` takes one."""
+        for key, name in names_in_student(state_dict, self.student.state_dict(), prefix).items():
+            state_dict[name] = state_dict.pop(key)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @property
     def epoch(self) -> int:

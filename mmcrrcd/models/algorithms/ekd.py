@@ -5,9 +5,10 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_map_only
 
 from mmcrrcd.errors import InputError
+from mmcrrcd.models.classification import check_head, classification_loss
 from mmcrrcd.models.losses.base import DistillLoss
 from mmcrrcd.models.losses.stages import at_least_float32, pair_stages, same_size
-from mmcrrcd.models.networks import classification_loss, extract
+from mmcrrcd.models.networks import extract
 from mmcrrcd.registry import ALGORITHMS, MODELS
 from mmcrrcd.structures import Batch, NetworkOutput
 
@@ -77,6 +78,7 @@ class EKD(Distiller):
         super().__init__(student, teacher, objective={'guided': guided, **(objective or {})}, **kwargs)
         if not isinstance(self.teacher, ImageClassifier):
             raise InputError(f'the teacher of EKD is an ImageClassifier of mmpretrain, got a {type(self.teacher).__name__}')
+        check_head(self.teacher.head, self.mixes)
         # From here on a module like the student, so it is trained, saved and reduced over processes.
         self.teacher = self.teacher.train()
         for parameter in learning:
@@ -89,8 +91,9 @@ class EKD(Distiller):
 
     def compute_losses(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> dict[str, Tensor]:
         parts = super().compute_losses(student, tree_map_only(Tensor, Tensor.detach, teacher), batch)
-        parts['loss_teacher'] = classification_loss(self.teacher, teacher, batch.labels)
-        parts['accuracy_teacher'] = 100 * (teacher.logits.argmax(1) == batch.labels).float().mean()
+        parts['loss_teacher'] = classification_loss(self.teacher, teacher, batch.target)
+        if batch.labels is not None:
+            parts['accuracy_teacher'] = 100 * (teacher.logits.argmax(1) == batch.labels).float().mean()
         return parts
 
     def trains_in(self, epoch: int) -> bool:

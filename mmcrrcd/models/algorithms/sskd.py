@@ -66,6 +66,7 @@ class TransformedLoss(DistillLoss):
     """Knowledge distillation on the turned images, where the teacher knows enough of them."""
 
     needs = frozenset({'logits'})
+    needs_labels = True
 
     def __init__(self, temperature: float, ratio: float):
         super().__init__()

@@ -22,20 +22,23 @@ class DistillLoss(nn.Module):
     """
 
     needs: frozenset[str] = frozenset({'embedding'})
-    """What it reads of the teacher's output: of 'logits', 'embedding', 'feature_maps', 'pre_activations'. A teacher that
+    """What it reads of the teacher's output, among 'logits', 'embedding', 'feature_maps', 'pre_activations'. A teacher that
     lacks one is refused. 'pre_activations' are computed only where a loss needs them, of either network."""
 
     student_needs: frozenset[str] = frozenset()
     """The same of the student's output, such as 'pre_activations'. Logits and embedding are always there."""
 
+    needs_labels: bool = False
+    """Does it read ``batch.labels``? Refused where images are mixed, as by Mixup, or have no labels."""
+
     needs_teacher: bool = True
-    """False: it may run without a teacher, whose output is None then."""
+    """False where it may run without a teacher, whose output is None then."""
 
     student_from: int = 0
     """The first epoch, from 0, in which it trains the student, for a loss with a stage of its own before that."""
 
     staged: bool = False
-    """Of the class: do some of its parameters get no gradient in some epochs? DDP has to know."""
+    """True where some of its parameters get no gradient in some epochs, which DDP has to know. Of the class, not the object."""
 
     num_samples: int | None = None
     """The number of training images that it counts on; another is refused. None where it does not matter."""
@@ -43,7 +46,7 @@ class DistillLoss(nn.Module):
     def __init__(self):
         super().__init__()
         self.log_vars: dict[str, Tensor] = {}
-        """Scalars for the log, set in ``forward``: 'score' of a loss called rcd is shown as ``rcd_score``. They are never
+        """Scalars for the log, set in ``forward``. 'score' of a loss called rcd is shown as ``rcd_score``. They are never
         summed into the total, so no key contains 'loss'."""
 
     def build(self, student: NetworkOutput, teacher: NetworkOutput | None) -> None:

@@ -9,7 +9,7 @@ from .base import DistillLoss
 
 
 def cc_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Inner product of |s - t| of each sample with that of the next, averaged over the b - 1 neighbors. (b, d) both -> scalar.
+    """Inner product of ``|s - t|`` of each sample with that of the next, mean over the b - 1 neighbors. (b, d) both -> scalar.
 
     The paper writes the squared distance of two kernel matrices. This is what the authors gave RepDistiller, and so what
     stands behind CC in the field's tables. A batch of one has no neighbors: zero.

@@ -31,6 +31,7 @@ class CenterLoss(DistillLoss):
 
     needs = frozenset()
     needs_teacher = False
+    needs_labels = True
 
     def __init__(self, rate: float = 0.5):
         super().__init__()

@@ -68,6 +68,8 @@ class CRCDLoss(DistillLoss):
         gradient: add the gradient relations.
     """
 
+    needs_labels = True
+
     def __init__(self, num_samples: int, dim: int = 128, num_negatives: int = 500, temperature: float = 0.05,
                  momentum: float = 0.5, gradient: bool = True):
         super().__init__()

@@ -125,6 +125,8 @@ class CRDLoss(DistillLoss):
             the other classes (see :meth:`MemoryBank.draw`); the published sampler draws without.
     """
 
+    needs_labels = True
+
     def __init__(self, num_samples: int, dim: int = 128, num_negatives: int = 16384, temperature: float = 0.07,
                  momentum: float = 0.5):
         super().__init__()

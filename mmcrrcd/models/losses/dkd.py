@@ -43,6 +43,7 @@ class DKDLoss(DistillLoss):
     """
 
     needs = frozenset({'logits'})
+    needs_labels = True
 
     def __init__(self, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0):
         super().__init__()

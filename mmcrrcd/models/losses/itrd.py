@@ -16,7 +16,7 @@ def standardize(x: Tensor) -> Tensor:
 
 
 def correlation_loss(student: Tensor, teacher: Tensor, alpha: float) -> Tensor:
-    """log2 of the sum over d of |c_d - 1|^(2 alpha), c_d the mean over the batch of the product of standardized numbers.
+    """log2 of the sum over d of ``|c_d - 1|^(2 alpha)``, c_d the mean over the batch of the product of standardized numbers.
 
     As the deviations are unbiased, c_d is at most (b - 1) / b, and the logarithm is finite. (b, d) both -> scalar.
     """

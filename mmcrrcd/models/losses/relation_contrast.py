@@ -72,26 +72,24 @@ def contrast(scores: Tensor, own: Tensor, log_offset: Tensor | None) -> Tensor:
 @LOSSES.register_module()
 class RelationContrastLoss(DistillLoss):
     """Pulls v^{t,s}(a, i), from the teacher's anchor a to the student's image i, to v^t(a, i), from a to the teacher's i, and
-    away from v^t(a, k) of other images k. Mean over the pairs of an anchor and an image i != a.
-
-    Anchors lie evenly over the batch of all processes. The queue takes the batch after scoring; its filled part serves.
+    away from v^t(a, k) of other images k. Mean over the pairs of an anchor and an image i != a. Anchors lie evenly over the
+    batch of all processes. The queue takes the batch after scoring; its filled part serves.
 
     Args:
         relation: form of Eq. 1. 'direction': l2(t_k - t_a) and l2(E s_i - t_a), with t and E s standardized over the batch;
             only the linear map E (``student_map``) learns; negatives come from batch and queue. 'learned': F^t and F^{t,s} as
-            printed, both trained; negatives come from the queue, or from the batch if there is none.
+            printed, both trained; negatives come from the queue, and from the batch until it is full or if there is none.
         num_negatives: length of the queue, at least a batch of all processes; 0 or None for no queue.
         tau: temperature.
         num_anchors: A, None for the whole batch. Memory grows as A x (batch + queue) x (batch + width of a relation).
         sampling: negatives are of another class ('supervised') or any other image ('unsupervised'), but never the anchor.
-        normalizer: 'softmax' over the positive and its negatives (InfoNCE); 'none', Eq. 10 as printed, where n counts the
-            images that serve as negatives at the time; 'batch', Eq. 10 with exp(s / tau) over a constant Z as in CRD, m x its
-            mean over the negatives of the first batch that has some; m cancels.
+        normalizer: 'softmax' over the positive and its negatives (InfoNCE); 'none', Eq. 10 as printed, n the images that serve
+            as negatives; 'batch', exp(s / tau) / Z in Eq. 10, Z as in CRD m x its mean over the first negatives; m cancels.
         dim: width of learned relations; None for 128.
         center: 'anchor' or None, see :class:`LearnedRelation`; 'auto' for 'anchor' with learned relations.
         num_samples: m, the number of training images, for ``normalizer='none'``.
 
-    In the log: ``score_positive`` and ``score_negative``, mean cosines of one anchor's pairs.
+    In the log: ``score_positive`` and ``score_negative``, mean cosines of one anchor's pairs; ``negatives``: n.
     """
 
     def __init__(self, relation: str = 'direction', num_negatives: int | None = 512, tau: float = 0.1,
@@ -109,6 +107,7 @@ class RelationContrastLoss(DistillLoss):
         check_positive(tau=tau)
         whole = dict(num_negatives=num_negatives or None, num_anchors=num_anchors, dim=dim, num_samples=num_samples)
         check_positive(whole=True, **{name: value for name, value in whole.items() if value is not None})
+        self.needs_labels = sampling == 'supervised'
         self.relation, self.sampling, self.normalizer, self.tau = relation, sampling, normalizer, tau
         self.num_negatives, self.num_anchors, self.num_samples = num_negatives or 0, num_anchors, num_samples
         self.dim, self.center = dim or 128, 'anchor' if center == 'auto' else center
@@ -144,6 +143,7 @@ class RelationContrastLoss(DistillLoss):
         own = places.chunk(world)[rank]                                              # of this process's images
         there = torch.cat([places >= 0, self.queue.filled])                          # of batch and queue, from here on
         closed, n = self.closed(at, own, keys, there)
+        self.log_vars['negatives'] = n.to(self.log_mean.dtype)
 
         v_t = self.relation_t(e_t[at], torch.cat([e_t, self.queue.embedding]), there)    # Eq. 1, F^t, and h_1 of Eq. 10
         v_ts = self.relation_ts(e_t[at], e_s).chunk(world, 1)[rank] / self.tau       # Eq. 1, F^{t,s}, and h_2
@@ -173,7 +173,8 @@ class RelationContrastLoss(DistillLoss):
     def closed(self, at: Tensor, own: Tensor, keys: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
         """(A, b, N) CLOSED where image k is neither i nor a negative of (a, i), else 0; and n, how many images may serve."""
         place = torch.arange(len(there), device=keys.device)
-        serves = there if self.relation == 'direction' or not self.num_negatives else there & (place >= len(keys))
+        batch_too = self.relation == 'direction' or not self.num_negatives or ~self.queue.full
+        serves = there & (batch_too | (place >= len(keys)))
         open_i = serves & (keys[own, None] != torch.cat([keys, self.queue.key])) | (place == own[:, None])
         closed_i, closed_a = ((~x).to(self.log_mean.dtype) * CLOSED for x in (open_i, place != at[:, None]))
         return closed_i + closed_a[:, None], serves.sum()

@@ -64,6 +64,8 @@ class SKDLoss(DistillLoss):
         smoothness: weight of the edges against the samples.
     """
 
+    needs_labels = True
+
     def __init__(self, ratio: float = 0.5, neighbors: int = 5, smoothness: float = 1.0):
         super().__init__()
         if not 0 < ratio <= 1 or neighbors < 1 or smoothness < 0:

@@ -10,7 +10,7 @@ from .base import DistillLoss
 
 
 def log_sum_loss(student: Tensor, teacher: Tensor, exponent: float) -> Tensor:
-    """log of the sum of |s - t|^exponent over images and numbers, a soft maximum of the differences. (b, d) both -> scalar.
+    """log of the sum of ``|s - t|^exponent`` over images and numbers, a soft maximum of the differences. (b, d) both -> scalar.
 
     The clamp keeps it finite, with a gradient of zero, where the two are equal.
     """

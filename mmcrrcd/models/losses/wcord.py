@@ -103,12 +103,12 @@ class WCoRDLoss(DistillLoss):
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
         s, t = F.normalize(student.embedding), F.normalize(teacher.embedding)
-        everyone, labels = torch.cat(dist.all_gather(t)), torch.cat(dist.all_gather(batch.labels))
+        everyone = torch.cat(dist.all_gather(t))
         self.check_batch(len(everyone))
         place = len(s) * dist.get_rank() + torch.arange(len(s), device=s.device)
         values = self.critic(torch.cat([everyone, self.queue.embedding]), s)
         filled = self.queue.filled.expand(len(s), -1)
         use = torch.cat([torch.arange(len(everyone), device=s.device) != place[:, None], filled], dim=1)
         loss = -dependency(values.gather(1, place[:, None])[:, 0], values, use)
-        self.queue.push(everyone, labels)
+        self.queue.push(everyone, place.new_zeros(len(everyone)))                  # of any class, so none is told
         return loss + self.local_weight * transport_loss(self.project(student.embedding), t, self.epsilon, self.iterations)

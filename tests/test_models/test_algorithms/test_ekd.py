@@ -1,14 +1,12 @@
 """EKD: the guided modules against loops, a teacher that learns by itself, and a student that leaves without it."""
 import copy
-import runpy
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from mmengine.hooks import Hook
 from test_engine.test_resume import end_of, killed_and_resumed, same
 from tiny import CLASSES, MEAN, SIZE, STD, STUDENT, TEACHER, config, train
+from utils import tool
 from torch import nn
 from torch.nn import functional as F
 
@@ -20,7 +18,6 @@ from mmcrrcd.registry import ALGORITHMS, MODELS
 from mmcrrcd.structures import Batch, NetworkOutput
 
 N = 8
-TOOLS = Path(__file__).parents[3] / 'tools'
 
 
 def settings(**changes) -> dict:
@@ -168,7 +165,7 @@ def test_the_teacher_moves_with_the_model():
     assert all(p.dtype == torch.float64 for p in build().double().teacher.parameters())
 
 
-def test_a_run_resumes_bit_for_bit_and_the_student_leaves_alone(tmp_path, monkeypatch):
+def test_a_run_resumes_bit_for_bit_and_the_student_leaves_alone(tmp_path):
     start = {}
 
     class Remember(Hook):
@@ -186,9 +183,7 @@ def test_a_run_resumes_bit_for_bit_and_the_student_leaves_alone(tmp_path, monkey
     assert same(weights, resumed.model.student.state_dict()) and not any('teacher' in key for key in weights)
     load_network(MODELS.build(STUDENT), folder, 'student')
     resumed.cfg.dump(tmp_path / 'config.py')
-    arguments = [str(find_checkpoint(folder)), '--config', str(tmp_path / 'config.py')]
-    monkeypatch.setattr(sys, 'argv', ['export_student.py', *arguments])
-    runpy.run_path(str(TOOLS / 'export_student.py'), run_name='__main__')
+    tool('export_student.py', find_checkpoint(folder), '--config', tmp_path / 'config.py')
     exported = torch.load(folder / 'student' / 'student.pth', weights_only=True)['state_dict']
     assert same(exported, dict(resumed.model.student.state_dict()))
 

@@ -1,8 +1,5 @@
 """SimKD: the error against loops, a classifier that is the teacher's and frozen, and a student that leaves as a plain one."""
 import copy
-import runpy
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +7,7 @@ from mmengine.config import Config
 from mmengine.runner.checkpoint import get_state_dict
 from test_engine.test_resume import end_of, killed_and_resumed, same
 from tiny import CLASSES, MEAN, SIZE, STD, STUDENT, TEACHER, config, train, write_teacher
+from utils import tool
 from torch import nn
 
 from mmcrrcd.checkpoint import find_checkpoint, read_network
@@ -19,7 +17,6 @@ from mmcrrcd.models.networks import linear_classifier
 from mmcrrcd.registry import ALGORITHMS, MODELS
 
 N = 8
-TOOLS = Path(__file__).parents[3] / 'tools'
 
 
 def settings(**changes) -> dict:
@@ -189,7 +186,7 @@ def test_it_moves_with_the_model():
     model.set_head()
 
 
-def test_a_run_resumes_bit_for_bit_and_its_student_is_a_plain_classifier(tmp_path, monkeypatch):
+def test_a_run_resumes_bit_for_bit_and_its_student_is_a_plain_classifier(tmp_path):
     model = settings(teacher_checkpoint=str(write_teacher(tmp_path / 'teacher.pth')))
     whole = train(config(tmp_path / 'whole', copy.deepcopy(model)))
     resumed = killed_and_resumed(config(tmp_path / 'killed', copy.deepcopy(model)))
@@ -200,9 +197,7 @@ def test_a_run_resumes_bit_for_bit_and_its_student_is_a_plain_classifier(tmp_pat
     product = distiller.classifier_weight @ distiller.losses['simkd'].map.weight
     torch.testing.assert_close(weights['head.fc.weight'], product.detach())
     resumed.cfg.dump(tmp_path / 'config.py')
-    arguments = [str(find_checkpoint(folder)), '--config', str(tmp_path / 'config.py')]
-    monkeypatch.setattr(sys, 'argv', ['export_student.py', *arguments])
-    runpy.run_path(str(TOOLS / 'export_student.py'), run_name='__main__')
+    tool('export_student.py', find_checkpoint(folder), '--config', tmp_path / 'config.py')
     student = MODELS.build(Config.fromfile(folder / 'student' / 'student.py').model)
     student.load_state_dict(torch.load(folder / 'student' / 'student.pth', weights_only=True)['state_dict'])
     data = batch(distiller.eval())
@@ -216,7 +211,8 @@ another_student = STUDENT | dict(head=cosine | dict(in_channels=16))
 
 @pytest.mark.parametrize('wrong, match', [
     (dict(teacher=another_head), r'the teacher \(ImageClassifier\) ends in none'),
-    (dict(teacher=PlainNetwork(Net(last=nn.Sequential(nn.Linear(7, CLASSES))))), r'the teacher \(PlainNetwork\) ends in none'),
+    (dict(teacher=PlainNetwork(Net(last=nn.Sequential(nn.Linear(7, CLASSES))), 'fc')),
+     r'the teacher \(PlainNetwork\) ends in none'),
     (dict(teacher=PlainNetwork(Net(last=nn.Sequential(nn.Linear(7, 6), nn.Linear(6, CLASSES))), 'fc.0')),
      r"the teacher's classifier is a linear layer of \(6, 7\), and \(4, 7\) lead"),
     (dict(teacher=EmbeddingNetwork(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, 5)))),

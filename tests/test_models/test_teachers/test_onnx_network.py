@@ -128,9 +128,9 @@ def test_losses_of_embeddings_are_not(objective):
 
 
 @pytest.mark.parametrize('settings, message', [
-    (dict(mean=127.5), 'mean and std of an EmbeddingNetwork go together'),
-    (dict(mean=(1, 2), std=(1, 2)), 'mean of an EmbeddingNetwork is a number or one for each of three channels'),
-    (dict(mean=0, std=0), 'std of an EmbeddingNetwork is positive')])
+    (dict(mean=127.5), 'mean and std of EmbeddingNetwork go together'),
+    (dict(mean=(1, 2), std=(1, 2)), 'mean of EmbeddingNetwork is a number or one for each of three channels'),
+    (dict(mean=0, std=0), 'std of EmbeddingNetwork is positive')])
 def test_settings_that_cannot_work_are_refused(settings, message):
     with pytest.raises(InputError, match=message) as error:
         EmbeddingNetwork(face(), **settings)

@@ -1,0 +1,75 @@
+"""A student for the model zoo."""
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from mmengine.config import Config
+from torch import Tensor
+
+from mmcrrcd.checkpoint import check_finite, find_checkpoint
+from mmcrrcd.config import short_types, without_training
+from mmcrrcd.errors import InputError
+from mmcrrcd.evaluation.embeddings import accuracy, kind, test_data
+from mmcrrcd.files import write_whole
+from mmcrrcd.inference import Student, build_student
+from mmcrrcd.safetensors_file import to_safetensors
+
+from .measures import count_macs
+from .mmpretrain_folder import student_settings
+from .student_files import check_export, test_images, training_config
+
+
+def small(tensor: Tensor) -> Tensor:
+    """Weights of convolutions and linear layers in float16; the few others, such as those of batch norms, as they are."""
+    return tensor.half() if tensor.is_floating_point() and tensor.ndim > 1 else tensor
+
+
+def zoo_config(cfg: Config, student: Student) -> dict:
+    """What of a training's config is needed to ask its student, and to find its test data."""
+    preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+    model = dict(student=without_training(student_settings(cfg)), data_preprocessor=short_types(dict(preprocessor)))
+    dataset = short_types(test_data(cfg).to_dict())
+    return dict(model=model, image_size=student.classifier.side, test_dataloader=dict(dataset=dataset))
+
+
+def write_zoo_student(config: Config | str | Path | None, path: str | Path, file: str | Path, command: str,
+                      even_unfinished: bool = False, overwrite: bool = False, log: Callable[[str], None] = print) -> dict:
+    """Writes the student of a training as ``file``, a safetensors file, and a metafile in JSON beside it, which is returned.
+
+    The accuracy in it is that of the weights as they are written, on the training's test images.
+
+    Args:
+        config, path, even_unfinished, overwrite, log: see :func:`export_student`.
+        command: by which the student was trained.
+
+    Raises:
+        InputError, FileNotFoundError: something is missing, the test images included, is there already, or does not fit.
+    """
+    file, checkpoint = Path(file), find_checkpoint(path)
+    if file.suffix != '.safetensors':
+        raise InputError(f'a student of the model zoo is a file that ends in .safetensors, got {file}')
+    metafile = file.with_suffix('.json')
+    check_export(checkpoint, [file, metafile], even_unfinished, overwrite)
+    cfg = training_config(config, checkpoint)
+    student = build_student(cfg, checkpoint)
+    settings, data, classifier = zoo_config(cfg, student), test_images(cfg), student.classifier
+    weights = {key: small(value.cpu()) for key, value in classifier.network.state_dict().items()}
+    check_finite(weights, {}, f'{checkpoint} in float16')
+    classifier.network.load_state_dict(weights)
+    accuracies = {}
+    for view in student.views:
+        height, width = view.resolution
+        seen = classifier.at(view.resolution) if classifier.resolutions else classifier
+        accuracies[str(height) if height == width else f'{height}x{width}'] = round(accuracy(seen, data, f'{view}'), 2)
+    content = to_safetensors(weights)
+    dataset = settings['test_dataloader']['dataset']
+    known = dict(accuracy=accuracies, images=len(data), data=kind(dataset.get('arrays', dataset)).removesuffix('Arrays'),
+                 parameters=sum(p.numel() for p in classifier.network.parameters()),
+                 macs=count_macs(classifier.network, *student.views[0].seen), command=command,
+                 sha256=hashlib.sha256(content).hexdigest(), config=settings, classes=student.classes)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, content)
+    write_whole(metafile, json.dumps(known, indent=1) + '\n')
+    log(f'wrote {file} ({len(content) / 1000:.0f} kB) and {metafile}')
+    return known
