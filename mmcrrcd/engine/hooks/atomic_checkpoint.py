@@ -29,8 +29,9 @@ class AtomicBackend(LocalBackend):
 
     def clear(self) -> None:
         """Removes what ``remove`` was called for."""
-        for path in self.outdated:
-            Path(path).unlink(missing_ok=True)
+        for path in map(Path, self.outdated):
+            if path.is_symlink() or not path.is_dir():
+                path.unlink(missing_ok=True)
         self.outdated.clear()
 
 
