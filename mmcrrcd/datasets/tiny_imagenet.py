@@ -32,6 +32,7 @@ def check_place(folder: Path) -> None:
 
 
 def read_lines(path: Path) -> list[str]:
+    """The lines of a text file."""
     if not path.is_file():
         raise FileNotFoundError(f'{path} is missing; delete the folder {FOLDER} to download it again')
     try:

@@ -74,6 +74,7 @@ def parameters(target) -> dict[str, inspect.Parameter] | None:
 
 
 def hints(function: Callable) -> dict:
+    """The annotations of a function, none where they cannot be read."""
     try:
         return typing.get_type_hints(function)
     except Exception:                                    # names that only type checkers import
@@ -186,6 +187,7 @@ def parts(value, where: str) -> Iterator[tuple[dict, str]]:
 
 
 def check_count(part: dict, where: str, *keys: str, least: int = 1) -> None:
+    """Raises InputError where a setting is no whole number from ``least`` on."""
     for key in keys:
         value = part.get(key)
         if value is not None and (not is_number(value, whole=True) or value < least):
@@ -193,12 +195,14 @@ def check_count(part: dict, where: str, *keys: str, least: int = 1) -> None:
 
 
 def check_names(part: dict, where: str, known) -> None:
+    """Raises InputError for a setting that is not ``known``, with the nearest right name."""
     for key in part:
         if key not in known:
             raise InputError(f'{where} has no setting {key!r}{nearest(key, known)}')
 
 
 def check_loader(loader: dict, where: str) -> None:
+    """Raises InputError for settings that a data loader has not."""
     known = set(inspect.signature(DataLoader).parameters) | {'num_batch_per_epoch'}
     check_names(loader, where, known)
     for key, value in loader.items():
@@ -225,6 +229,7 @@ def check_known(part, where: str, registry: Registry) -> None:
 
 
 def check_milestones(schedule: dict, where: str) -> None:
+    """Raises InputError for milestones that are no epochs."""
     milestones = schedule.get('milestones')
     if milestones is not None and (not isinstance(milestones, (list, tuple))
                                    or not all(is_number(each, whole=True) and each >= 0 for each in milestones)):

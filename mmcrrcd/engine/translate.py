@@ -26,6 +26,7 @@ def said(error: BaseException) -> str:
 
 
 def short(settings, length: int = 200) -> str:
+    """Settings in one line of at most about ``length`` characters."""
     text = ', '.join(f'{key}={getattr(value, "__name__", None) or repr(value)}' for key, value in dict(settings).items())
     return text if len(text) <= length else text[:length] + ' ...'
 

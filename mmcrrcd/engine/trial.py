@@ -38,6 +38,7 @@ def generators_kept() -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
+    """The type of an error and the first line of what it says."""
     text = str(error).strip().splitlines()
     return f'{type(error).__name__}: {text[0]}' if text else type(error).__name__
 
@@ -94,6 +95,7 @@ def check_sizes(model: Distiller, batch) -> None:
 
 
 def number_of_classes(model: nn.Module) -> int | None:
+    """That of the student's head, None where it has none."""
     return getattr(getattr(getattr(model, 'student', model), 'head', None), 'num_classes', None)
 
 

@@ -144,6 +144,7 @@ class PairPreprocessor(BaseDataPreprocessor):
         self.cache = cache
 
     def forward(self, data: dict, training: bool = False) -> dict:
+        """A batch of the data loader -> ``inputs``, a normalized :class:`Pair`, and ``data_samples``."""
         given, data = data, self.cast_data(data)
         images, low, view = data['inputs'], None, None
         if isinstance(images, Tensor) and 'data_samples' not in data:
@@ -266,6 +267,7 @@ class PairPreprocessor(BaseDataPreprocessor):
         return crops, self.crops.view_of(crops) if self.crops is not None else None
 
     def normalize(self, images: Tensor) -> Tensor:
+        """Pixels from 0 to 255 (N, C, H, W), float -> normalized, in the order of channels that the networks see."""
         if self.to_rgb:
             images = images.flip(1)
         return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)

@@ -65,6 +65,7 @@ class StudentView(BaseTransform):
             self.large = [TRANSFORMS.build(dict(step)) for step in large]
 
     def transform(self, results: dict) -> dict:
+        """Replaces 'img' by what the student sees of it."""
         img = results['img']
         if img.dtype != np.uint8:
             raise InputError(f'StudentView takes uint8 images, before any normalization; got {img.dtype}')

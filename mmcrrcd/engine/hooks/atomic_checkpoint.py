@@ -49,6 +49,7 @@ class AtomicCheckpointHook(CheckpointHook):
         super().__init__(*args, backend_args=dict(backend='mmcrrcd_atomic'), **kwargs)
 
     def before_train(self, runner) -> None:
+        """Takes over what a resumed training knows of its checkpoints."""
         info = runner.message_hub.runtime_info
         kept = info.get('keep_ckpt_ids', [])
         if not isinstance(kept, list) or not all(type(step) is int for step in kept):

@@ -39,14 +39,17 @@ class EpochSeedHook(Hook):
     priority = 'VERY_HIGH'
 
     def before_train(self, runner) -> None:
+        """Warns of workers that outlive an epoch."""
         if getattr(runner.train_dataloader, 'persistent_workers', False):
             runner.logger.warning('train_dataloader.persistent_workers=True: workers that outlive an epoch are not seeded '
                                   'anew, so a resumed training draws other augmentations than one never stopped')
 
     def before_train_epoch(self, runner) -> None:
+        """Seeds all generators by seed, epoch and rank."""
         seed_all(runner.seed, runner.epoch, get_rank())
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        """In a training by iterations: seeds them by the iteration instead."""
         if isinstance(runner.train_loop, IterBasedTrainLoop):
             seed_all(runner.seed, runner.iter, get_rank())
 
@@ -60,7 +63,9 @@ class PairedSeedHook(EpochSeedHook):
     """
 
     def before_run(self, runner) -> None:
+        """Seeds all generators before the first weights are drawn."""
         seed_all(runner.seed)
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        """Seeds them for this batch."""
         seed_all(runner.seed, runner.epoch, get_rank(), batch_idx)

@@ -88,6 +88,14 @@ class Distiller(BaseModel):
         data_preprocessor: usually a :class:`PairPreprocessor`.
 
     Modes of ``forward``, as in mmpretrain: 'loss' needs both; 'tensor' (logits) and 'predict' run the student only.
+
+    Example:
+        >>> network = dict(type='mmpretrain.ImageClassifier', backbone=dict(type='mmcrrcd.ResNetCIFAR', depth=8),
+        ...                neck=dict(type='mmpretrain.GlobalAveragePooling'),
+        ...                head=dict(type='mmpretrain.LinearClsHead', num_classes=10, in_channels=64))
+        >>> model = Distiller(network, network, cls_weight=0.1, objective=dict(kd=dict(type='mmcrrcd.KDLoss', weight=0.9)))
+        >>> model(torch.zeros(4, 3, 8, 8)).shape         # logits of the student; a data preprocessor makes pairs for training
+        torch.Size([4, 10])
     """
 
     own_parts = frozenset({'cls'})  # names of the total's parts that an objective cannot use
@@ -201,6 +209,7 @@ class Distiller(BaseModel):
 
     @property
     def has_teacher(self) -> bool:
+        """True with a teacher or its stored answers."""
         return self.teacher is not None or self.cache is not None
 
     def _try_networks(self) -> None:
@@ -267,6 +276,7 @@ class Distiller(BaseModel):
         return super()._apply(fn, recurse)
 
     def forward(self, inputs: Pair | Tensor, data_samples=None, mode: str = 'tensor'):
+        """The parts of the loss in mode 'loss', predictions in 'predict', logits in 'tensor'."""
         unpaired = not isinstance(inputs, Pair) and not isinstance(data_samples, Batch)
         if unpaired and data_samples and 'img_low' in data_samples[0]:
             raise InputError("the samples carry img_low, which only a data_preprocessor of type 'mmcrrcd.PairPreprocessor' "

@@ -34,6 +34,7 @@ class GuidedLoss(DistillLoss):
             self.guided.append(nn.Sequential(nn.Conv2d(here, there, 1, bias=False), nn.BatchNorm2d(there)))
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
+        """Mean squared error of guided feature maps, summed over the stages."""
         total = 0
         for (i, j), module in zip(self.pairs, self.guided, strict=True):
             guided = module(at_least_float32(student.feature_maps[i]))
@@ -90,6 +91,7 @@ class EKD(Distiller):
         return extract(self.teacher, images)
 
     def compute_losses(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> dict[str, Tensor]:
+        """Those of the distiller, and the teacher's own classification loss."""
         parts = super().compute_losses(student, tree_map_only(Tensor, Tensor.detach, teacher), batch)
         parts['loss_teacher'] = classification_loss(self.teacher, teacher, batch.target)
         if batch.labels is not None:

@@ -86,6 +86,7 @@ class ContrastLoss(DistillLoss):
         self.temperature, self.ratio = temperature, ratio
 
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
+        """Makes the two heads for the widths of the embeddings."""
         def head(width: int) -> nn.Sequential:
             return nn.Sequential(nn.Linear(width, width), nn.ReLU(inplace=True), nn.Linear(width, width))
 
@@ -106,6 +107,7 @@ class ContrastLoss(DistillLoss):
 
     @staticmethod
     def answers(scores: Tensor) -> Tensor:
+        """The right answers: each turned image belongs to its own upright one."""
         return torch.arange(scores.shape[1], device=scores.device).repeat(TURNS - 1)
 
 
@@ -168,6 +170,7 @@ class SSKD(Distiller):
         self.of_rotations = nn.ModuleDict({name: self.losses.pop(name) for name in ('transformed', 'contrast')})
 
     def forward(self, inputs: Pair | Tensor, data_samples=None, mode: str = 'tensor'):
+        """That of the distiller, in training with each image in four turns."""
         if mode != 'loss':
             return super().forward(inputs, data_samples, mode)
         if not isinstance(inputs, Pair):

@@ -27,6 +27,7 @@ class StageBackbone(BaseModule):
         self.last = nn.Identity()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Feature maps of stem and stages, pre-activations where they were asked for, and the feature at the end."""
         x = self.stem(images)
         if self.gives_pre_activations:
             return self.forward_with_pre_activations(x)
@@ -63,11 +64,13 @@ class Center(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, weight: Tensor) -> Tensor:
+        """The middle of each 3×3 kernel."""
         ctx.save_for_backward(weight)
         return weight[:, :, 1, 1]
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
+        """The gradient, with zeros around it."""
         whole = torch.zeros_like(ctx.saved_tensors[0])
         whole[:, :, 1, 1] = grad
         return whole
@@ -84,6 +87,7 @@ class Conv3x3(nn.Conv2d):
         super().__init__(in_channels, out_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """A convolution, or a linear layer where a feature map is one pixel."""
         if x.shape[-2:] != (1, 1):
             return super().forward(x)
         return F.linear(x.flatten(1), Center.apply(self.weight), self.bias)[:, :, None, None]

@@ -34,4 +34,5 @@ class ArcFaceMargin(nn.Module):
         self.margin = margin
 
     def forward(self, cosine: Tensor) -> Tensor:
+        """Cosines with the margin."""
         return arcface_cosine(cosine, self.margin)

@@ -28,6 +28,7 @@ class MarginSoftmax(nn.Module):
         self.cross_entropy = CrossEntropyLoss()
 
     def forward(self, logits: Tensor, labels: Tensor, **kwargs) -> Tensor:
+        """Cross-entropy of scaled cosines (N, classes), the right one with the margin."""
         return self.cross_entropy(with_margin(at_least_float32(logits), labels, self.margin, self.scale), labels, **kwargs)
 
 
@@ -64,6 +65,7 @@ class CosineHead(ClsHead):
             self.loss_module = MarginSoftmax(MODELS.build(margin) if isinstance(margin, dict) else margin, scale)
 
     def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
+        """Scaled cosines (N, classes) of embeddings and class vectors, in float32."""
         embedding = self.pre_logits(feats)
         with torch.autocast(embedding.device.type, enabled=False):
             return self.scale * F.linear(F.normalize(at_least_float32(embedding)), F.normalize(at_least_float32(self.weight)))

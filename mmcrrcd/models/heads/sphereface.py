@@ -36,4 +36,5 @@ class SphereFaceMargin(nn.Module):
         self.multiplier = multiplier
 
     def forward(self, cosine: Tensor) -> Tensor:
+        """Cosines with the margin."""
         return sphereface_cosine(cosine, self.multiplier)

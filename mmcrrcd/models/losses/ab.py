@@ -59,6 +59,7 @@ class ABLoss(DistillLoss):
             self.connectors.append(nn.Sequential(*layers, nn.BatchNorm2d(width_t)) if layers else nn.Identity())
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
+        """:func:`ab_loss` of all stages, a scalar."""
         total = 0
         for exponent, ((i, j), connector) in enumerate(zip(self.pairs, self.connectors), 1 - len(self.pairs)):
             pre_activation = connector(at_least_float32(student.pre_activations[i - student.has_stem]))     # the stem has none

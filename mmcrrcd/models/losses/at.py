@@ -37,6 +37,7 @@ class ATLoss(DistillLoss):
         self.pairs = pair_wide_stages(student, teacher)
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
+        """:func:`attention_loss` of all stages, a scalar."""
         pairs = (map(at_least_float32, (student.feature_maps[i], teacher.feature_maps[j])) for i, j in self.pairs)
         total = sum(attention_loss(*same_size(*pair)) for pair in pairs)
         return total * image_ratio(student, teacher)

@@ -12,8 +12,8 @@ class DistillLoss(nn.Module):
     ``__init__`` or :meth:`build` are trained with the student; buffers are saved with it.
 
     Example:
-        >>> @LOSSES.register_module()
-        ... class MyLoss(DistillLoss):
+        >>> from torch.nn import functional as F
+        >>> class MyLoss(DistillLoss):                   # in a file of your own: @LOSSES.register_module() above it
         ...     def build(self, student, teacher):
         ...         self.map = nn.Linear(student.embedding.shape[1], teacher.embedding.shape[1])
         ...

@@ -48,6 +48,7 @@ class RelationMemoryContrast(MemoryContrast):
     """:class:`MemoryContrast` of relations to anchors; the anchors are the bank's rows of the batch of all processes."""
 
     def scores(self, features: Tensor, bank: Tensor, index: Tensor) -> Tensor:
+        """Those of relations to the anchors of all processes."""
         anchors = torch.cat(dist.all_gather(index[:, 0].contiguous()))
         return relation_scores(features, bank, index, anchors)
 
@@ -81,11 +82,13 @@ class CRCDLoss(DistillLoss):
             self.needs = frozenset({'embedding', 'logits'})
 
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
+        """Makes memories and modules for the widths of embeddings and logits."""
         self.feature.build(student.embedding.shape[1], teacher.embedding.shape[1])
         if self.gradient is not None:
             self.gradient.build(student.logits.shape[1], teacher.logits.shape[1])
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
+        """The contrasts of features and of gradients, a scalar."""
         loss = self.feature(student.embedding, teacher.embedding, batch)
         if self.gradient is not None:
             gradients = (logit_gradient(output.logits, batch.labels) for output in (student, teacher))

@@ -51,4 +51,5 @@ class DKDLoss(DistillLoss):
         self.alpha, self.beta, self.temperature = alpha, beta, temperature
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
+        """:func:`dkd_loss`, a scalar."""
         return dkd_loss(student.logits, teacher.logits, batch.labels, self.alpha, self.beta, self.temperature)

@@ -77,6 +77,7 @@ class FTLoss(DistillLoss):
         self.epoch = epoch
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
+        """The paraphraser's reconstruction in its stage, then :func:`factor_loss`; a scalar."""
         map_t = at_least_float32(teacher.feature_maps[-1])
         if self.epoch < self.paraphraser_epochs:
             return F.mse_loss(self.decoder(self.encoder(map_t)), map_t)

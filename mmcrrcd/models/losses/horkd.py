@@ -46,6 +46,7 @@ class HORKDLoss(DistillLoss):
         self.regressor = nn.Linear(student.embedding.shape[1], teacher.embedding.shape[1])
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
+        """The weighted sum of :func:`horkd_losses`, a scalar."""
         orders = horkd_losses(student.embedding, self.regressor(student.embedding), teacher.embedding)
         self.log_vars = {name: order.detach() for name, order in zip(self.order_weights, orders)}
         return sum(weight * order for weight, order in zip(self.order_weights.values(), orders))

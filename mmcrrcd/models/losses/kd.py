@@ -33,4 +33,5 @@ class KDLoss(DistillLoss):
         self.temperature = temperature
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
+        """:func:`kd_loss`, a scalar."""
         return kd_loss(student.logits, teacher.logits, self.temperature)

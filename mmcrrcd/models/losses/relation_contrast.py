@@ -90,6 +90,13 @@ class RelationContrastLoss(DistillLoss):
         num_samples: m, the number of training images, for ``normalizer='none'``.
 
     In the log: ``score_positive`` and ``score_negative``, mean cosines of one anchor's pairs; ``negatives``: n.
+
+    Example:
+        >>> student, teacher = (NetworkOutput((), torch.randn(8, width), None) for width in (16, 64))
+        >>> loss = RelationContrastLoss(num_negatives=64)
+        >>> loss.build(student, teacher)
+        >>> loss(student, teacher, Batch(torch.arange(8) % 2, torch.arange(8))).shape
+        torch.Size([])
     """
 
     def __init__(self, relation: str = 'direction', num_negatives: int | None = 512, tau: float = 0.1,

@@ -74,8 +74,10 @@ class SKDLoss(DistillLoss):
         self.ratio, self.neighbors, self.smoothness = ratio, neighbors, smoothness
 
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
+        """Makes the map from the student's to the teacher's width."""
         self.regressor = nn.Linear(student.embedding.shape[1], teacher.embedding.shape[1])
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
+        """:func:`skd_loss` of the mapped embeddings, a scalar."""
         return skd_loss(self.regressor(student.embedding), teacher.embedding, batch.labels, self.ratio, self.neighbors,
                         self.smoothness)

@@ -91,6 +91,7 @@ class WCoRDLoss(DistillLoss):
         self.epsilon, self.iterations, self.local_weight = epsilon, iterations, local_weight
 
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
+        """Makes critic, map and queue for the widths of the embeddings."""
         width_t, width_s = teacher.embedding.shape[1], student.embedding.shape[1]
         self.critic = LipschitzCritic(width_t, width_s, self.dim)
         self.project = nn.Linear(width_s, width_t)
@@ -102,6 +103,7 @@ class WCoRDLoss(DistillLoss):
             raise InputError(f'the queue holds num_negatives={self.num_negatives} samples, fewer than the batch of {size}')
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
+        """The global contrast and the local transport, a scalar."""
         s, t = F.normalize(student.embedding), F.normalize(teacher.embedding)
         everyone = torch.cat(dist.all_gather(t))
         self.check_batch(len(everyone))

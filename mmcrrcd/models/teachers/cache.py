@@ -50,6 +50,7 @@ def rows_of(block: int, num_images: int) -> tuple[int, int, int]:
 
 
 def number_of_blocks(shape: dict) -> int:
+    """That a cache of this shape has."""
     return shape['views'] * -(-shape['images'] // BLOCK)
 
 
@@ -154,6 +155,7 @@ class CacheWriter:
         os.write(self.log, f'{block} {checksum(parts)} end\n'.encode())
 
     def close(self) -> None:
+        """Writes what is buffered to disk and closes the files."""
         for file in [*self.files.values(), self.log]:
             os.fsync(file)
             os.close(file)
@@ -174,6 +176,7 @@ class CacheWriter:
 
 
 def checksum(parts: Iterable[np.ndarray]) -> int:
+    """CRC-32 of arrays, one after the other."""
     crc = 0
     for part in parts:
         crc = zlib.crc32(np.ascontiguousarray(part), crc)
@@ -227,6 +230,7 @@ class TeacherCache:
 
     @property
     def num_images(self) -> int:
+        """The number of training images."""
         return self.shape['images']
 
     @property

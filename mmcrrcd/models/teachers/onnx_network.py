@@ -76,6 +76,7 @@ class OnnxNetwork(nn.Module):
         self.input, self.output, self.image_shape = inputs[0].name, outputs[0].name, inputs[0].shape[1:]
 
     def open(self, device: torch.device) -> None:
+        """Loads the file for a device; where onnxruntime lacks it, for the CPU."""
         self.session = open_session(self.file, device)
         self.device = device
         self.place = device if 'CUDAExecutionProvider' in self.session.get_providers() else torch.device('cpu')
@@ -85,6 +86,7 @@ class OnnxNetwork(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
+        """The file's output for images (N, C, H, W)."""
         if images.device != self.device:
             self.open(images.device)
         if any(isinstance(want, int) and want != have for want, have in zip(self.image_shape, images.shape[1:])):
@@ -177,8 +179,10 @@ class OnnxClassifier(BaseModel):
 
 
 def told_shape(shape) -> str:
+    """A shape as one writes it."""
     return f'({", ".join(str(size) for size in shape)})'
 
 
 def told(values) -> str:
+    """Inputs or outputs of a file: name, type and shape of each."""
     return ' and '.join(f'{x.name}: {x.type} {told_shape(x.shape)}' for x in values)
