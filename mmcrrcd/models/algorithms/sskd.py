@@ -118,8 +118,8 @@ class SSKD(Distiller):
     Losses, constants and stages are those of the published code (github.com/xuguodong03/SSKD, student.py and wrapper.py).
     First the frozen teacher gets a head that tells which upright image a turned one comes from. Then the student learns
     classification and KD on upright images, KD on turned ones, and the head's similarities. The published code crops each
-    turned image anew and optimizes the two stages apart; here the turns are of one crop, at both resolutions alike, and
-    the two stages are epochs of one training, whose learning rate the config sets: 60 + 240 epochs in the published
+    turned image anew and optimizes the two stages apart. Here the turns are of one crop, at both resolutions alike, and
+    the two stages are epochs of one training, whose learning rate the config sets. It has 60 + 240 epochs in the published
     recipe, 0.05 in both, x0.1 after epochs 30 and 45 of the first stage and 150, 180 and 210 of the second.
 
     Args:

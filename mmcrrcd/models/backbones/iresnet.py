@@ -34,8 +34,8 @@ class IBasicBlock(nn.Module):
 
 @MODELS.register_module()
 class IResNet(StageBackbone):
-    """ResNet with the improved block of ArcFace: a stem that keeps the size, four stages of stride 2; the feature maps of the
-    stages are after BN and sum, without activation.
+    """ResNet with the improved block of ArcFace. It has a stem that keeps the size, four stages of stride 2. The feature maps
+    of the stages are after BN and sum, without activation.
 
     `ArcFace: Additive Angular Margin Loss for Deep Face Recognition <https://arxiv.org/abs/1801.07698>`_.
 

@@ -19,7 +19,7 @@ class FitNetLoss(DistillLoss):
     """:func:`hint_loss` of a middle stage, the student's after a learned 1x1 convolution, batch norm and ReLU.
 
     The stage is the student's second, the stem not counted, where it has a counterpart of the teacher's, otherwise the
-    middle one of those that do. No first stage of training with hints alone.
+    middle one of those that do. No first stage of training with only hints.
     """
 
     needs = frozenset({'feature_maps'})

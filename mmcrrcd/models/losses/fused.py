@@ -1,4 +1,4 @@
-"""Two operations of the relational contrastive loss with gradients by hand: the same values, fewer passes over memory."""
+"""Two operations of the relational contrastive loss with gradients written out: the same values, fewer passes over memory."""
 import torch
 from torch import Tensor
 

@@ -69,8 +69,8 @@ class WCoRDLoss(DistillLoss):
 
     Embeddings are normalized first. The global part takes pairs of two images from the batch and from a queue of the
     teacher's last embeddings, of any class, since the product of the two distributions has all pairs. The local part moves
-    the student's embeddings, mapped linearly to the teacher's width, to the teacher's own: with a learned map on that side
-    as well both could shrink to a point. With several processes the queue is the same in each, the batch of the global part
+    the student's embeddings, mapped linearly to the teacher's width, to the teacher's own. With a learned map on that side
+    as well both could shrink to a point. With several processes the queue is the same in each. The batch of the global part
     is that of all of them, and that of the local part a process's own.
 
     The defaults are choices of this package, not the paper's constants.

@@ -1,7 +1,8 @@
 """A teacher's answers on disk: embedding and logits for each view of each training image, in float16.
 
 A folder of them is a teacher. It holds ``embedding.npy`` and ``logits.npy`` (views, images, width), the linear layer between
-the two where there is one, and ``manifest.json``: of what the answers are, and all checksums. No file is ever unpickled.
+the two where there is one, and ``manifest.json``. That says of what the answers are, and all checksums. No file is ever
+unpickled.
 """
 import hashlib
 import json
@@ -67,7 +68,7 @@ def size_in_bytes(shape: dict) -> int:
 class CacheWriter:
     """A folder of answers while it is being built, beside its final place, as ``<folder>.part``.
 
-    Killed at any moment it goes on where it was: a block counts once it stands, with its checksum, in ``blocks.txt``, and its
+    Killed at any moment it goes on where it was. A block counts once it stands, with its checksum, in ``blocks.txt``, and its
     numbers are read again before that is believed. Several processes may write different blocks.
 
     Args:
@@ -187,7 +188,7 @@ def read_manifest(folder: Path) -> dict:
     """The manifest of a folder of answers.
 
     Raises:
-        InputError: there is none, or it is damaged, changed by hand, or of another version of the format.
+        InputError: there is none, or it is damaged, changed, or of another version of the format.
     """
     file = folder / 'manifest.json'
     if not file.is_file():
@@ -282,8 +283,8 @@ class TeacherCache:
         return self._output(values)
 
     def place(self, device: torch.device) -> torch.device:
-        """Where answers for ``device`` are looked up: there, if it is the CPU or they take less than half of its free memory;
-        else on the CPU, from where they are sent.
+        """Where answers for ``device`` are looked up: there, if it is the CPU or they take less than half of its free memory.
+        Else on the CPU, from where they are sent.
         """
         if device.type == 'cpu' or self._placed is not None:
             return self._placed or device

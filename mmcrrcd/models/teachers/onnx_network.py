@@ -111,8 +111,8 @@ class OnnxClassifier(BaseModel):
     """A student in an ONNX file, as ``tools/export_student.py --onnx`` writes it.
 
     The file takes RGB images (N, H, W, 3) uint8 and gives probabilities (N, classes). In tests and predictions it stands where
-    the network stood: its images (N, 3, h, w) are RGB from 0 to 255, as a data preprocessor with a mean of 0 and a std of 1
-    makes them, and its logits are the logarithms of the probabilities.
+    the network stood. Its images (N, 3, h, w) are RGB from 0 to 255, as a data preprocessor with a mean of 0 and a std of 1
+    makes them. Its logits are the logarithms of the probabilities.
 
     Args:
         file: such a file.
