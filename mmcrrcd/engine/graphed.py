@@ -82,8 +82,8 @@ class GraphedStep:
     """``step(batch)`` on a stream of its own; of steady batches, from the second on, by a graph captured of it.
 
     What ``step`` reads from Python, learning rates, weights and stages for instance, is part of the graph: :meth:`restart`
-    before such things change. So is its choice of operations: where the first steps make the host wait for the GPU, no graph
-    is captured and steps stay as they are. Steps of different objects run side by side until they are joined; of those that
+    before such things change. So is its choice of operations. Where the first steps make the host wait for the GPU, no graph
+    is captured and steps stay as they are. Steps of different objects run side by side until they are joined. Of those that
     draw random numbers (``draws``) graphs must not, as they share the place from which they read how far the generator has
     come.
 
@@ -164,7 +164,7 @@ class GraphedTrainLoop(EpochBasedTrainLoop):
     ``tools/train.py --cuda-graphs``, or ``train_cfg = dict(type=GraphedTrainLoop, max_epochs=240)``. Data and preprocessing
     stay outside, and hooks run between the steps as ever. The graph is captured anew in each epoch, so learning rates,
     weights and stages may change from one to the next. A loss that counts its calls in Python, or decides by them, needs
-    mmengine's loop: what it does in the second step of an epoch is done in all that follow.
+    mmengine's loop. What it does in the second step of an epoch is done in all that follow.
 
     Raises:
         InputError: on a GPU, where something changes within an epoch (a schedule by iterations, accumulated gradients, an

@@ -122,7 +122,7 @@ def check_built(value, where: str, several: bool = False) -> None:
 
 
 def check_value(value, parameter: inspect.Parameter, name: str, ours: bool) -> None:
-    """Raises InputError where a number or a yes or no was expected, and ``value`` is neither; ``ours``: by the whole
+    """Raises InputError where a number or a yes or no was expected, and ``value`` is neither. ``ours``: by the whole
     annotation, else texts only, as annotations of others are not always true.
     """
     expected = alternatives(parameter.annotation)
@@ -353,7 +353,7 @@ def pair_in(settings) -> dict | None:
 
 
 def check_pairs(cfg: Config, *tests: str) -> None:
-    """Raises InputError where the pipeline of the training makes the student's images and that of a test does not: the
+    """Raises InputError where the pipeline of the training makes the student's images and that of a test does not. The
     student would be tested on larger ones than it has learned from.
     """
     settings = (cfg.get('model') or {}).get('data_preprocessor') or cfg.get('data_preprocessor') or {}
@@ -384,7 +384,7 @@ def merge_options(cfg: Config, options: dict | None) -> None:
     A ``data_root`` goes to all data sets that have read from that of ``cfg``.
 
     Raises:
-        InputError: an option can have no effect: its first name is no part of a config, it is a place that a list does not
+        InputError: an option can have no effect. Its first name is no part of a config, it is a place that a list does not
             have, or the ``data_preprocessor`` beside a model that has one of its own. :func:`check_settings` sees the rest.
     """
     for option in options or {}:

@@ -345,7 +345,7 @@ def check_evaluator(metrics, outputs, name: str) -> None:
 
 def try_validation(runner, model: nn.Module) -> None:
     """One batch through the network and the evaluator. Raises InputError where they do not fit, and where ``save_best`` is
-    none of the metrics; metrics of your own, which may need all images, are only given the batch.
+    none of the metrics. Metrics of your own, which may need all images, are only given the batch.
     """
     loader, evaluator, trained = runner.val_dataloader, runner.val_loop.evaluator, runner.train_dataloader.dataset
     check_labels(model, loader.dataset, 'val_dataloader')

@@ -59,7 +59,7 @@ class PairedSeedHook(EpochSeedHook):
     """Seeds before each iteration, too, and before the networks are initialized.
 
     So trainings of one seed start from the same student and see the same crops and flips, however many random numbers their
-    losses draw: a difference between two methods is then theirs alone.
+    losses draw. A difference between two methods is then only theirs.
     """
 
     def before_run(self, runner) -> None:

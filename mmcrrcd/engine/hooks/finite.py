@@ -12,8 +12,8 @@ from mmcrrcd.registry import HOOKS
 class FiniteHook(Hook):
     """Raises ``FloatingPointError`` when the loss, or a weight or buffer about to be saved, is not finite.
 
-    The loss is the one that the log shows: with :class:`IntervalInfoHook` the mean since the last look, which a single NaN
-    makes NaN; the error names the iteration, from 1, in which the loss first was not finite. The weights are looked at
+    The loss is the one that the log shows. With :class:`IntervalInfoHook` the mean since the last look, which a single NaN
+    makes NaN. The error names the iteration, from 1, in which the loss first was not finite. The weights are looked at
     after each epoch, weights and buffers before each checkpoint, the best ones included. A buffer that is not finite before the
     training, as one that nothing has been put into yet, may stay so.
     """

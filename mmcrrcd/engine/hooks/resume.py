@@ -84,8 +84,8 @@ def check_resumable(checkpoint: dict, has_schedule: bool, file: str) -> None:
 
 @HOOKS.register_module()
 class ResumeHook(Hook):
-    """Keeps the settings in the checkpoints, as plain values, and says on resuming which of them are others now; tests the
-    resumed checkpoint first where a test was due: a kill may have come between both.
+    """Keeps the settings in the checkpoints, as plain values, and says on resuming which of them are others now. Tests the
+    resumed checkpoint first where a test was due. A kill may have come between both.
 
     The Runner of this package has it in any case.
 

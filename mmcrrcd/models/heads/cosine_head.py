@@ -37,8 +37,8 @@ class CosineHead(ClsHead):
     """Logits are ``scale`` x the cosine between the embedding and the vector of each class, in float32 under autocast, too.
 
     They are without margin: these are what distillation compares, what accuracy is counted from, and what a test sees. The
-    margin is in ``loss_module(logits, labels)`` alone. mmpretrain's ``ArcFaceClsHead`` has it in its forward pass instead,
-    and plain cross-entropy for its ``loss_module``: a pass gives it logits either with the margin or without, where
+    margin is in ``loss_module(logits, labels)`` only. mmpretrain's ``ArcFaceClsHead`` has it in its forward pass instead,
+    and plain cross-entropy for its ``loss_module``. A pass gives it logits either with the margin or without, where
     :class:`Distiller` needs both. It also takes the arc cosine, whose gradient is infinite at cosines of -1 and 1.
 
     Args:
