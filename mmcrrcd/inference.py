@@ -312,8 +312,8 @@ def load_student(path: str | Path, config: str | Path | None = None, resolution:
         config: file to take in place of the config in the folder. A config is a Python program: **one that is named here is
             run**. In a folder only a config of plain values, as a training and an export leave it, is read, and only networks
             of mmpretrain and this package are built. So nothing in a folder from elsewhere is run.
-        resolution: what the student shall see, a side in pixels or height and width; by default as in its training's tests,
-            of several in its training the nearest to the image's own.
+        resolution: what the student shall see, a side in pixels or height and width; by default as in its training's tests.
+            Of several in its training it is the nearest to the image's own.
 
     Raises:
         InputError, FileNotFoundError: there is no student, the training is not finished, or it is none that can be read so.

@@ -94,7 +94,7 @@ def open_cache(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
 
 
 def write_cache(path: Path, shape: tuple[int, ...], blocks: Iterable[np.ndarray]) -> None:
-    """Write the blocks into a ``.npy`` that is there whole or not at all; earlier ones of its name are deleted, and what
+    """Write the blocks into a ``.npy`` that is there whole or not at all. Earlier ones of its name are deleted, and what
     killed processes of this machine left of them.
     """
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -53,7 +53,7 @@ class ImageArrays(Dataset):
     Args:
         images: an array, or a memory-mapped one (``np.load(path, mmap_mode='c')``), of which only the batches are read.
         labels: whole numbers, in an array, a list or a tensor.
-        device: where the images are kept and batches made; 'auto' for the GPU where there is one and they take less than half
+        device: where the images are kept and batches made. 'auto' for the GPU where there is one and they take less than half
             of its free memory. On a GPU this spares the copy of every batch, and needs ``num_workers=0``.
 
     Raises:
