@@ -14,12 +14,13 @@ class CRRCD(Distiller):
 
     Args:
         alpha: weight of :class:`KDLoss`, a number or a schedule; 0 leaves the loss out.
-        beta: weight of :class:`RelationContrastLoss`, likewise. The paper's 2 is for a critic whose scale it does not give;
-            with this one it drowns the classification loss (docs/method.md).
+        beta: weight of :class:`RelationContrastLoss`, likewise. The paper's 2 is for a critic whose scale it does not give.
         temperature: of the KD loss, rho in Eq. 12.
         relation, num_negatives, tau, num_anchors, sampling, normalizer, dim, center, num_samples: see
             :class:`RelationContrastLoss`.
         objective: further losses beside these two.
+        backbone_gradient: what classification and KD send into the backbone is multiplied by this, so that the relations lead
+            it (docs/method.md). 1 for the paper's sum, which suits the learned form with a smaller ``beta``.
         student, teacher, teacher_checkpoint, ...: see :class:`Distiller`.
 
     Example:
@@ -29,11 +30,11 @@ class CRRCD(Distiller):
 
     own_parts = Distiller.own_parts | {'kd', 'rcd'}
 
-    def __init__(self, student: dict, teacher: dict, alpha: Schedule = 0.5, beta: Schedule = 0.2, temperature: float = 4.0,
+    def __init__(self, student: dict, teacher: dict, alpha: Schedule = 0.9, beta: Schedule = 1.0, temperature: float = 4.0,
                  relation: str = 'direction', num_negatives: int | None = 512, tau: float = 0.1,
                  num_anchors: int | None = 16, sampling: str = 'supervised', normalizer: str = 'softmax',
                  dim: int | None = None, center: str | None = 'auto', num_samples: int | None = None,
-                 objective: dict[str, dict] | None = None, **kwargs):
+                 objective: dict[str, dict] | None = None, backbone_gradient: Schedule = 0.05, **kwargs):
         check_names(objective, self.own_parts, 'CRRCD')
         parts = {}
         if alpha:
@@ -42,4 +43,5 @@ class CRRCD(Distiller):
             parts['rcd'] = dict(type=RelationContrastLoss, weight=beta, relation=relation, num_negatives=num_negatives, tau=tau,
                                 num_anchors=num_anchors, sampling=sampling, normalizer=normalizer, dim=dim, center=center,
                                 num_samples=num_samples)
-        super().__init__(student, teacher, objective={**parts, **(objective or {})}, **kwargs)
+        super().__init__(student, teacher, objective={**parts, **(objective or {})}, backbone_gradient=backbone_gradient,
+                         **kwargs)
