@@ -16,12 +16,12 @@ from PIL import Image
 
 from mmcrrcd import zoo
 from mmcrrcd.checkpoint import find_checkpoint, read_checkpoint
-from mmcrrcd.config import check_network, check_steps, first_line, read_text, read_values, short_types, without_training
+from mmcrrcd.config import check_network, check_steps, read_text, read_values, short_types, without_training
 from mmcrrcd.datasets import StudentView
 from mmcrrcd.datasets.read_image import SUFFIXES, ImageError, read_image, to_rgb
 from mmcrrcd.datasets.transforms.resolution_pair import SETTINGS
 from mmcrrcd.datasets.transforms.student_view import Size, distance
-from mmcrrcd.errors import InputError, check_positive
+from mmcrrcd.errors import InputError, check_positive, first_line
 from mmcrrcd.evaluation.embeddings import Classifier, config_with_model, kind, load_classifier, plain_size, steps_of
 from mmcrrcd.models import OnnxClassifier
 
@@ -162,7 +162,7 @@ class Student:
                 seen[i] = self.see(image)
             except Exception as error:                   # Pillow raises many kinds for its images of damaged files
                 name = str(image) if isinstance(image, (str, Path)) else f'image {i}'
-                reason = error.reason if isinstance(error, ImageError) else (str(error) or type(error).__name__).splitlines()[0]
+                reason = error.reason if isinstance(error, ImageError) else first_line(error)
                 if unreadable is None:
                     raise ImageError(name, reason) from error
                 unreadable.append(dict(file=name, reason=reason))

@@ -9,6 +9,8 @@ from filelock import FileLock
 from mmengine.dist import barrier, is_main_process
 from torchvision.datasets.utils import download_url, extract_archive
 
+from mmcrrcd.errors import first_line
+
 
 @contextmanager
 def one_at_a_time(root: Path) -> Iterator[None]:
@@ -39,7 +41,7 @@ def fetch(target: Path, url: str, md5: str, download: bool) -> None:
                 if not target.exists():
                     get(target, url, md5)
         except (OSError, RuntimeError) as error:         # no network, no room, another checksum
-            reason = str(getattr(error, 'reason', error)).splitlines()[0]
+            reason = first_line(getattr(error, 'reason', error))
             raise FileNotFoundError(f'{target} is missing, and {url} cannot be downloaded ({reason}); {where}') from error
     barrier()
 

@@ -15,7 +15,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, LogProcesso
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmcrrcd.errors import InputError, is_number, nearest
+from mmcrrcd.errors import InputError, first_line, is_number, nearest
 
 from .own_data import fit_to_data, move_data
 
@@ -413,7 +413,7 @@ def merge_options(cfg: Config, options: dict | None) -> None:
     try:
         cfg.merge_from_dict(options or {})
     except (AssertionError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f'--cfg-options {" ".join(options)}: {str(error).splitlines()[0]}') from error
+        raise InputError(f'--cfg-options {" ".join(options)}: {first_line(error)}') from error
     if before is not None and cfg.data_root != before:
         move_data(cfg, before)
     fit_to_data(cfg)
