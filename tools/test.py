@@ -12,6 +12,7 @@ from mmcrrcd.engine.own_data import default_work_dir
 from mmcrrcd.engine.settings import merge_options, need_sections
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.student_test import test_student
+from mmcrrcd.files import write_whole
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -29,6 +30,12 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     return parser.parse_args(argv)
+
+
+def plain(value):
+    """A metric as a number, or as lists of numbers where it is one for each class, or a confusion matrix."""
+    value = value.tolist() if hasattr(value, 'tolist') else value
+    return [plain(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def load_config(args: argparse.Namespace) -> Config:
@@ -56,9 +63,15 @@ def main(argv: list[str] | None = None) -> None:
         metrics = test_student(load_config(args), args.checkpoint, args.launcher, args.amp,
                                args.out if args.out_item == 'pred' else None)
         if is_main_process():
-            print(*(f'{name} {value:.2f}' for name, value in metrics.items()))
+            metrics = {name: plain(value) for name, value in metrics.items()}
+            print(*(f'{name} {value:.2f}' for name, value in metrics.items() if not isinstance(value, list)))
+            for name, value in metrics.items():
+                if isinstance(value, list):              # of each class, or for each pair of classes
+                    print(f'{name}:')
+                    for row in value if value and isinstance(value[0], list) else [value]:
+                        print(' ', *(f'{each:.2f}' if isinstance(each, float) else each for each in row))
             if args.out and args.out_item == 'metrics':
-                Path(args.out).write_text(json.dumps(metrics, indent=2) + '\n')
+                write_whole(args.out, json.dumps(metrics, indent=2) + '\n')
 
 
 if __name__ == '__main__':

@@ -10,7 +10,7 @@ from mmcrrcd.config import Options, own_root, read_config
 from mmcrrcd.datasets.transforms.resolution_pair import sides
 from mmcrrcd.engine.launch import build_runner, one_line_errors, prepare_processes
 from mmcrrcd.engine.own_data import default_work_dir
-from mmcrrcd.engine.settings import check_settings, merge_options, need_sections
+from mmcrrcd.engine.settings import check_pairs, check_settings, merge_options, need_sections
 from mmcrrcd.engine.teacher_cache import VIEWS, teacher_is_there, views_of_text
 from mmcrrcd.engine.work_dir import OverwriteHook, is_first_process, one_training, refuse_another
 from mmcrrcd.errors import InputError
@@ -85,6 +85,7 @@ def student_config(args: argparse.Namespace) -> Config:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
     check_settings(cfg)
+    check_pairs(cfg, 'val_dataloader')
     return cfg
 
 

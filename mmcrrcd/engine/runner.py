@@ -2,21 +2,30 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 
 import mmengine.runner
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
+from mmengine.optim import OptimWrapperDict
 from mmengine.runner import CheckpointLoader
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
 
 from mmcrrcd.checkpoint import find_checkpoint, read_checkpoint
+from mmcrrcd.datasets.mended import name_images
 from mmcrrcd.errors import InputError, printable
 from mmcrrcd.files import write_whole
 from mmcrrcd.registry import HOOKS
 
 from .hooks.atomic_checkpoint import AtomicCheckpointHook
 from .hooks.resume import ResumeHook
+
+
+WAIT = 600                                               # seconds for a worker or a process that does not answer
 
 
 @contextmanager
@@ -37,6 +46,29 @@ def safe_loading() -> Iterator[None]:
         CheckpointLoader.load_checkpoint = before
 
 
+LIKE_WEIGHTS = {'momentum_buffer', 'exp_avg', 'exp_avg_sq', 'max_exp_avg_sq', 'square_avg', 'grad_avg', 'acc_delta', 'sum'}
+
+
+def check_optimizer(optimizer: Optimizer, file: str) -> None:
+    """Raises InputError where what an optimizer has of a checkpoint does not fit its weights: the first step would tell."""
+    for group in optimizer.param_groups:
+        for name, usual in optimizer.defaults.items():
+            value = group.get(name)
+            number = isinstance(value, (bool, int, float, Tensor)) and isfinite(value)
+            if isinstance(usual, (bool, int, float)) and not number:
+                raise InputError(f"{file} cannot be resumed from: the optimizer's {name} is {printable(value)[:60]}")
+    for weight, state in optimizer.state.items():
+        if not isinstance(state, dict):
+            raise InputError(f"{file} cannot be resumed from: the optimizer's state of a weight is a {type(state).__name__}")
+        for name, value in state.items():
+            fits = not isinstance(value, (str, list, dict)) and (not isinstance(value, Tensor) or value.isfinite().all())
+            if name in LIKE_WEIGHTS and value is not None:
+                fits = fits and isinstance(value, Tensor) and value.shape == weight.shape and not value.is_complex()
+            if not fits:
+                raise InputError(f"{file} cannot be resumed from: the optimizer's {name} does not fit a weight "
+                                 f'{tuple(weight.shape)}, or is not finite')
+
+
 class FormattedOnce(Config):
     """A config that stays as it is. mmengine formats its text for each checkpoint, which takes longer than to write one."""
 
@@ -51,6 +83,7 @@ class Runner(mmengine.runner.Runner):
     - Every checkpoint, that of ``resume``, ``load_from`` and ``Pretrained``, is read by :func:`read_checkpoint`.
     - ``resume`` goes on from the newest whole checkpoint, see :func:`find_checkpoint`; :class:`ResumeHook` says what differs.
     - mmengine's ``CheckpointHook`` is built as :class:`AtomicCheckpointHook`.
+    - Loaders wait :data:`WAIT` seconds for a worker where they do not say ``timeout``, and name an image that cannot be read.
     """
 
     def __init__(self, *args, **kwargs):
@@ -67,6 +100,16 @@ class Runner(mmengine.runner.Runner):
             if (HOOKS.get(kind) if isinstance(kind, str) else kind) is CheckpointHook:
                 hooks['checkpoint'] = dict(checkpoint, type=AtomicCheckpointHook)
         super().register_default_hooks(hooks)
+
+    @staticmethod
+    def build_dataloader(dataloader: DataLoader | dict, *args, **kwargs) -> DataLoader:
+        """mmengine's, see the class."""
+        if isinstance(dataloader, dict) and dataloader.get('num_workers'):
+            dataloader = {'timeout': WAIT, **dataloader}
+        loader = mmengine.runner.Runner.build_dataloader(dataloader, *args, **kwargs)
+        if hasattr(loader, 'dataset'):
+            name_images(loader.dataset)
+        return loader
 
     def dump_config(self) -> None:
         """mmengine's, but whole or not at all, and over a link rather than through it."""
@@ -87,11 +130,18 @@ class Runner(mmengine.runner.Runner):
         """mmengine's. Raises InputError where the file is no checkpoint that this training can go on from; one line."""
         try:
             super().resume(filename, *args, **kwargs)
+            for optimizer in (wrapper.optimizer for wrapper in self._optimizers()):
+                check_optimizer(optimizer, printable(filename))
         except InputError:
             raise
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:   # of a crafted file
             reason = f'{type(error).__name__}: {error}'.splitlines()[0]
             raise InputError(f'{printable(filename)} cannot be resumed from ({reason})') from error
+
+    def _optimizers(self) -> list:
+        """The optimizer wrappers, of which most trainings have one."""
+        wrapper = self.optim_wrapper
+        return list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
 
     def load_or_resume(self) -> None:
         """mmengine's, but the last checkpoint in the work directory is found as :func:`find_checkpoint` says."""

@@ -10,6 +10,7 @@ from mmcv.transforms import TestTimeAug
 from mmpretrain.datasets.transforms import PackInputs
 
 from mmcrrcd.checkpoint import check_weights, names_in_student
+from mmcrrcd.datasets.mended import numbers_twice
 from mmcrrcd.datasets.replay import ReplayedViews
 from mmcrrcd.datasets.transforms import ResolutionPair
 from mmcrrcd.engine.trial import try_batches
@@ -82,6 +83,10 @@ def check_num_samples(losses, dataset) -> None:
     """Raises InputError where a loss counts on another number of training images, its ``num_samples``."""
     images = len(getattr(dataset, 'dataset', dataset))   # behind mmengine's wrappers, which show some images several times
     for name, loss in losses.items():
+        remembers = loss.num_samples is not None or getattr(loss, 'sampling', None) == 'unsupervised'
+        if remembers and not isinstance(dataset, ReplayedViews) and numbers_twice(dataset):
+            raise InputError(f'{name} knows images by their positions, and each part of a ConcatDataset counts its own from 0: '
+                             'put them into one data set, whose ann_file lists the images of all')
         if loss.num_samples not in (None, images):
             raise InputError(f'{name} has num_samples={loss.num_samples}, and there are {images} training images')
 

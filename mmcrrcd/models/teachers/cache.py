@@ -127,7 +127,7 @@ class CacheWriter:
         found = {}
         for line in (self.part / 'blocks.txt').read_text().splitlines():
             words = line.split()
-            if len(words) == 3 and words[2] == 'end' and all(word.isdigit() for word in words[:2]):
+            if len(words) == 3 and words[2] == 'end' and all(word.isdecimal() for word in words[:2]):
                 found[int(words[0])] = int(words[1])
         return {block: crc for block, crc in found.items()
                 if block < number_of_blocks(self.shape) and self.checksum(block) == crc}
