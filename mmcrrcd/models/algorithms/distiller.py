@@ -24,6 +24,9 @@ from mmcrrcd.structures import Batch, Pair, NetworkOutput
 from .schedule import Schedule, check_schedule, value_at
 
 
+NO_MIXTURES = 'batch_augments mix images, to which teacher_cache has no answers: leave one of the two out'
+
+
 def check_needs(name: str, loss: DistillLoss, student: NetworkOutput, teacher: NetworkOutput | None) -> None:
     """Raises InputError where a network does not give what ``loss``, ``name`` in the objective, reads of its output."""
     needs = [('student', student, loss.student_needs)] + ([] if teacher is None else [('teacher', teacher, loss.needs)])
@@ -174,6 +177,8 @@ class Distiller(BaseModel):
                 raise InputError("the student's train_cfg mixes images, which a data_preprocessor of type "
                                  f'{type(ours).__name__} would not see: set its batch_augments instead')
             ours.batch_augments, own.batch_augments = augments, None
+        if self.mixes and classes and getattr(ours, 'num_classes', None) not in (None, classes):
+            raise InputError(f'data_preprocessor.num_classes is {ours.num_classes}, and the student has {classes} classes')
         for module in (ours, *self.student.modules()):   # mmpretrain's ClassNumCheckHook asks all that have such an attribute
             if classes and getattr(module, 'num_classes', classes) is None:
                 module.num_classes = classes
@@ -188,7 +193,7 @@ class Distiller(BaseModel):
         if not self.mixes:
             return
         if self.cache is not None:
-            raise InputError('batch_augments mix images, to which teacher_cache has no answers: leave one of the two out')
+            raise InputError(NO_MIXTURES)
         for name, loss in self.losses.items():
             if loss.needs_labels:
                 raise InputError(f'batch_augments mix images, and {name} ' + why_labels(name, loss))
