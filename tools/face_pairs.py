@@ -1,4 +1,5 @@
 """What the tools for pairs of faces share: their arguments, and the similarities of the pairs."""
+import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse
 
 import numpy as np

@@ -60,7 +60,7 @@ VALUES = [
     ('model.backbone_gradient=-1', 'weight of backbone_gradient: expected a number from 0 on'),
     ('model.alpha=much', "got 'much'"),
     ('model.temperature=hot', "model.temperature is a number, got 'hot'"),
-    ('model.input_size=big', "model.input_size is a whole number, got 'big'"),
+    ('model.input_size=big', "input_size is a number of pixels (or a height and a width), got 'big'"),
     ('model.input_size=8', 'model.input_size is 8, and the training images have 16 x 16 pixels'),
     ('model.data_preprocessor.antialias=no', "model.data_preprocessor.antialias is True or False, got 'no'"),
     ('model.data_preprocessor.to_rgb=1', 'to_rgb is True or False, got 1'),
@@ -105,7 +105,7 @@ TRIALS = [
     ('train_dataloader.collate_fn.type=pseudo_collate', 'train_dataloader'),
     ('val_dataloader.collate_fn.type=default_collate', 'val_dataloader'),
     ('train_dataloader.batch_size=23', 'the last batch of each epoch has one image'),
-    ('val_evaluator.type=Accuracy', 'val_evaluator: Accuracy cannot take what the model gives'),
+    ('val_evaluator.type=Accuracy', 'val_evaluator: Accuracy is for samples of a pipeline of mmpretrain'),
 ]
 MORE = {'train_dataloader.batch_size=23': ['model.data_preprocessor.resolution=4', 'model.num_negatives=64'],
         'model.objective.at.wieght=1': ['model.objective.at.type=mmcrrcd.ATLoss']}
