@@ -71,13 +71,12 @@ def list_val(folder: Path, classes: dict[str, str]) -> tuple[list[Path], list[in
     path, files, labels = folder / 'val' / 'val_annotations.txt', [], []
     moved = {number: place for number in classes if (place := folder / 'val' / number).is_dir()}
     if moved and not any((folder / 'val' / 'images').glob('*.JPEG')):
-        for number in classes:
-            found = sorted(moved[number].rglob('*.JPEG')) if number in moved else []
-            if not found:
-                raise FileNotFoundError(f'there is no image in {folder / "val" / number}, and other classes have some in '
-                                        'folders of their own')
+        for number, place in moved.items():
+            found = sorted(place.rglob('*.JPEG'))
             files += found
             labels += [order[number]] * len(found)
+        if not files:
+            raise FileNotFoundError(f'there is no image in the folders of classes in {folder / "val"}')
         return files, labels
     for i, line in enumerate(read_lines(path), 1):
         name, number, *_ = line.split('\t') + ['']
