@@ -54,20 +54,26 @@ def chosen(arms: dict[str, dict], found: dict[str, dict]) -> dict[str, dict]:
 
 RATE = ', rate '                                         # in labels, after the method
 RATES, GAMMAS = (0.005, 0.01, 0.02, 0.05), (0.1, 1)
-CHOSEN = dict(KD=dict(lr=0.01, gamma=1))                 # of `rates` and `rival_rates`; this one is a pilot's
+CHOSEN = {                                               # of `rates` and `rival_rates`; where these did not run, a pilot's
+    'KD': dict(lr=0.05, gamma=0.1), 'KD, 1 CE': dict(lr=0.05, gamma=0.05), 'CRRCD': dict(lr=0.05, gamma=0.05),
+    'CRRCD, learned F': dict(lr=0.05, gamma=0.05), 'student-only': dict(lr=0.01, gamma=1)}
 CHOSEN_FREE = dict(KD=dict(lr=0.01))                     # of `label_free_rates`, likewise
 FEW = Setting(images_per_class=100, epochs=40, warmup=1, views=8)
 HELD = FEW._replace(holdout=5000)
 
 KD = dict(method='kd')                                   # 0.1 CE + 0.9 KD
 KD_TODAY = {'method': 'kd', 'model.cls_weight': 1, 'model.objective.kd.weight': 0.5}
-BESIDE = {'model.cls_weight': 0.1, 'model.alpha': 0.9}   # the same KD beside a relational loss
+KD_MORE_CE = {'method': 'kd', 'model.cls_weight': 1}
+BESIDE = {'model.cls_weight': 1, 'model.alpha': 0.9}     # the weights of the same KD beside a relational loss
+LITTLE_CE = {'method': 'crrcd', 'model.cls_weight': 0.1, 'model.alpha': 0.9}
 DIRECTION = {'method': 'crrcd', **BESIDE, 'model.beta': 1}
 LEARNED = {'method': 'crrcd_learned', **BESIDE}
 OWN = {'KD': KD, 'CRRCD, learned F': LEARNED, 'CRRCD': DIRECTION}
 RIVALS = {'student-only': dict(method='student'), 'LSKD': dict(method='lskd'), 'DIST': dict(method='dist'),
           'WTTM': dict(method='wttm'), 'CRD': dict(method='crd'), 'ITRD': dict(method='itrd'), 'SRD': dict(method='srd'),
-          'SimKD': dict(method='simkd'), 'DKD': dict(method='dkd'), 'FitNet': dict(method='fitnet')}
+          **{f'KD + {name}': KD_MORE_CE | {f'model.objective.{name.lower()}': dict(type=f'mmcrrcd.{name}Loss', weight=1)}
+             for name in ('ITRD', 'SRD')}, 'SimKD': dict(method='simkd'), 'DKD': dict(method='dkd'),
+          'FitNet': dict(method='fitnet')}
 
 
 def weighted(arm: dict, ce: float, kd: float) -> dict:
@@ -103,8 +109,11 @@ EMBEDDING = dict(evaluation='embedding', columns={'linear probe': 'probe', 'near
                                                   'retrieval, rank 1': 'rank-1', 'retrieval, mAP': 'mAP'})
 
 VIEWS = {f'{name}, {views} views' if views else f'{name}, live teacher': arm | dict(views=views)
-         for name, arm in {'KD': {'method': 'crrcd', **BESIDE, 'model.beta': 0}, 'CRRCD': DIRECTION}.items()
+         for name, arm in {'KD': LITTLE_CE | {'model.beta': 0}, 'CRRCD': LITTLE_CE | {'model.beta': 1}}.items()
          for views in (1, 4, 16, 48, 'all', 0)}
+
+FINAL = {'KD as before': KD_TODAY | dict(lr=0.05)} | chosen({'KD, 1 CE': KD_MORE_CE} | RIVALS | OWN, CHOSEN)
+FINAL |= {rival: FINAL[rival] | CHOSEN['KD, 1 CE'] for rival in ('KD + ITRD', 'KD + SRD')}       # whose weights they have
 
 STUDIES = dict(
     views=Study('How many views of each image a teacher cache needs',
@@ -119,8 +128,8 @@ STUDIES = dict(
                       reference='KD, rate 0.05, gamma 1', seeds=2),
     weights=Study('Weights and settings of the relational loss, on held-out training images', HELD,
                   chosen(WEIGHTS, CHOSEN), reference='KD', seeds=2),
-    few=Study('CIFAR-100, 100 images a class', FEW, {'KD as before': KD_TODAY | dict(lr=0.05)} | chosen(RIVALS | OWN, CHOSEN),
-              reference='KD', seeds=5),
+    few=Study('CIFAR-100, 100 images a class', FEW._replace(refit=True), FINAL, reference='KD', seeds=3),
+    full=Study('CIFAR-100, all 500 images a class', FEW._replace(images_per_class=None, refit=True), FINAL, reference='KD'),
     label_free_rates=Study('Learning rates without labels, on held-out training images', HELD, {
         f'{name}{RATE}{lr}': arm | dict(lr=lr) for name, arm in (LABEL_FREE | dict(KD=KD)).items() for lr in RATES},
         reference='KD, rate 0.05', seeds=1, **EMBEDDING),

@@ -61,6 +61,8 @@ class Batch(NamedTuple):
         """
         if isinstance(data_samples, cls):
             return data_samples
+        if data_samples is None:
+            return cls(None, None)
         labelled = all('gt_label' in sample for sample in data_samples)
         labels = torch.cat([sample.gt_label for sample in data_samples]) if labelled else None
         if labelled and (labels.shape != (len(data_samples),) or labels.is_floating_point()):

@@ -5,7 +5,6 @@
 import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse
 import json
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from mmcrrcd.engine.launch import check_output, one_line_errors
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.evaluation.embeddings import embed_blocks, load_classifier
 from mmcrrcd.evaluation.identification import identify
+from mmcrrcd.files import write_whole
 
 RANKS = (1, 10, 20)
 
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
         record = dict(**about_this_run(), config=args.config, checkpoint=args.checkpoint,
                       network='teacher' if args.teacher else 'student', data=name, **counts, pixels=path, flip=args.flip,
                       **numbers)
-        Path(args.out).write_text(json.dumps(record, indent=2) + '\n')
+        write_whole(args.out, json.dumps(record, indent=2) + '\n')
 
 
 if __name__ == '__main__':

@@ -17,6 +17,7 @@ from mmcrrcd.evaluation.batch_norm import fit_batch_norms, training_images
 from mmcrrcd.evaluation.embeddings import (
     NAMED, accuracy, kind, named_images, own_images, test_data,
 )
+from mmcrrcd.files import write_whole
 from mmcrrcd.inference import load_runs
 from mmcrrcd.visualization.resolution import draw_resolution
 
@@ -87,7 +88,7 @@ def main(argv: list[str] | None = None) -> None:
     result = dict(**about_this_run(), runs=args.run, teacher=args.teacher, dataset=args.dataset or 'of the first config',
                   images=len(data), direct=args.direct, **downsampling, resolutions=resolutions, accuracy=curves,
                   input_size={label: network.input_size for label, network in networks.items()}, scaled_to=scale_to)
-    numbers_file.write_text(json.dumps(result, indent=2) + '\n')
+    write_whole(numbers_file, json.dumps(result, indent=2) + '\n')
     draw_resolution(resolutions, curves, title).savefig(picture, dpi=150)
     print(f'wrote {picture} and {numbers_file}')
 

@@ -15,6 +15,7 @@ from mmcrrcd.environment import about_this_run
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.embeddings import load_classifier
 from mmcrrcd.evaluation.margins import BINS, expectation_margin, histogram_intersection
+from mmcrrcd.files import write_whole
 from mmcrrcd.visualization.similarity import draw_similarities
 
 
@@ -57,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
         figure = draw_similarities(panels, pairs.same, title)
     result = dict(**about_this_run(), runs=runs, data=pairs.name, positive_pairs=int(pairs.same.sum()),
                   negative_pairs=int((~pairs.same).sum()), flip=args.flip, bins=BINS, networks=numbers)
-    numbers_file.write_text(json.dumps(result, indent=2) + '\n')
+    write_whole(numbers_file, json.dumps(result, indent=2) + '\n')
     figure.savefig(picture, dpi=150)
     print(f'wrote {picture} and {numbers_file}')
 

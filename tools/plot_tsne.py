@@ -14,6 +14,7 @@ from mmcrrcd.engine.launch import one_line_errors, picture_and_numbers
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.embeddings import NAMED, embed, named_images, own_images
+from mmcrrcd.files import write_whole
 from mmcrrcd.inference import load_runs
 from mmcrrcd.visualization.tsne import draw_points
 
@@ -84,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
     result = dict(**about_this_run(), runs=args.run, teacher=args.teacher, dataset=args.dataset or 'of the first config',
                   classes=classes, images=len(some), seed=args.seed, perplexity=args.perplexity, neighbors=NEIGHBOURS,
                   networks=numbers)
-    numbers_file.write_text(json.dumps(result, indent=2) + '\n')
+    write_whole(numbers_file, json.dumps(result, indent=2) + '\n')
     draw_points(panels, labels, classes).savefig(picture, dpi=150)
     print(f'wrote {picture} and {numbers_file}')
 

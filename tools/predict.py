@@ -8,7 +8,6 @@ import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse
 import json
 import sys
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import track
@@ -18,6 +17,7 @@ from rich.text import Text
 from mmcrrcd import load_student, zoo
 from mmcrrcd.engine.launch import check_output, one_line_errors
 from mmcrrcd.errors import InputError, printable
+from mmcrrcd.files import write_whole
 from mmcrrcd.inference import Prediction, find_images
 
 
@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
         if args.json:
             result = dict(config=config[0] if config else None, checkpoint=student.source, resized_to=str(student),
                           images=answers, unreadable=unreadable)
-            Path(args.json).write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')
+            write_whole(args.json, json.dumps(result, indent=1) + '\n')
         else:
             Console().print(tabulate(answers))
         print(f'{len(answers)} images classified, {len(unreadable)} unreadable; each resized to {student}')

@@ -13,6 +13,7 @@ from mmcrrcd.engine.own_data import default_work_dir
 from mmcrrcd.engine.settings import merge_options, need_sections
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.student_test import test_student
+from mmcrrcd.files import write_whole
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -71,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
                     for row in value if value and isinstance(value[0], list) else [value]:
                         print(' ', *(f'{each:.2f}' if isinstance(each, float) else each for each in row))
             if args.out and args.out_item == 'metrics':
-                Path(args.out).write_text(json.dumps(metrics, indent=2) + '\n')
+                write_whole(args.out, json.dumps(metrics, indent=2) + '\n')
 
 
 if __name__ == '__main__':

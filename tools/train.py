@@ -15,6 +15,7 @@ from mmcrrcd.engine.settings import check_pairs, check_settings, merge_options, 
 from mmcrrcd.engine.teacher_cache import VIEWS, teacher_is_there, views_of_text
 from mmcrrcd.engine.work_dir import OverwriteHook, is_first_process, one_training, refuse_another
 from mmcrrcd.errors import InputError
+from mmcrrcd.visualization.backends import BACKENDS, add_backends
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -33,6 +34,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--cache-teacher', nargs='?', type=views_of_text, const=VIEWS, metavar='VIEWS',
                         help="read the teacher's answers from disk, computed first where they are missing: so many "
                              f'augmentations of each image, or all (default: {VIEWS})')
+    parser.add_argument('--vis', nargs='+', choices=BACKENDS, default=[],
+                        help='watch the numbers of the log there, too; each needs the package of its name')
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help="scale the learning rate with the batch of all processes, by the config's auto_scale_lr")
@@ -74,6 +77,7 @@ def student_config(args: argparse.Namespace) -> Config:
     cfg = load_config(args.config, args)
     merge_options(cfg, args.cfg_options)
     cfg.work_dir = args.work_dir or str(default_work_dir(cfg, args.config))
+    add_backends(cfg, args.vis)
     if args.cache_teacher:
         cfg.model.teacher_cache = {**(cfg.model.get('teacher_cache') or {}), 'views': args.cache_teacher}
     if args.resume and args.overwrite:
@@ -109,6 +113,7 @@ def train_teacher(cfg: Config, args: argparse.Namespace) -> None:
     merge_options(teacher, dict(data_root=cfg.data_root) if cfg.get('data_root') else None)
     teacher.work_dir, teacher.resume, teacher.launcher = str(path), True, cfg.launcher
     teacher.model_wrapper_cfg = cfg.get('model_wrapper_cfg')
+    add_backends(teacher, args.vis)
     with one_training(path, args.launcher):
         build_runner(teacher).train()
     barrier()                                            # the first process writes the checkpoint that all read

@@ -6,7 +6,6 @@ InsightFace (``lfw.bin``, ``cfp_fp.bin``, ``agedb_30.bin``) by ``--bin FILE`` in
 import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse
 import json
-from pathlib import Path
 
 from face_pairs import add_network_arguments, add_pair_arguments, at_resolution, read_pairs, similarities
 from rich.console import Console
@@ -16,6 +15,7 @@ from mmcrrcd.engine.launch import check_output, one_line_errors
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.evaluation.embeddings import load_classifier
 from mmcrrcd.evaluation.verification import verify
+from mmcrrcd.files import write_whole
 
 FARS = (1e-3, 1e-4)
 
@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
                        flip=args.flip, folds=sorted(set(pairs.fold.tolist())), accuracies=result.accuracies,
                        thresholds=result.thresholds, accuracy=result.accuracy, standard_error=result.standard_error,
                        auc=roc.auc(), eer=eer, tar_at_far=tars)
-        Path(args.out).write_text(json.dumps(numbers, indent=2) + '\n')
+        write_whole(args.out, json.dumps(numbers, indent=2) + '\n')
 
 
 if __name__ == '__main__':

@@ -2,13 +2,17 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 
 import mmengine.runner
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
+from mmengine.optim import OptimWrapperDict
 from mmengine.runner import CheckpointLoader
+from torch import Tensor
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from mmcrrcd.checkpoint import find_checkpoint, read_checkpoint
@@ -40,6 +44,29 @@ def safe_loading() -> Iterator[None]:
         yield
     finally:
         CheckpointLoader.load_checkpoint = before
+
+
+LIKE_WEIGHTS = {'momentum_buffer', 'exp_avg', 'exp_avg_sq', 'max_exp_avg_sq', 'square_avg', 'grad_avg', 'acc_delta', 'sum'}
+
+
+def check_optimizer(optimizer: Optimizer, file: str) -> None:
+    """Raises InputError where what an optimizer has of a checkpoint does not fit its weights: the first step would tell."""
+    for group in optimizer.param_groups:
+        for name, usual in optimizer.defaults.items():
+            value = group.get(name)
+            number = isinstance(value, (bool, int, float, Tensor)) and isfinite(value)
+            if isinstance(usual, (bool, int, float)) and not number:
+                raise InputError(f"{file} cannot be resumed from: the optimizer's {name} is {printable(value)[:60]}")
+    for weight, state in optimizer.state.items():
+        if not isinstance(state, dict):
+            raise InputError(f"{file} cannot be resumed from: the optimizer's state of a weight is a {type(state).__name__}")
+        for name, value in state.items():
+            fits = not isinstance(value, (str, list, dict)) and (not isinstance(value, Tensor) or value.isfinite().all())
+            if name in LIKE_WEIGHTS and value is not None:
+                fits = fits and isinstance(value, Tensor) and value.shape == weight.shape and not value.is_complex()
+            if not fits:
+                raise InputError(f"{file} cannot be resumed from: the optimizer's {name} does not fit a weight "
+                                 f'{tuple(weight.shape)}, or is not finite')
 
 
 class FormattedOnce(Config):
@@ -103,11 +130,18 @@ class Runner(mmengine.runner.Runner):
         """mmengine's. Raises InputError where the file is no checkpoint that this training can go on from; one line."""
         try:
             super().resume(filename, *args, **kwargs)
+            for optimizer in (wrapper.optimizer for wrapper in self._optimizers()):
+                check_optimizer(optimizer, printable(filename))
         except InputError:
             raise
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:   # of a crafted file
             reason = f'{type(error).__name__}: {error}'.splitlines()[0]
             raise InputError(f'{printable(filename)} cannot be resumed from ({reason})') from error
+
+    def _optimizers(self) -> list:
+        """The optimizer wrappers, of which most trainings have one."""
+        wrapper = self.optim_wrapper
+        return list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
 
     def load_or_resume(self) -> None:
         """mmengine's, but the last checkpoint in the work directory is found as :func:`find_checkpoint` says."""

@@ -4,7 +4,7 @@ import inspect
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
@@ -31,6 +31,8 @@ GIVEN = {'self', 'runner', 'dataloader', 'evaluator', 'params', 'optimizer', 'ar
 HOOK_NAMES = {'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint', 'visualization'}
 NAMES = dict(randomness={'seed', 'diff_rank_seed', 'deterministic'}, auto_scale_lr={'enable', 'base_batch_size'},
              env_cfg={'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'})
+
+YES_OR_NO = {'enable', 'deterministic', 'diff_rank_seed', 'cudnn_benchmark'}
 
 
 def forwards(init: Callable, kwargs: str) -> bool:
@@ -87,6 +89,21 @@ def alternatives(annotation) -> set:
     return {typing.get_origin(annotation) or annotation}
 
 
+def check_numbers(value, annotation, name: str) -> None:
+    """Raises InputError where a parameter takes a list of numbers only, or so many of them, and ``value`` is none."""
+    kinds = [each for each in (typing.get_args(annotation) if typing.get_origin(annotation) in (typing.Union, types.UnionType)
+                               else [annotation]) if each is not type(None)]
+    args = typing.get_args(kinds[0]) if len(kinds) == 1 and typing.get_origin(kinds[0]) in (tuple, list, Sequence) else ()
+    numbers = set(args) - {...}
+    if not numbers or not numbers <= {int, float} or value is None and len(kinds) < len(alternatives(annotation)):
+        return
+    length = len(args) if typing.get_origin(kinds[0]) is tuple and ... not in args else None
+    whole = numbers == {int}
+    if not isinstance(value, (list, tuple)) or length not in (None, len(value)) or not all(is_number(v, whole) for v in value):
+        what = f'{"whole " if whole else ""}numbers'
+        raise InputError(f'{name} is {f"{length} {what}" if length else f"a list of {what}"}, got {value!r}')
+
+
 def fits(value, expected: set) -> bool:
     """Is ``value`` of one of the types, or may it be, as one of them is no class?"""
     return any(not isinstance(each, type) or isinstance(value, each) for each in expected)
@@ -96,7 +113,7 @@ def check_built(value, where: str, several: bool = False) -> None:
     """Raises InputError for what is neither a dict with a type nor something built; ``several``: nor a list of these."""
     if several and isinstance(value, (list, tuple)):
         for i, each in enumerate(value):
-            check_built(each, f'{where}.{i}')
+            check_built(each, f'{where}.{i}', several)
     elif isinstance(value, (*PLAIN, list, tuple)):
         raise InputError(f'{where} is a dict{", or a list of dicts" if several else ""}, got {value!r}')
     elif isinstance(value, dict) and 'type' not in value:
@@ -110,6 +127,8 @@ def check_value(value, parameter: inspect.Parameter, name: str, ours: bool) -> N
     expected = alternatives(parameter.annotation)
     if dict in expected and isinstance(value, (*PLAIN, list, tuple)) and not fits(value, expected):
         raise InputError(f'{name} is a dict, got {value!r}')
+    if ours:
+        check_numbers(value, parameter.annotation, name)
     if parameter.annotation is parameter.empty and isinstance(parameter.default, bool):
         expected = {bool}
     plain = {bool: 'True or False', int: 'a whole number', float: 'a number', str: 'a text', type(None): 'None'}
@@ -167,6 +186,8 @@ def check_part(part, where: str, registry: Registry, default=None, more: frozens
             check_value(value, takes[key], f'{where}.{key}', ours)
             if key in BUILT and isinstance(value, dict) and dict in alternatives(takes[key].annotation):
                 check_built(value, f'{where}.{key}')
+            if key in ('pipeline', 'transforms', 'datasets') and isinstance(value, (list, tuple)):
+                check_built(value, f'{where}.{key}', several=True)
         if key == 'objective' and isinstance(value, dict):
             for name, loss in value.items():
                 if isinstance(loss, dict):
@@ -213,6 +234,8 @@ def check_loader(loader: dict, where: str) -> None:
             check_known(value, f'{where}.{key}', FUNCTIONS)
         for inner, name in parts(value, f'{where}.{key}'):
             check_part(inner, name, INSIDE.get(key, FUNCTIONS), more={'dataset'} if key.endswith('sampler') else ())
+    if 'batch_size' in loader and loader['batch_size'] is None and not loader.get('batch_sampler'):
+        raise InputError(f'{where}.batch_size is a whole number from 1 on, got None')
     check_count(loader, where, 'batch_size')
     check_count(loader, where, 'num_workers', least=0)
 
@@ -264,12 +287,19 @@ def check_section(key: str, value) -> None:
                 check_part(hook, f'{key}.{name}', HOOKS, more={'priority'})
     elif key == 'log_processor':
         check_part(value, key, LOG_PROCESSORS, LogProcessor)
+        check_count(value, key, 'window_size')
+        check_count(value, key, 'num_digits', least=0)
     elif key == 'visualizer':
         check_part(value, key, VISUALIZERS)
     elif key in NAMES:
         check_names(value, key, NAMES[key])
-        if key == 'randomness':
-            check_count(value, key, 'seed', least=0)
+        for name in value.keys() & YES_OR_NO:
+            if not isinstance(value[name], bool):
+                raise InputError(f'{key}.{name} is True or False, got {value[name]!r}')
+        check_count(value, key, 'seed', least=0)
+        check_count(value, key, 'base_batch_size')
+        if value.get('seed') is not None and value['seed'] >= 2**32:     # of NumPy
+            raise InputError(f'{key}.seed is less than 2**32, got {value["seed"]!r}')
 
 
 LISTS = dict(custom_hooks=(HOOKS, {'priority'}), param_scheduler=(PARAM_SCHEDULERS, {'convert_to_iter_based'}),

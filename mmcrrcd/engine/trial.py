@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
+import cv2
 import numpy as np
 import torch
 from mmengine.dist import get_world_size
@@ -61,7 +62,7 @@ def some_batch(loader: DataLoader, name: str, images: int):
         return _MapDatasetFetcher(dataset, True, loader.collate_fn, False).fetch(places)
     except InputError:
         raise
-    except (AttributeError, IndexError, KeyError, TypeError, RuntimeError) as error:
+    except (AttributeError, IndexError, KeyError, TypeError, RuntimeError, ValueError, cv2.error) as error:
         if any('failed to load' in str(each) for each in error.args):
             raise
         how = getattr(loader.collate_fn, 'func', loader.collate_fn)

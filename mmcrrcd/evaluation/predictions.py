@@ -6,6 +6,7 @@ import numpy as np
 from mmengine.evaluator import BaseMetric
 
 from mmcrrcd.errors import InputError
+from mmcrrcd.files import whole_file, write_whole
 from mmcrrcd.registry import METRICS
 
 
@@ -54,8 +55,9 @@ class KeepPredictions(BaseMetric):
         classes = list((self.dataset_meta or {}).get('classes') or ())
         if self.file.suffix == '.npz':
             arrays = {key: np.array([each[key] for each in results]) for key in results[0]}
-            np.savez_compressed(self.file, **arrays, classes=np.array(classes, dtype=str))
+            with whole_file(self.file) as file:
+                np.savez_compressed(file, **arrays, classes=np.array(classes, dtype=str))
         else:
             rows = [each | dict(pred_score=each['pred_score'].tolist()) for each in results]
-            self.file.write_text(json.dumps(dict(classes=classes, predictions=rows)) + '\n', encoding='utf-8')
+            write_whole(self.file, json.dumps(dict(classes=classes, predictions=rows)) + '\n')
         return {}

@@ -38,7 +38,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--parts', nargs='+', choices=PARTS, default=list(PARTS))
     parser.add_argument('--only', metavar='TEXT', help='cases with this in their kind or name, done again, and not kept')
-    parser.add_argument('--share', type=float, default=1., help='of the cases of each part, drawn by the seed (default: all)')
+    parser.add_argument('--share', type=float, default=1., help='of the cases of each part, drawn by the seed (default: all); '
+                        'the table has all that are finished')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--failed', action='store_true', help='do the failed ones again')
     parser.add_argument('--list', action='store_true', help='name the cases, do nothing')
@@ -61,9 +62,10 @@ def carry_out(name: str, args: argparse.Namespace, root: Path) -> Iterator[dict]
     """The rows of all cases of a part."""
     log = args.log / f'{name}_{args.seed}.jsonl'
     log.parent.mkdir(parents=True, exist_ok=True)
-    done, draw = finished(log, args.failed), random.Random(f'{args.seed} {name}')
+    done = finished(log, args.failed)
     for kind, case, function in PARTS[name].cases(root / name, args.seed):
-        if draw.random() >= args.share or args.only and args.only not in f'{kind}: {case}':
+        drawn = random.Random(f'{args.seed} {kind} {case}').random() < args.share
+        if args.only is not None and args.only not in f'{kind}: {case}' or not drawn and (kind, case) not in done:
             continue
         if args.list:
             print(f'{name}: {kind}: {case}')

@@ -295,7 +295,8 @@ def cases(root: Path, seed: int) -> Iterator[tuple[str, str, Callable[[], str | 
 
     # Addresses, and files that lead elsewhere.
     for address in ('https://127.0.0.1:9/a.pth', 'http://127.0.0.1/x.pth', 'torchvision://resnet18', 's3://a/b.pth',
-                    '../evil.pth', 'file:///etc/passwd', 'open-mmlab://resnet50', '|touch canary', '$(touch canary)', '`touch canary`'):
+                    '../evil.pth', 'file:///etc/passwd', 'open-mmlab://resnet50', '|touch canary', '$(touch canary)',
+                    '`touch canary`'):
         yield 'addresses and commands', f'last_checkpoint: {address}', case(write('out/last_checkpoint', address), partial(
             trained, '--resume'))
         for way, args in (('--resume', ('--resume', address)),

@@ -151,7 +151,7 @@ def as_checkpoint(content) -> bytes:
     return file.getvalue()
 
 
-def read_damaged(reader: Reader, file: str, damage: Callable[[Path], None], wanted: list, root: Path) -> str | None:
+def read_damaged(reader: Reader, file: str, damage: Callable[[Path], None], wanted: list, root: Path, same: bool) -> str | None:
     """What is wrong with how a reader ends."""
     with new_folder(root) as folder:
         shutil.copytree(reader.base, folder, dirs_exist_ok=True, symlinks=True)
@@ -159,7 +159,7 @@ def read_damaged(reader: Reader, file: str, damage: Callable[[Path], None], want
         end = run(reader.read, folder)
         if problem := end.problem('line', 'done'):
             return problem
-        if end.how == 'done' and reader.same and end.result != wanted[0]:
+        if end.how == 'done' and same and end.result != wanted[0]:
             return f'it reads something else: {str(end.result)[:100]}'
         if end.how == 'line' and end.said.count(str(folder)) == 0 and not any(
                 part in end.said for part in (Path(file).name, Path(file).stem, Path(file).parts[0])):
@@ -206,7 +206,9 @@ def cases(root: Path, seed: int) -> Iterator[tuple[str, str, Callable[[], str | 
             if len(damages) > reader.number:
                 damages = draw.sample(damages, reader.number)
             for i, (kind, damage, what) in enumerate(damages):
-                yield kind, f'{reader.name}: {file}, {i}{what}', partial(read_damaged, reader, str(file), damage, wanted, root)
+                same = reader.same and not what              # other values may be meant, other bytes are not
+                yield kind, f'{reader.name}: {file}, {i}{what}', partial(
+                    read_damaged, reader, str(file), damage, wanted, root, same)
 
 
 def short(wrong) -> str:

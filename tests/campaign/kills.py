@@ -166,26 +166,26 @@ def cases(root: Path, seed: int) -> Iterator[tuple[str, str, Callable[[], str | 
         for stop in range(1, files + 1):
             yield 'at every change of a file', f'{work.name}, change {stop} of {files}', partial(
                 after, work, partial(disturbed, work.start, 'file', stop, 'kill', 0.), ('killed', ), root)
-        for stop in range(1, files + 1, 3):
+        for stop in range(1, files + 1, 6):
             share = round(draw.random(), 2)
             yield 'a file half on the disk', f'{work.name}, change {stop} of {files}, {share}', partial(
                 after, work, partial(disturbed, work.start, 'file', stop, 'torn', share), ('killed', ), root)
         if work.is_training:
-            for stop in sorted(draw.sample(range(1, hooks + 1), min(hooks, 20))):
+            for stop in sorted(draw.sample(range(1, hooks + 1), min(hooks, 12))):
                 yield 'at a hook of the training', f'{work.name}, hook {stop} of {hooks}', partial(
                     after, work, partial(disturbed, work.start, 'hook', stop, 'kill', 0.), ('killed', ), root)
             for stop in sorted(draw.sample(range(1, hooks + 1), min(hooks, 6))):
                 yield 'Ctrl-C at a hook', f'{work.name}, hook {stop} of {hooks}', partial(
                     after, work, partial(disturbed, work.start, 'hook', stop, 'interrupt', 0.), ('line', ), root)
-        for _ in range(12):
+        for _ in range(8):
             share = round(draw.random(), 3)
             yield 'at random', f'{work.name}, after {share} of its time', partial(
                 after, work, partial(killed_after, work.start, share * cpu), ('killed', 'done'), root)
-        for _ in range(4):
+        for _ in range(3):
             share, times = round(0.2 + 0.6 * draw.random(), 3), draw.randint(2, 4)
             yield 'at random, several times', f'{work.name}, {times} times, after {share} of its time', partial(
                 after, work, partial(killed_after, work.start, share * cpu), ('killed', 'done'), root, times)
-        for stop in range(2, files + 1, 4):
+        for stop in range(2, files + 1, 8):
             yield 'a full disk', f'{work.name}, from change {stop} of {files} on', partial(
                 after, work, partial(disturbed, work.start, 'file', stop, 'full', 0.), ('line', 'done'), root)
 

@@ -7,6 +7,7 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 
 from mmcrrcd.checkpoint import step_of
+from mmcrrcd.errors import InputError
 from mmcrrcd.files import clear_parts, write_whole
 from mmcrrcd.registry import HOOKS
 
@@ -28,8 +29,9 @@ class AtomicBackend(LocalBackend):
 
     def clear(self) -> None:
         """Removes what ``remove`` was called for."""
-        for path in self.outdated:
-            Path(path).unlink(missing_ok=True)
+        for path in map(Path, self.outdated):
+            if path.is_symlink() or not path.is_dir():
+                path.unlink(missing_ok=True)
         self.outdated.clear()
 
 
@@ -46,7 +48,10 @@ class AtomicCheckpointHook(CheckpointHook):
     """
 
     def __init__(self, *args, **kwargs):
-        super().__init__(*args, backend_args=dict(backend='mmcrrcd_atomic'), **kwargs)
+        try:
+            super().__init__(*args, backend_args=dict(backend='mmcrrcd_atomic'), **kwargs)
+        except (AssertionError, KeyError, ValueError) as error:          # of mmengine's own checks
+            raise InputError(f'the checkpoint hook: {str(error.args[0] if error.args else error).splitlines()[0]}') from error
 
     def before_train(self, runner) -> None:
         info = runner.message_hub.runtime_info

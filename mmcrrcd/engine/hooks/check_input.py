@@ -177,7 +177,13 @@ class CheckInputHook(Hook):
             weights = {names.get(key, key): value for key, value in weights.items()}
             weights, wanted = ({key: part[key] for key in part if key.startswith('student.')} for part in (weights, wanted))
             name = 'student'
-        check_weights(weights, wanted, runner._load_from or f'the last one in {runner.work_dir}', name)
+        try:
+            check_weights(weights, wanted, runner._load_from or f'the last one in {runner.work_dir}', name)
+        except InputError as error:
+            if runner._resume:
+                raise
+            raise InputError(f"{error}; for its backbone alone say backbone=dict(init_cfg=dict(type='Pretrained', "
+                             "checkpoint=..., prefix='backbone')) instead of load_from") from error
         schedules, then = runner.param_schedulers, checkpoint.get('param_schedulers')
         if runner._resume and isinstance(schedules, list) and isinstance(then, list):
             if changed := changed_schedules([schedule.state_dict() for schedule in schedules], then):
