@@ -261,8 +261,43 @@ def first_not_finite(weights: dict[str, Tensor], meant: set[str] = frozenset()) 
     return None if all(finite) else names[finite.index(False)]
 
 
+WRAPPINGS = ('state_dict', 'model', 'net', 'network', 'model_state_dict', 'model_state', 'weights', 'student', 'module',
+             'state_dict_ema', 'model_ema', 'ema_state_dict', 'ema', 'ema_model')        # averaged ones in need
+PREFIXES = ('module.', '_orig_mod.')                     # of parallel, averaged and compiled models
+COUNTERS = {'steps', 'n_averaged'}                       # of averaged models
+
+
+def weights_in(checkpoint: dict, path: str | Path) -> dict[str, Tensor]:
+    """The weights of one network in what a checkpoint of any origin holds, under the names that the network itself gives them.
+
+    They may lie under ``model``, ``net``, ``state_dict`` and the like, one in the other, and their names may begin with
+    ``module.`` or ``_orig_mod.``.
+
+    Raises:
+        InputError: there are none where they are looked for; the line says what there is.
+    """
+    def find(found) -> dict | None:
+        if not isinstance(found, dict):
+            return None
+        inner = next((each for each in map(find, (found.get(key) for key in WRAPPINGS)) if each), None)
+        return inner or {str(key): value for key, value in found.items() if isinstance(value, Tensor)}
+
+    weights = find(checkpoint)
+    if not weights:
+        held = printable(', '.join(map(str, list(checkpoint)[:8]))) or 'nothing'
+        raise InputError(f'{path} has no weights of a network: it holds {held}, and they are looked for at its top and under '
+                         f'{", ".join(WRAPPINGS)}')
+    for _ in range(len(PREFIXES) + 1):                   # one may be in the other
+        for prefix in PREFIXES:
+            averaged = COUNTERS & weights.keys() and any(key.startswith(prefix) for key in weights)
+            weights = {key.removeprefix(prefix): value for key, value in weights.items()
+                       if not (averaged and key in COUNTERS)}
+    return weights
+
+
 def read_network(path: str | Path) -> dict[str, Tensor]:
-    """The weights of one classifier in a checkpoint: mmpretrain's, this package's (its student), or bare ones.
+    """The weights of one classifier in a checkpoint: mmpretrain's, this package's (its student), or those of others, see
+    :func:`weights_in`.
 
     Raises:
         InputError: not a checkpoint, or of a training that has not finished.
@@ -271,10 +306,27 @@ def read_network(path: str | Path) -> dict[str, Tensor]:
     checkpoint = read_checkpoint(file)
     if Path(path).is_dir() and (left := unfinished(checkpoint)):
         raise UnfinishedTraining(f'{path}: training stopped after {left}; finish it with --resume, or name {file}')
-    weights = checkpoint.get('state_dict', checkpoint)
-    weights = {str(key).removeprefix('module.'): value for key, value in weights.items() if isinstance(value, Tensor)}
+    weights = weights_in(checkpoint, file)
     students = {key.removeprefix('student.'): value for key, value in weights.items() if key.startswith('student.')}
     return students or {key: value for key, value in weights.items() if not key.startswith('data_preprocessor.')}
+
+
+def fitted(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+    """``weights`` under the names in ``wanted`` where all have one prefix more, ``model.`` of Lightning, say, or one less; with
+    the counters of batch norms that older files lack, and eval mode does not need.
+    """
+    def shared(names) -> str:
+        first = {name.partition('.')[0] for name in names}
+        return f'{first.pop()}.' if len(first) == 1 else ''
+
+    if weights and not weights.keys() & wanted.keys():
+        more, less = shared(weights), shared(wanted)
+        for names in ({key: key.removeprefix(more) for key in weights}, {key: less + key for key in weights}):
+            if set(names.values()) & wanted.keys():
+                weights = {names[key]: value for key, value in weights.items()}
+                break
+    counters = {key: value for key, value in wanted.items() if key.endswith('.num_batches_tracked')}
+    return weights if counters.keys() & weights.keys() else counters | weights
 
 
 def names_in_student(weights: dict[str, Tensor], student: dict[str, Tensor], prefix: str = '') -> dict[str, str]:
@@ -292,12 +344,16 @@ def image_size_in(path: str | Path) -> tuple[int, int] | None:
 
 
 def unfinished(checkpoint: dict) -> str | None:
-    """How far the training of a checkpoint had come where it was not at its end, in words; None where it was, or is unknown."""
+    """How far the training of a checkpoint had come where it was not at its end, in words; None where it was, or is unknown.
+
+    The end of a training that ``EarlyStoppingHook`` stopped is where it stopped.
+    """
     meta, hub = (checkpoint.get(key) if isinstance(checkpoint.get(key), dict) else {} for key in ('meta', 'message_hub'))
     info = hub.get('runtime_info', {})
     done, planned, steps, all_steps = meta.get('epoch'), info.get('max_epochs'), meta.get('iter'), info.get('max_iters')
     known = all(isinstance(number, int) for number in (done, planned, steps, all_steps))
-    return f'epoch {done} of {planned}' if known and done < planned and steps < all_steps else None
+    at_its_end = not known or done >= planned or steps >= all_steps or bool(info.get('stopped_early'))
+    return None if at_its_end else f'epoch {done} of {planned}'
 
 
 def check_weights(weights: dict[str, Tensor], wanted: dict[str, Tensor], path: str | Path, name: str) -> None:
@@ -318,7 +374,8 @@ def load_network(network: nn.Module, path: str | Path, name: str) -> None:
         InputError: the checkpoint is of another architecture, and the line names the first keys that do not fit; or a weight is
             not finite.
     """
-    weights, untrained = read_network(path), network.state_dict()
+    untrained = network.state_dict()
+    weights = fitted(read_network(path), untrained)
     check_weights(weights, untrained, path, name)
     check_finite(weights, untrained, path)
     network.load_state_dict(weights)

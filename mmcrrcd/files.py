@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from mmcrrcd.errors import InputError, printable
+
 
 def sync_folder(folder: str | Path) -> None:
     """Makes the disk keep the names in ``folder``: a file renamed there is there after a power failure, too."""
@@ -30,6 +32,16 @@ def whole_file(path: str | Path, part: Path | None = None) -> Iterator[BinaryIO]
     """
     path = Path(path)
     part = part or path.with_name(f'{path.name}.part')
+    if path.exists() and not path.is_file():             # a device, such as /dev/full, would be replaced
+        raise InputError(f'{path} cannot be written: it is no regular file')
+    try:
+        yield from _whole_file(path, part)
+    except OSError as error:
+        error.filename = error.filename or str(path)     # a full disk says no name
+        raise
+
+
+def _whole_file(path: Path, part: Path) -> Iterator[BinaryIO]:
     part.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, 'O_NOFOLLOW', 0) | getattr(os, 'O_BINARY', 0)
     handle = os.open(part, flags, 0o666)
@@ -52,6 +64,13 @@ def write_whole(path: str | Path, content: bytes | str) -> None:
         return
     with whole_file(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+def inside(folder: str | Path, name: str, source: str | Path) -> Path:
+    """``folder/name``. Raises InputError where that leads out of the folder; ``source`` is the list that says the name."""
+    if os.path.isabs(name) or '..' in Path(name).parts or Path(name).drive:
+        raise InputError(f'{source} names {printable(name)[:80]!r}, which is not in {folder}: names are relative to it')
+    return Path(folder) / name
 
 
 def clear_parts(folder: str | Path, suffix: str) -> list[Path]:

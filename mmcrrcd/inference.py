@@ -119,6 +119,25 @@ class Student:
         images = torch.from_numpy(np.ascontiguousarray(seen)).permute(0, 3, 1, 2).to(get_device())
         return self.classifier.ask(images).logits.softmax(1).cpu().numpy()
 
+    def embed(self, images: ImageLike | Iterable[ImageLike]) -> np.ndarray:
+        """Embeddings (N, D) float32 of images of any sizes, in their order; what a student without classes is asked for.
+
+        Args:
+            images: see :meth:`predict`.
+
+        Raises:
+            InputError, FileNotFoundError: there is no image, one cannot be read, or the student is an ONNX file, which gives
+                probabilities only.
+        """
+        found = []
+        for seen in map(self.see, listed(images)):       # one at a time: with several resolutions their sizes differ
+            pixels = torch.from_numpy(np.array(seen)).permute(2, 0, 1)[None].to(get_device())
+            embedding = self.classifier.ask(pixels).embedding
+            if embedding is None:
+                raise InputError(f'{self.source} gives probabilities, and no embedding: name the work directory')
+            found.append(embedding.cpu().numpy())
+        return np.concatenate(found)
+
     def predict(self, images: ImageLike | Iterable[ImageLike], batch_size: int = 64,
                 unreadable: list[dict] | None = None) -> list[Prediction]:
         """The class of each image.

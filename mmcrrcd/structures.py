@@ -4,6 +4,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mmcrrcd.errors import InputError
+
 
 class Pair(NamedTuple):
     """The same content at two resolutions: ``high`` (N, 3, H, W) for the teacher, ``low`` (N, 3, h, w) for the student.
@@ -52,11 +54,20 @@ class Batch(NamedTuple):
 
     @classmethod
     def of(cls, data_samples) -> 'Batch':
-        """The batch itself, or the batch that a list of mmpretrain's ``DataSample`` describes."""
+        """The batch itself, or the batch that a list of mmpretrain's ``DataSample`` describes.
+
+        Raises:
+            InputError: an image has several labels.
+        """
         if isinstance(data_samples, cls):
             return data_samples
+        if data_samples is None:
+            return cls(None, None)
         labelled = all('gt_label' in sample for sample in data_samples)
         labels = torch.cat([sample.gt_label for sample in data_samples]) if labelled else None
+        if labelled and (labels.shape != (len(data_samples),) or labels.is_floating_point()):
+            raise InputError(f'{len(data_samples)} images have labels {tuple(labels.shape)} {labels.dtype}: expected one class '
+                             'for each image; several labels for an image are not supported')
         device = None if labels is None else labels.device
         scores = index = None
         if all('gt_score' in sample for sample in data_samples):         # of mmpretrain's batch augmentations, or of the data

@@ -156,3 +156,9 @@ def test_wheel_has_configs_and_tools_that_run(tmp_path):
     assert 'accuracy/top1' in run(mim / 'tools' / 'test.py', config, 'run', '--launcher', 'none', '--cfg-options', few)
     Image.new('RGB', (8, 8)).save(tmp_path / 'image.png')
     assert '1 images classified' in run(mim / 'tools' / 'predict.py', 'image.png', '--zoo', zoo.names()[0])
+    assert 'usage:' in run(mim / 'tools' / 'train.py', '--help')
+    forms = dict(text="_base_ = 'mmcrrcd::custom/student_16px.py'", python='from mmengine.config import read_base\n\n'
+                 'with read_base():\n    from mmcrrcd.configs.custom.student_16px import *\n')
+    for name, text in forms.items():
+        (tmp_path / f'{name}.py').write_text(text)
+        assert 'CRRCD' in run('-c', f"from mmcrrcd.config import read_config; print(read_config('{name}.py').model.type)")

@@ -21,8 +21,8 @@ CONFIGS = {match for *_, text in BLOCKS for match in re.findall(r'^# (configs/\S
 RUN = {                                                  # pages whose further Python a test of their own runs
     'README.md': 'test_the_lines_that_use_a_student_run', 'docs/model_zoo.md': 'test_the_lines_that_use_a_student_run',
     'docs/deployment.md': 'the same, and test_export_onnx.py', 'docs/add_a_method.md': 'test_add_a_method.py',
-    'docs/teachers.md': 'test_teachers_page.py'}
-OTHERS = ('pip', 'cd', 'git')                            # commands that are not of this package
+    'docs/teachers.md': 'test_teachers_page.py', 'docs/mmpretrain.md': 'test_mmpretrain_projects.py'}
+OTHERS = ('pip', 'cd', 'git', 'mim')                     # commands that are not of this package
 
 
 class Understood(Exception):

@@ -9,7 +9,7 @@ from torchvision.transforms import functional as F
 
 import tiny  # noqa: F401
 from mmcrrcd.datasets import ReplayedViews
-from mmcrrcd.models import EmbeddingNetwork
+from mmcrrcd.models import CRRCD, EmbeddingNetwork
 from mmcrrcd.registry import DATASETS, HOOKS, MODELS
 from test_models.test_teachers.test_onnx_network import face, write_onnx
 
@@ -32,10 +32,13 @@ def check(model) -> None:
 
 
 def test_the_pages_teachers_teach(tmp_path, monkeypatch):
-    module, onnx_file, cache = re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
+    module, by_name, onnx_file, cache = re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
     names = dict(network=face(), student=STUDENT, data_preprocessor=PREPROCESSOR)
     exec(module, names)
     check(names['model'])
+
+    exec(by_name, names)
+    check(CRRCD(STUDENT, names['teacher'], data_preprocessor=PREPROCESSOR, input_size=112))
 
     write_onnx(face(), tmp_path / 'face.onnx', images=('n', 3, 112, 112))
     monkeypatch.chdir(tmp_path)

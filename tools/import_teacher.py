@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from mmcrrcd.checkpoint import check_weights, read_checkpoint
+from mmcrrcd.checkpoint import check_weights, fitted, read_checkpoint, weights_in
 from mmcrrcd.config import read_config
 from mmcrrcd.engine.launch import build_runner, one_line_errors, prepare_processes
 from mmcrrcd.errors import InputError
@@ -54,11 +54,12 @@ def converted(file: Path, backbone: str) -> dict:
     if not file.is_file():
         raise FileNotFoundError(f'there is no checkpoint {file}')
     theirs = read_checkpoint(file)
-    weights = theirs.get('model', theirs)
-    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
-        raise InputError(f'{file} holds no dict of weights')
+    weights = weights_in(theirs, file)
+    first = {key.partition('.')[0] for key in weights}
+    if len(first) == 1:                                  # a network within another module, Lightning's say
+        weights = {key.partition('.')[2]: value for key, value in weights.items()}
     meta = dict(source=file.name, sha256=hashlib.sha256(file.read_bytes()).hexdigest())
-    if 'model' in theirs and isinstance(theirs.get('epoch'), int):
+    if isinstance(theirs.get('epoch'), int):
         meta['epoch'] = theirs['epoch']
     return dict(state_dict={renamed(str(key), RULES[backbone]): value for key, value in weights.items()}, meta=meta)
 
@@ -76,6 +77,7 @@ def import_teacher(args: argparse.Namespace) -> None:
     prepare_processes(cfg, 'none')
     runner = build_runner(cfg)
     student = runner.model.student
+    checkpoint['state_dict'] = fitted(checkpoint['state_dict'], student.state_dict())
     check_weights(checkpoint['state_dict'], student.state_dict(), args.file, 'student')
     student.load_state_dict(checkpoint['state_dict'])
     accuracy = runner.test()['accuracy/top1']

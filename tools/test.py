@@ -32,6 +32,12 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def plain(value):
+    """A metric as a number, or as lists of numbers where it is one for each class, or a confusion matrix."""
+    value = value.tolist() if hasattr(value, 'tolist') else value
+    return [plain(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
 def load_config(args: argparse.Namespace) -> Config:
     """The config with what the command line says."""
     cfg = read_config(args.config)
@@ -57,7 +63,13 @@ def main(argv: list[str] | None = None) -> None:
         metrics = test_student(load_config(args), args.checkpoint, args.launcher, args.amp,
                                args.out if args.out_item == 'pred' else None)
         if is_main_process():
-            print(*(f'{name} {value:.2f}' for name, value in metrics.items()))
+            metrics = {name: plain(value) for name, value in metrics.items()}
+            print(*(f'{name} {value:.2f}' for name, value in metrics.items() if not isinstance(value, list)))
+            for name, value in metrics.items():
+                if isinstance(value, list):              # of each class, or for each pair of classes
+                    print(f'{name}:')
+                    for row in value if value and isinstance(value[0], list) else [value]:
+                        print(' ', *(f'{each:.2f}' if isinstance(each, float) else each for each in row))
             if args.out and args.out_item == 'metrics':
                 write_whole(args.out, json.dumps(metrics, indent=2) + '\n')
 

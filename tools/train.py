@@ -10,10 +10,11 @@ from mmcrrcd.config import Options, own_root, read_config
 from mmcrrcd.datasets.transforms.resolution_pair import sides
 from mmcrrcd.engine.launch import build_runner, one_line_errors, prepare_processes
 from mmcrrcd.engine.own_data import default_work_dir
-from mmcrrcd.engine.settings import check_settings, merge_options, need_sections
+from mmcrrcd.engine.settings import check_pairs, check_settings, merge_options, need_sections
 from mmcrrcd.engine.teacher_cache import VIEWS, teacher_is_there, views_of_text
 from mmcrrcd.engine.work_dir import OverwriteHook, is_first_process, one_training, refuse_another
 from mmcrrcd.errors import InputError
+from mmcrrcd.visualization.backends import BACKENDS, add_backends
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -32,6 +33,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--cache-teacher', nargs='?', type=views_of_text, const=VIEWS, metavar='VIEWS',
                         help="read the teacher's answers from disk, computed first where they are missing: so many "
                              f'augmentations of each image, or all (default: {VIEWS})')
+    parser.add_argument('--vis', nargs='+', choices=BACKENDS, default=[],
+                        help='watch the numbers of the log there, too; each needs the package of its name')
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help="scale the learning rate with the batch of all processes, by the config's auto_scale_lr")
@@ -73,6 +76,7 @@ def student_config(args: argparse.Namespace) -> Config:
     cfg = load_config(args.config, args)
     merge_options(cfg, args.cfg_options)
     cfg.work_dir = args.work_dir or str(default_work_dir(cfg, args.config))
+    add_backends(cfg, args.vis)
     if args.cache_teacher:
         cfg.model.teacher_cache = {**(cfg.model.get('teacher_cache') or {}), 'views': args.cache_teacher}
     if args.resume and args.overwrite:
@@ -81,6 +85,7 @@ def student_config(args: argparse.Namespace) -> Config:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
     check_settings(cfg)
+    check_pairs(cfg, 'val_dataloader')
     return cfg
 
 
@@ -107,6 +112,7 @@ def train_teacher(cfg: Config, args: argparse.Namespace) -> None:
     merge_options(teacher, dict(data_root=cfg.data_root) if cfg.get('data_root') else None)
     teacher.work_dir, teacher.resume, teacher.launcher = str(path), True, cfg.launcher
     teacher.model_wrapper_cfg = cfg.get('model_wrapper_cfg')
+    add_backends(teacher, args.vis)
     with one_training(path, args.launcher):
         build_runner(teacher).train()
     barrier()                                            # the first process writes the checkpoint that all read

@@ -39,7 +39,7 @@ def list_folders(folder: Path) -> list[str]:
 def read_people(path: Path, folds: Sequence[int] | None) -> set[str]:
     """The people of a list, one name a line, or of LFW's ``pairs.txt`` (where its first line is two numbers)."""
     lines = read_text(path)
-    if lines and len(lines[0].split()) == 2 and all(word.isdigit() for word in lines[0].split()):
+    if lines and len(lines[0].split()) == 2 and all(word.isdecimal() for word in lines[0].split()):
         number, pairs = read_pairs(path)
         if folds is not None and not set(folds) <= set(range(number)):
             raise InputError(f'{path} has the folds 0 to {number - 1}, got {sorted(folds)}')

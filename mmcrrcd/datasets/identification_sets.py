@@ -10,6 +10,7 @@ from mmengine.logging import print_log
 from scipy.io import loadmat
 
 from mmcrrcd.errors import InputError
+from mmcrrcd.files import inside
 from mmcrrcd.registry import DATASETS
 
 from .decoded import decode_blocks, decode_files, fingerprint, fingerprint_of_images, load_decoded
@@ -62,7 +63,7 @@ def read_matches(folder: Path, kind: str, images: str) -> FaceFiles:
         raise InputError(f'{path} is not a readable list of {key}_set and {key}_ids ({error!r})'.replace('\n', ' ')) from error
     if not names or len(names) != len(ids):
         raise InputError(f'{path}: expected an id for each image, got {len(names)} images and {len(ids)} ids')
-    files = [folder / images / name for name in names]
+    files = [inside(folder / images, name, path) for name in names]
     if missing := [file for file in files if not file.is_file()]:
         raise FileNotFoundError(f'{missing[0]} of {path} is missing ({len(missing):,} of {len(files):,} images are)')
     return FaceFiles(files, ids)

@@ -36,6 +36,13 @@ def images_below(folder: Path) -> list[str]:
     return sorted(found)
 
 
+def without_classes(root: Path, files: list[str]) -> Listing:
+    """Images that have none. Raises InputError where there are none; one line."""
+    if not files:
+        raise InputError(printable(f'no image in {root} (looked for {", ".join(sorted(SUFFIXES))})'))
+    return Listing(root, files, [NO_LABEL] * len(files), ())
+
+
 def read_folder(root: Path) -> Listing:
     """``<class>/*`` below ``root``, also deeper in a class; or images right in it, which have no classes.
 
@@ -48,15 +55,15 @@ def read_folder(root: Path) -> Listing:
     if names and beside:
         raise InputError(printable(f'{root} holds folders, which are classes ({names[0]}), and images beside them '
                                    f'({beside[0]}): an image is in the folder of its class'))
-    files, labels = beside, [NO_LABEL] * len(beside)
+    if not names:
+        return without_classes(root, beside)
+    files, labels = [], []
     for label, name in enumerate(names):
         found = images_below(root / name)
         if not found:
             raise InputError(printable(f'{root / name} is a class without an image: remove the folder'))
         files += [f'{name}/{file}' for file in found]
         labels += [label] * len(found)
-    if not files:
-        raise InputError(printable(f'no image in {root} (looked for {", ".join(sorted(SUFFIXES))})'))
     return Listing(root, files, labels, tuple(names))
 
 
@@ -77,8 +84,7 @@ def read_annotations(path: Path) -> Listing:
     if not split:
         raise InputError(f'{path} is empty: expected "path label" a line')
     if all(Path(words[-1]).suffix.lower() in SUFFIXES for words in split):
-        files = [line for line in lines if line]
-        return Listing(path.parent, files, [NO_LABEL] * len(files), ())
+        return without_classes(path.parent, [line for line in lines if line])
     for i, words in enumerate(split, 1):
         if len(words) != 2 or not words[1].isdecimal():
             raise InputError(printable(f'{path}, image {i}: expected "path label", got {" ".join(words)[:60]!r}'))
@@ -130,11 +136,13 @@ def held_out(labels: list[int], share: float, seed: int) -> np.ndarray:
     return chosen
 
 
-def read_split(data_root: str | Path, split: str, holdout: float = 0.1, seed: int = 0) -> Listing:
+def read_split(data_root: str | Path, split: str, holdout: float = 0.1, seed: int = 0, labels: bool = True) -> Listing:
     """The images of a split, see :class:`ImageFolder`."""
     root = Path(data_root)
     if not root.exists():
         raise FileNotFoundError(f'there is no folder {root}: data_root names that of your images')
+    if not labels and root.is_dir():
+        return without_classes(root, images_below(root))
     whole = read_annotations(root) if root.is_file() else part_of(root, 'train') or read_folder(root)
     if split == 'train' and NO_LABEL in whole.labels:
         return whole
@@ -161,7 +169,8 @@ class ImageFolder(ImageArrays):
     - a folder with ``<class>/*`` (also deeper in a class), classes in the order of their names;
     - a folder with ``train/`` and ``val/`` (and ``test/``) of such, or with ``train.txt`` and ``val.txt``;
     - a text file with ``path label`` a line, as of mmpretrain's ``CustomDataset``, ``classes.txt`` beside it;
-    - a folder with ``*``, or a text file with ``path`` a line: images without classes, for losses that need none.
+    - a folder with ``*``, or a text file with ``path`` a line: images without classes, for losses that need none. With
+      ``labels=False`` so are all images in a folder and below it.
 
     Each image is resized to a square as a whole, as :func:`read_image` does, once, into a memory-mapped file in ``cache_dir``
     (3 x ``image_size``² bytes an image). A file is made anew where names, sizes or dates of the images change.
@@ -171,6 +180,7 @@ class ImageFolder(ImageArrays):
             'val'.
         image_size: side in pixels, what the teacher sees.
         holdout: share of each class that is held out, drawn by ``seed``.
+        labels: False for images without classes, wherever they lie.
         cache_dir: folder of the decoded files.
         device: see :class:`ImageArrays`.
 
@@ -183,13 +193,13 @@ class ImageFolder(ImageArrays):
     """
 
     def __init__(self, data_root: str, split: str = 'train', image_size: int = 64, holdout: float = 0.1, seed: int = 0,
-                 cache_dir: str = 'work_dirs/decoded', device: str = 'cpu'):
+                 labels: bool = True, cache_dir: str = 'work_dirs/decoded', device: str = 'cpu'):
         if split not in ('train', 'val', 'test'):
             raise InputError(f"split is 'train', 'val' or 'test', got {split!r}")
         check_positive(whole=True, image_size=image_size)
         if not is_number(holdout) or not 0 < holdout < 1:
             raise InputError(f'holdout is a share between 0 and 1, got {holdout!r}')
-        root, files, labels, classes = read_split(data_root, split, holdout, seed)
+        root, files, numbers, classes = read_split(data_root, split, holdout, seed, labels)
         place = fingerprint([str(root.resolve()), str(data_root), split])
         try:
             mark = fingerprint_of_images(f'{file} {mark_of(os.stat(root / file))}' for file in files)
@@ -199,8 +209,8 @@ class ImageFolder(ImageArrays):
         images = load_decoded(path, [root / file for file in files], partial(decode_files, side=image_size), image_size,
                               f'{data_root} ({split})')
         self.labelled = bool(classes)
-        labels = np.array(labels) if classes else np.zeros(len(labels), int)
-        super().__init__(images, labels, list(classes or ['']), f'{data_root} ({split})', device)
+        numbers = np.array(numbers) if classes else np.zeros(len(files), int)
+        super().__init__(images, numbers, list(classes or ['']), f'{data_root} ({split})', device)
         if not self.labelled:
             self.labels, self.metainfo = torch.full_like(self.labels, NO_LABEL), {}
 

@@ -1,6 +1,8 @@
 """Image data sets as arrays: everything in memory as uint8, whole batches at once."""
+import copy
 import pickle
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,29 @@ from .download import one_at_a_time
 
 NO_LABEL = -100                                          # of an image without one: PyTorch's cross-entropy leaves it out
 
+def class_numbers(labels, name: str) -> np.ndarray:
+    """Labels (N,) int64 from an array, a list or a tensor of whole numbers; (N, 1) is taken as (N,).
+
+    Raises:
+        InputError: they are no whole numbers, or several for an image; ``name`` is said in front.
+    """
+    labels = labels.detach().cpu().numpy() if isinstance(labels, torch.Tensor) else labels
+    try:
+        found = np.asarray(labels)
+    except ValueError:                                   # lists of several lengths
+        raise InputError(f'{name}: labels are one class for each image, got lists of several lengths') from None
+    if found.ndim == 2 and found.shape[1] == 1:
+        found = found[:, 0]
+    if found.ndim != 1:
+        raise InputError(f'{name}: labels are one class for each image, (N,), got {found.shape}; of one-hot labels take '
+                         'labels.argmax(1)')
+    if found.dtype.kind not in 'biuf':
+        raise InputError(f'{name}: labels are whole numbers, got {found.dtype}')
+    if found.dtype.kind == 'f' and (wrong := found[~(np.isfinite(found) & (found == np.round(found)))]).size:
+        raise InputError(f'{name}: labels are whole numbers, got {wrong[0]}')
+    return found.astype(np.int64)
+
+
 class ImageArrays(Dataset):
     """Images (N, H, W, 3) uint8 RGB with labels (N,).
 
@@ -27,20 +52,25 @@ class ImageArrays(Dataset):
 
     Args:
         images: an array, or a memory-mapped one (``np.load(path, mmap_mode='c')``), of which only the batches are read.
+        labels: whole numbers, in an array, a list or a tensor.
         device: where the images are kept and batches made; 'auto' for the GPU where there is one and they take less than half
             of its free memory. On a GPU this spares the copy of every batch, and needs ``num_workers=0``.
 
     Raises:
-        InputError: no image, counts that differ, labels outside the classes.
+        InputError: no image, counts that differ, labels outside the classes, or that are no whole numbers.
     """
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray, classes: list[str], name: str, device: str = 'cpu'):
+    def __init__(self, images: np.ndarray, labels: np.ndarray | Sequence[int] | torch.Tensor, classes: list[str], name: str,
+                 device: str = 'cpu'):
         if len(images) == 0:
             raise InputError(f'{name}: the split is empty')
+        if not isinstance(images, np.ndarray):
+            raise InputError(f'{name}: expected an array of images (N, H, W, 3) uint8, got a {type(images).__name__}')
         if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
             raise InputError(f'{name}: expected images (N, H, W, 3) uint8, got {images.shape} {images.dtype}')
         if len(labels) != len(images):
             raise InputError(f'{name}: {len(images)} images but {len(labels)} labels')
+        labels = class_numbers(labels, name)
         if labels.min() < 0 or labels.max() >= len(classes):
             raise InputError(f'{name}: labels go from {labels.min()} to {labels.max()}, but there are {len(classes)} classes')
         if device == 'auto':
@@ -49,7 +79,7 @@ class ImageArrays(Dataset):
                 print_log(f'{name}: {images.nbytes / 1e9:.1f} GB of images stay outside the GPU', 'current')
                 device = 'cpu'
         self.images = torch.from_numpy(np.ascontiguousarray(images)).to(device)
-        self.labels = torch.from_numpy(labels.astype(np.int64)).to(device)
+        self.labels = torch.from_numpy(labels).to(device)
         self.metainfo = dict(classes=tuple(classes))
 
     @property
@@ -60,6 +90,23 @@ class ImageArrays(Dataset):
     def __len__(self) -> int:
         return len(self.images)
 
+    def full_init(self) -> None:
+        """For mmengine's wrappers, which call it: all is there already."""
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """For mmengine's ``ClassBalancedDataset``: the class of an image."""
+        return [int(self.labels[idx])]
+
+    def get_gt_labels(self) -> np.ndarray:
+        """For mmpretrain's ``KFoldDataset``: the classes (N,) of all images."""
+        return self.labels.cpu().numpy()
+
+    def get_subset(self, indices: Sequence[int]) -> 'ImageArrays':
+        """For ``KFoldDataset``: the images at these places, a data set of its own."""
+        part = copy.copy(self)
+        part.images, part.labels = self.images[list(indices)], self.labels[list(indices)]
+        return part
+
     def __getitem__(self, i: int) -> dict:
         return self.__getitems__([i])
 
@@ -69,9 +116,19 @@ class ImageArrays(Dataset):
 
 
 @FUNCTIONS.register_module()
-def whole_batch(batch: dict) -> dict:
-    """The ``collate_fn`` of a data set whose ``__getitems__`` already returns a batch."""
-    return batch
+def whole_batch(batch: dict | list[dict]) -> dict:
+    """The ``collate_fn`` of a data set whose ``__getitems__`` already returns a batch; batches of single images, which come
+    through mmengine's wrappers, are joined.
+
+    Raises:
+        InputError: these are samples of mmpretrain's pipelines.
+    """
+    if isinstance(batch, dict):
+        return batch
+    if not all(isinstance(part, dict) and isinstance(part.get('labels'), torch.Tensor) for part in batch):
+        raise InputError('whole_batch is the collate_fn of data in memory; samples of a pipeline of mmpretrain take '
+                         "collate_fn=dict(type='pseudo_collate')")
+    return {key: torch.cat([part[key] for part in batch]) for key in batch[0]}
 
 
 class _Array:

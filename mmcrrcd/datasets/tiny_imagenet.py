@@ -8,6 +8,7 @@ from mmengine.dist import barrier, is_main_process
 from mmengine.logging import print_log
 
 from mmcrrcd.errors import InputError
+from mmcrrcd.files import inside
 from mmcrrcd.registry import DATASETS
 
 from .decoded import decode_blocks, fingerprint_of_images, open_cache, write_cache
@@ -63,14 +64,26 @@ def list_train(folder: Path, classes: dict[str, str]) -> tuple[list[Path], list[
 
 
 def list_val(folder: Path, classes: dict[str, str]) -> tuple[list[Path], list[int]]:
-    """Files and labels of ``val/images``, in the order of ``val_annotations.txt``."""
+    """Files and labels of ``val/images``, in the order of ``val_annotations.txt``; or of ``val/<class>``, sorted, where others
+    have moved them there, with the images in the folder or in ``images`` below it.
+    """
     order = {number: label for label, number in enumerate(classes)}
     path, files, labels = folder / 'val' / 'val_annotations.txt', [], []
+    moved = {number: place for number in classes if (place := folder / 'val' / number).is_dir()}
+    if moved and not any((folder / 'val' / 'images').glob('*.JPEG')):
+        for number in classes:
+            found = sorted(moved[number].rglob('*.JPEG')) if number in moved else []
+            if not found:
+                raise FileNotFoundError(f'there is no image in {folder / "val" / number}, and other classes have some in '
+                                        'folders of their own')
+            files += found
+            labels += [order[number]] * len(found)
+        return files, labels
     for i, line in enumerate(read_lines(path), 1):
         name, number, *_ = line.split('\t') + ['']
         if number not in order:
             raise InputError(f'{path}, line {i}: expected a file, a class of wnids.txt and a box, got {line[:60]!r}')
-        files.append(folder / 'val' / 'images' / name)
+        files.append(inside(folder / 'val' / 'images', name, f'{path}, line {i}'))
         labels.append(order[number])
     return files, labels
 

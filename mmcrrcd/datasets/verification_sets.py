@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mmcrrcd.errors import InputError
+from mmcrrcd.files import inside
 
 from .decoded import decode_blocks, decode_encoded, decode_files
 from .images import _Array, _ArrayUnpickler
@@ -67,7 +68,7 @@ def read_pairs(path: Path) -> tuple[int, list[Pair]]:
     lines = [line.split() for line in read_text(path)]
     while lines and not lines[-1]:
         lines.pop()
-    if not lines or len(lines[0]) != 2 or not all(word.isdigit() and int(word) for word in lines[0]):
+    if not lines or len(lines[0]) != 2 or not all(word.isdecimal() and int(word) for word in lines[0]):
         raise InputError(f'{path}, line 1: expected the numbers of folds and of pairs, such as "10 300", got '
                          f'{" ".join(lines[0])[:60] if lines else ""!r}')
     folds, number = map(int, lines[0])
@@ -78,7 +79,7 @@ def read_pairs(path: Path) -> tuple[int, list[Pair]]:
     for i, words in enumerate(lines[1:]):
         fold, same = i // (2 * number), i // number % 2 == 0
         expected = 'name i j' if same else 'name i name j'
-        if len(words) != (3 if same else 4) or not (words[1].isdigit() and words[-1].isdigit()):
+        if len(words) != (3 if same else 4) or not (words[1].isdecimal() and words[-1].isdecimal()):
             raise InputError(f'{path}, line {i + 2}: expected "{expected}", got {" ".join(words)[:60]!r}')
         pairs.append(Pair((words[0], int(words[1])), (words[-2] if not same else words[0], int(words[-1])), same, fold))
     return folds, pairs
@@ -86,7 +87,7 @@ def read_pairs(path: Path) -> tuple[int, list[Pair]]:
 
 def find_image(folder: Path, name: str, number: int) -> Path:
     """``<folder>/<name>/<name>_0001.jpg``, or ``.png``, as some tools align LFW into."""
-    path = folder / name / f'{name}_{number:04d}.jpg'
+    path = inside(folder, name, 'the list of pairs') / f'{name}_{number:04d}.jpg'
     return path if path.exists() or not path.with_suffix('.png').exists() else path.with_suffix('.png')
 
 

@@ -5,21 +5,22 @@ import os
 import signal
 import sys
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from mmcrrcd.errors import InputError, printable
+from mmcrrcd.errors import InputError, is_number, printable
 from mmcrrcd.models.algorithms import Distiller
 from mmcrrcd.models.losses import DistillLoss
 from mmcrrcd.registry import MODELS
 
-from .runner import Runner
+from .runner import WAIT, Runner
 from .settings import check_settings
 from .teacher_cache import use_teacher_cache
-from .translate import translate
+from .translate import of_worker, translate
 
 LIBC = ctypes.CDLL(None) if sys.platform == 'linux' else None
 PARENT = []                                              # the process that forked last, empty until forks are told of it
@@ -74,13 +75,18 @@ def prepare_processes(cfg: Config, launcher: str) -> None:
     """
     end_together(launcher)
     cfg.launcher = launcher
+    if launcher != 'none':
+        settings = cfg.setdefault('env_cfg', {}).setdefault('dist_cfg', {'backend': 'nccl'})
+        wait = settings.setdefault('timeout', WAIT)
+        if not is_number(wait) or wait <= 0:
+            raise InputError(f'env_cfg.dist_cfg.timeout is a number of seconds, got {wait!r}')
     cfg.find_unused_parameters = leaves_parameters_out(cfg.model)
     if launcher != 'none' and get_device() == 'cpu':
         if launcher != 'pytorch':
             raise InputError(f'--launcher {launcher} needs GPUs; several processes on a CPU are started by torchrun (pytorch)')
         if cfg.get('sync_bn'):
             raise InputError(f"sync_bn={cfg.sync_bn!r} needs GPUs: torch's SyncBatchNorm does not run on a CPU")
-        torch.distributed.init_process_group('gloo')
+        torch.distributed.init_process_group('gloo', timeout=timedelta(seconds=wait))
         cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False,
                                      find_unused_parameters=cfg.find_unused_parameters)
 
@@ -135,6 +141,30 @@ def part_processes() -> None:
         torch.distributed.destroy_process_group()
 
 
+def silence() -> None:
+    """Nothing more is written to stdout, where it cannot be: at its end Python would try again, and say so."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):                        # no file of the system, as in tests
+        pass
+
+
+def end(line: str) -> None:
+    """Ends the program with one line, also where several processes end with it."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        silence()
+    if file := os.environ.get('MMCRRCD_ERROR_FILE'):     # of tools/dist_train.sh, which says it after all that torchrun says
+        try:
+            with open(file, 'x') as first:               # of several processes whoever comes first
+                first.write(line + '\n')
+        except OSError:
+            pass
+        sys.exit(1)
+    sys.exit(line)
+
+
 @contextmanager
 def one_line_errors():
     """Ends the program with the one line of an error that the input caused; bugs keep their traceback.
@@ -143,12 +173,17 @@ def one_line_errors():
     """
     try:
         yield
+        sys.stdout.flush()                               # a full disk behind a pipe is noticed here, not at the very end
         part_processes()
     except (InputError, FileNotFoundError, FloatingPointError) as error:
-        sys.exit(f'error: {printable(error)}')
+        end(f'error: {printable(of_worker(error) or error)}')
     except KeyboardInterrupt:
-        sys.exit('interrupted; a training goes on from its last checkpoint with --resume')
+        signal.signal(signal.SIGINT, signal.SIG_IGN)     # a second one would end in the middle of this
+        end('interrupted; a training goes on from its last checkpoint with --resume')
+    except BrokenPipeError:                              # whoever read the output has gone, as ``head`` does
+        silence()
+        sys.exit(1)
     except Exception as error:
         if (line := translate(error)) is None:           # a bug
             raise
-        sys.exit(f'error: {printable(line)}')
+        end(f'error: {printable(line)}')

@@ -13,14 +13,19 @@ from mmengine.optim import OptimWrapperDict
 from mmengine.runner import CheckpointLoader
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.utils.data import DataLoader
 
 from mmcrrcd.checkpoint import find_checkpoint, read_checkpoint
+from mmcrrcd.datasets.mended import name_images
 from mmcrrcd.errors import InputError, printable
 from mmcrrcd.files import write_whole
 from mmcrrcd.registry import HOOKS
 
 from .hooks.atomic_checkpoint import AtomicCheckpointHook
 from .hooks.resume import ResumeHook
+
+
+WAIT = 600                                               # seconds for a worker or a process that does not answer
 
 
 @contextmanager
@@ -78,6 +83,7 @@ class Runner(mmengine.runner.Runner):
     - Every checkpoint, that of ``resume``, ``load_from`` and ``Pretrained``, is read by :func:`read_checkpoint`.
     - ``resume`` goes on from the newest whole checkpoint, see :func:`find_checkpoint`; :class:`ResumeHook` says what differs.
     - mmengine's ``CheckpointHook`` is built as :class:`AtomicCheckpointHook`.
+    - Loaders wait :data:`WAIT` seconds for a worker where they do not say ``timeout``, and name an image that cannot be read.
     """
 
     def __init__(self, *args, **kwargs):
@@ -94,6 +100,16 @@ class Runner(mmengine.runner.Runner):
             if (HOOKS.get(kind) if isinstance(kind, str) else kind) is CheckpointHook:
                 hooks['checkpoint'] = dict(checkpoint, type=AtomicCheckpointHook)
         super().register_default_hooks(hooks)
+
+    @staticmethod
+    def build_dataloader(dataloader: DataLoader | dict, *args, **kwargs) -> DataLoader:
+        """mmengine's, see the class."""
+        if isinstance(dataloader, dict) and dataloader.get('num_workers'):
+            dataloader = {'timeout': WAIT, **dataloader}
+        loader = mmengine.runner.Runner.build_dataloader(dataloader, *args, **kwargs)
+        if hasattr(loader, 'dataset'):
+            name_images(loader.dataset)
+        return loader
 
     def dump_config(self) -> None:
         """mmengine's, but whole or not at all, and over a link rather than through it."""

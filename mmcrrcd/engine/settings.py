@@ -336,6 +336,35 @@ def check_settings(cfg: Config) -> None:
                     raise InputError(f'{key} is a dict, got {value!r}')
 
 
+def pair_in(settings) -> dict | None:
+    """The settings of the first ``ResolutionPair`` in a data set's config, or in those of the data sets in it."""
+    if isinstance(settings, dict):
+        kind = settings.get('type')
+        if (kind if isinstance(kind, str) else getattr(kind, '__name__', '')).split('.')[-1] == 'ResolutionPair':
+            return {key: value for key, value in settings.items() if key != 'type'}
+        settings = list(settings.values())
+    found = map(pair_in, settings) if isinstance(settings, (list, tuple)) else ()
+    return next((each for each in found if each is not None), None)
+
+
+def check_pairs(cfg: Config, *tests: str) -> None:
+    """Raises InputError where the pipeline of the training makes the student's images and that of a test does not: the
+    student would be tested on larger ones than it has learned from.
+    """
+    settings = (cfg.get('model') or {}).get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+    train = (cfg.get('train_dataloader') or {}).get('dataset')
+    if settings.get('resolution') is not None or train is None:
+        return
+    for name in tests:
+        test = (cfg.get(name) or {}).get('dataset')
+        if test is not None and pair_in(train) != pair_in(test):
+            here, there = (f'ResolutionPair({", ".join(f"{k}={v!r}" for k, v in found.items())})' if found is not None else
+                           'no ResolutionPair' for found in (pair_in(train), pair_in(test)))
+            raise InputError(f'the pipeline of train_dataloader has {here} and that of {name} {there}, so the student would be '
+                             'tested on other images than it learns from: say the same in both, or set '
+                             'data_preprocessor.resolution')
+
+
 def need_sections(cfg: Config, *names: str) -> None:
     """Raises InputError where ``cfg`` lacks one of the parts that a tool cannot do without."""
     for name in names:
@@ -365,7 +394,7 @@ def merge_options(cfg: Config, options: dict | None) -> None:
         for i, name in enumerate(rest):
             so_far = '.'.join([first, *rest[:i]])
             if isinstance(node, (list, tuple)):
-                if not name.isdigit() or int(name) >= len(node):
+                if not name.isdecimal() or int(name) >= len(node):
                     raise InputError(f'--cfg-options {option}: {so_far} is a list of {len(node)} without place {name!r}')
                 node = node[int(name)]
             elif isinstance(node, dict):

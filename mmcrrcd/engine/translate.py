@@ -1,4 +1,5 @@
 """What mmengine and torch say of a wrong setting, in one line."""
+import errno
 import re
 import traceback
 from types import FrameType
@@ -12,6 +13,37 @@ BUILDERS = ('build_from_cfg', 'build_scheduler_from_cfg')
 LIBRARIES = ('mmengine', 'mmpretrain', 'mmcv', 'torch', 'torchvision')
 ALWAYS_INPUT = (AssertionError, NotImplementedError, OSError, ValueError)      # in a constructor
 MAY_BE_INPUT = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ZeroDivisionError)    # in one of a library
+
+
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EISDIR,
+        errno.EEXIST, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ENOTCONN, errno.EFBIG}
+OURS = re.compile(r'^(?:[\w.]+\.)?(?:InputError|ImageError|FileNotFoundError): (.+)$', re.MULTILINE)
+GO_ON = 'what was reached is in the last checkpoint, from which --resume goes on'
+
+
+def of_worker(error: BaseException) -> str | None:
+    """The line of an error of this package that a loader's worker hands on as a text with its traceback; None for others."""
+    found = OURS.findall(str(error)) if 'Original Traceback' in str(error) else []
+    return found[-1] if found else None
+
+
+def of_machine(error: BaseException) -> str | None:
+    """The line for what a disk, a network or another process did, wherever it was noticed; None for other errors."""
+    text = str(error)
+    if isinstance(error, OSError) and error.errno in DISK:
+        return f'{error.filename or "a file"} cannot be read or written: {error.strerror}; {GO_ON}'
+    if not isinstance(error, RuntimeError):
+        return None
+    if found := re.search(r'DataLoader timed out after (\d+\S*) seconds', text):
+        return (f'a loader worker has not answered for {found[1]} s (timeout of the dataloader in its config); is it '
+                f'stopped, or its disk? {GO_ON}')
+    if found := re.search(r'DataLoader worker \(pid\(?s?\)? ([\d, ]+)\) (?:is killed by signal: (\w+)|exited)', text):
+        how = f'was killed ({found[2]})' if found[2] else 'ended unexpectedly'
+        return f'loader worker {found[1]} {how}; is there enough memory? num_workers=0 shows errors of the data; {GO_ON}'
+    if re.search(r'[Tt]imed out (waiting|after)|Connection (closed|reset) by peer|wait timeout', text):
+        return (f'another process has ended, or has not answered in the time of env_cfg.dist_cfg.timeout: '
+                f'{said(error)[:200]}; {GO_ON}')
+    return None
 
 
 def library(frame: FrameType) -> str:
@@ -67,6 +99,8 @@ def translate(error: Exception) -> str | None:
     where the class is a library's, or the error is one of values; what a class of this package or of your own stumbles over
     keeps its traceback.
     """
+    if (line := of_worker(error) or of_machine(error)) is not None:
+        return line
     if isinstance(error, AssertionError):
         unreadable = re.findall(r'failed to load image: (.+)', str(error))          # mmcv's; from a worker with traceback
         if unreadable:

@@ -1,8 +1,10 @@
 """A trial before training: a few images of the training and of the validation go the way that all others will."""
 import copy
+import logging
 import random
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import cv2
 import numpy as np
@@ -10,20 +12,25 @@ import torch
 from mmengine.dist import get_world_size
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import CheckpointHook
+from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, ValLoop
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 from torch.utils.data._utils.fetch import _MapDatasetFetcher
 
 from mmcrrcd.datasets.images import NO_LABEL
+from mmcrrcd.datasets.mended import parts_of
 from mmcrrcd.datasets.transforms.resolution_pair import sides
-from mmcrrcd.errors import InputError, nearest
+from mmcrrcd.errors import InputError, nearest, printable
+from mmcrrcd.evaluation.accuracy import BatchAccuracy
 from mmcrrcd.models.algorithms import Distiller
 from mmcrrcd.structures import Pair
 
 WRONG = (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 IMAGES = 16
+OUR_CODE = {'mmcrrcd', 'mmengine', 'mmpretrain', 'mmcv', 'torch', 'torchvision', 'numpy', 'contextlib', 'copy'}
 
 
 @contextmanager
@@ -98,25 +105,75 @@ def number_of_classes(model: nn.Module) -> int | None:
     return getattr(getattr(getattr(model, 'student', model), 'head', None), 'num_classes', None)
 
 
+def labels_of(dataset) -> np.ndarray | None:
+    """The labels (N,) of a data set, wrappers aside; None where they are not known, or are no single numbers."""
+    if not hasattr(dataset, 'get_gt_labels'):
+        return None
+    try:
+        labels = np.asarray(dataset.get_gt_labels())
+    except (AttributeError, KeyError, TypeError, ValueError):            # several labels for an image, or none
+        return None
+    labels = labels[labels != NO_LABEL] if labels.ndim == 1 and labels.dtype.kind in 'iu' else labels[:0]
+    return labels if labels.size else None
+
+
+def place_of(dataset) -> str:
+    """What an error calls a data set: its file or folder where it has one."""
+    return printable(getattr(dataset, 'ann_file', '') or getattr(dataset, 'data_root', '') or type(dataset).__name__)
+
+
 def check_labels(model: nn.Module, dataset, name: str) -> None:
     """Raises InputError where a label is none of the classes' numbers."""
-    classes, labels = number_of_classes(model), None
-    if hasattr(dataset, 'get_gt_labels'):
-        try:
-            labels = np.asarray(dataset.get_gt_labels())
-        except (KeyError, TypeError, ValueError):        # several labels for an image, or none
-            return
-    elif isinstance(getattr(dataset, 'labels', None), Tensor):
-        labels = dataset.labels.cpu().numpy()
-    if labels is None or classes is None or labels.dtype.kind not in 'iu':
+    classes = number_of_classes(model)
+    for part in parts_of(dataset):
+        labels = labels_of(part)
+        if labels is not None and classes is not None and (labels.min() < 0 or labels.max() >= classes):
+            raise InputError(f'{name}: labels in {place_of(part)} go from {labels.min()} to {labels.max()}, and the network '
+                             f'has {classes} classes, 0 to {classes - 1}')
+
+
+def classes_of(dataset) -> tuple[str, ...] | None:
+    """The names of the classes, where the data tell them."""
+    classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
+    return None if classes is None else tuple(map(str, classes))
+
+
+def check_classes(trained: tuple[str, ...] | None, tested: tuple[str, ...] | None, name: str, where: str = '') -> None:
+    """Compares the classes' names, in the order of their labels, of a test with those of the training; ``None`` are not known.
+
+    Numbers in place of names, and names of another language, say nothing: where no name is in both only the number counts.
+
+    Raises:
+        InputError: a class is missing, is more, or has another label.
+    """
+    if trained is None or tested is None or trained == tested:
         return
-    labels = labels[labels != NO_LABEL]
-    if not labels.size:
+    def some(names) -> str:
+        return printable(', '.join(list(names)[:3]) + (f' and {len(names) - 3} more' if len(names) > 3 else ''))
+
+    missing, extra = ([each for each in a if each not in b] for a, b in ((trained, tested), (tested, trained)))
+    place = f' ({where})' if where else ''
+    if len(trained) != len(tested) or missing and len(missing) < len(trained):
+        differ = [f'{some(names)} {"is" if len(names) == 1 else "are"} {what}'
+                  for names, what in ((missing, 'missing'), (extra, 'not in the training')) if names]
+        raise InputError(f'{name}{place} has {len(tested)} classes and the training {len(trained)}: {"; ".join(differ)}, so '
+                         'labels would mean other classes; both need a folder, or a name, for each class')
+    if not missing:
+        first = next(i for i, pair in enumerate(zip(trained, tested)) if pair[0] != pair[1])
+        raise InputError(f'{name}{place} has the classes of the training in another order: label {first} is '
+                         f'{printable(tested[first])} there and {printable(trained[first])} in the training')
+    print_log(f'{name}{place} calls its classes {some(tested)}, the training calls them {some(trained)}: they are taken for '
+              'the same, in this order', 'current', logging.WARNING)
+
+
+def warn_of_absent_classes(trained, tested, name: str) -> None:
+    """Says which classes a test never shows, though the training does: its labels may count from another number."""
+    of_training, of_test = labels_of(trained), labels_of(tested)
+    if of_training is None or of_test is None:
         return
-    if labels.min() < 0 or labels.max() >= classes:
-        where = getattr(dataset, 'ann_file', '') or getattr(dataset, 'data_root', '') or type(dataset).__name__
-        raise InputError(f'{name}: labels in {where} go from {labels.min()} to {labels.max()}, and the network has {classes} '
-                         f'classes, 0 to {classes - 1}')
+    if absent := sorted(set(of_training.tolist()) - set(of_test.tolist())):
+        print_log(f'{name} ({place_of(tested)}) has no image of {len(absent)} classes of the training, of label '
+                  f'{", ".join(map(str, absent[:5]))}: is that meant?', 'current', logging.WARNING)
 
 
 def images_left(runner) -> int | None:
@@ -161,19 +218,92 @@ def check_last_batch(runner, model: nn.Module, batch) -> None:
                              f'variance: {how}') from error
 
 
+def copy_for_trial(model: nn.Module) -> nn.Module | None:
+    """A copy of what learns or remembers; the frozen teacher and the preprocessor, with the cached answers, are shared.
+
+    None where a part cannot be copied.
+    """
+    shared = [getattr(model, 'data_preprocessor', None), model.__dict__.get('teacher')]
+    try:
+        return copy.deepcopy(model, {id(part): part for part in shared if part is not None})
+    except (InputError, RuntimeError, TypeError) as error:               # a session, a generator, a tensor with a history
+        print_log(f'the losses are not tried before training, as the model cannot be copied: {first_line(error)}', 'current')
+        return None
+
+
+def is_of_libraries(error: BaseException) -> bool:
+    """Was the error raised without code of others than this package and the libraries below it?"""
+    names = [str(frame.f_globals.get('__name__', '')) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return all(name.split('.')[0] in OUR_CODE for name in names)
+
+
+def stages_of_training(runner, model: nn.Module) -> list[int]:
+    """Epochs with losses of their own: the one that comes, and where weights have schedules also the last."""
+    if not isinstance(model, Distiller) or not isinstance(runner.train_loop, EpochBasedTrainLoop):
+        return [runner.epoch]
+    scheduled = any(isinstance(weight, (list, tuple)) for weight in (model.cls_weight, *model.weights.values()))
+    return [*dict.fromkeys([runner.epoch, runner.max_epochs - 1] if scheduled else [runner.epoch])]
+
+
+def try_losses(runner, model: nn.Module, batch) -> None:
+    """A batch forward through the losses and back, by a copy of the model, so that neither weights nor batch norm statistics,
+    queues and banks change. Raises InputError where they cannot take it; an error in code of others keeps its traceback.
+
+    Args:
+        batch: as the network sees it.
+    """
+    trial, wrapper = copy_for_trial(model), runner.optim_wrapper
+    if trial is None:
+        return
+    trial.train()
+    info = runner.message_hub.runtime_info
+    epoch = info.get('epoch')
+    try:
+        for each in stages_of_training(runner, model):
+            runner.message_hub.update_info('epoch', each)
+            with wrapper.optim_context(trial) if isinstance(wrapper, OptimWrapper) else nullcontext():
+                losses = trial(**batch, mode='loss')
+            total, _ = trial.parse_losses(losses)
+            if total.requires_grad:
+                total.backward()
+    except (InputError, torch.OutOfMemoryError):
+        raise
+    except WRONG as error:
+        if not is_of_libraries(error):
+            raise
+        raise InputError(f'the losses cannot take a batch of train_dataloader: {first_line(error)}') from error
+    finally:
+        if epoch is None:
+            info.pop('epoch', None)
+        else:
+            runner.message_hub.update_info('epoch', epoch)
+
+
+def size_of_trial(loader: DataLoader, model: nn.Module) -> int:
+    """A few images, or a whole batch where a loss needs as many."""
+    whole = loader.batch_size or IMAGES
+    try:
+        for loss in model.losses.values() if isinstance(model, Distiller) else ():
+            loss.check_batch(min(whole, IMAGES) * get_world_size())
+    except InputError:
+        return whole
+    return min(whole, IMAGES)
+
+
 def try_training(runner, model: nn.Module) -> None:
-    """A few images through data set, ``collate_fn`` and preprocessor, and the sizes of all batches. Raises InputError where
-    they do not fit. Losses see their first batch in a moment.
+    """A few images through data set, ``collate_fn``, preprocessor, networks and losses, and the sizes of all batches. Raises
+    InputError where they do not fit.
     """
     loader = runner.train_dataloader
     images_left(runner)
     check_labels(model, loader.dataset, 'train_dataloader')
-    batch = some_batch(loader, 'train_dataloader', min(loader.batch_size or IMAGES, IMAGES))
+    batch = some_batch(loader, 'train_dataloader', size_of_trial(loader, model))
     if isinstance(model, Distiller):
         check_sizes(model, batch)
     data = preprocess(model, batch, 'train_dataloader', training=True)
     if isinstance(model, Distiller):
         check_last_batch(runner, model, data)
+    try_losses(runner, model, data)
 
 
 def best_metrics(runner) -> list[str]:
@@ -194,13 +324,31 @@ def check_topk(metrics, classes: int | None) -> None:
             raise InputError(f'val_evaluator: topk={most}, and the network has {classes} classes')
 
 
+def check_evaluator(metrics, outputs, name: str) -> None:
+    """Raises InputError where a metric is for the other pipeline.
+
+    Args:
+        outputs: what the model gives for a batch, a dict with tensors of the in-memory pipeline, or one object an image.
+    """
+    in_memory = bool(outputs) and isinstance(outputs[0], dict)
+    for metric in metrics:
+        kind, module = type(metric).__name__, type(metric).__module__
+        if in_memory and module.startswith('mmpretrain.'):
+            raise InputError(f'{name}: {kind} is for samples of a pipeline of mmpretrain, and these data are in memory: take '
+                             "dict(type='mmcrrcd.BatchAccuracy', topk=(1, )), or wrap the data in mmcrrcd.PipelineArrays")
+        if not in_memory and isinstance(metric, BatchAccuracy):
+            raise InputError(f'{name}: {kind} is for data in memory, and these come through a pipeline of mmpretrain: take '
+                             "dict(type='Accuracy', topk=(1, ))")
+
+
 def try_validation(runner, model: nn.Module) -> None:
     """One batch through the network and the evaluator. Raises InputError where they do not fit, and where ``save_best`` is
     none of the metrics; metrics of your own, which may need all images, are only given the batch.
     """
-    loader, evaluator = runner.val_dataloader, runner.val_loop.evaluator
+    loader, evaluator, trained = runner.val_dataloader, runner.val_loop.evaluator, runner.train_dataloader.dataset
     check_labels(model, loader.dataset, 'val_dataloader')
-    check_topk(evaluator.metrics, number_of_classes(model))
+    check_classes(classes_of(trained), classes_of(loader.dataset), 'val_dataloader', place_of(loader.dataset))
+    warn_of_absent_classes(trained, loader.dataset, 'val_dataloader')
     batch = some_batch(loader, 'val_dataloader', IMAGES)
     modes = {module: module.training for module in model.modules()}
     try:
@@ -210,6 +358,8 @@ def try_validation(runner, model: nn.Module) -> None:
     finally:
         for module, mode in modes.items():
             module.training = mode
+    check_evaluator(evaluator.metrics, outputs, 'val_evaluator')
+    check_topk(evaluator.metrics, number_of_classes(model))
     metrics = copy.deepcopy(evaluator)
     found = {}
     try:

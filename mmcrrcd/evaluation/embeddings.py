@@ -18,7 +18,7 @@ from mmcrrcd.datasets.transforms.resolution_pair import SETTINGS, check_resoluti
 from mmcrrcd.datasets.transforms.student_view import Size, sides
 from mmcrrcd.errors import InputError
 from mmcrrcd.models import PairPreprocessor
-from mmcrrcd.models.networks import extract
+from mmcrrcd.models.networks import extract, use_channels_last
 from mmcrrcd.models.teachers.adapters import EmbeddingNetwork
 from mmcrrcd.registry import DATASETS, MODELS
 from mmcrrcd.structures import NetworkOutput
@@ -132,7 +132,7 @@ def load_classifier(config: str | Config, checkpoint: str, teacher: bool = False
     if checkpoint or next(network.parameters(), None) is not None:
         load_network(getattr(network, 'network', network), checkpoint or cfg.model.teacher_checkpoint, name)
         recorded = None if teacher else image_size_in(checkpoint)
-    network.requires_grad_(False).eval().to(get_device(), memory_format=torch.channels_last)
+    use_channels_last(network.requires_grad_(False).eval().to(get_device()))
 
     settings = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     normalization = dict(mean=settings.get('mean') or (0., 0., 0.), std=settings.get('std') or (1., 1., 1.),

@@ -6,9 +6,11 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.model import is_model_wrapper
 
-from mmcrrcd.checkpoint import find_checkpoint, load_network
+from mmcrrcd.checkpoint import find_checkpoint, load_network, read_checkpoint
 from mmcrrcd.datasets.transforms.resolution_pair import SETTINGS
 from mmcrrcd.engine.launch import build_runner, prepare_processes
+from mmcrrcd.engine.settings import check_pairs
+from mmcrrcd.engine.trial import check_classes, check_labels, classes_of, place_of
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.embeddings import kind, reads_bgr
 
@@ -45,6 +47,7 @@ def test_student(cfg: Config, checkpoint: str | Path, launcher: str = 'none', am
         InputError, FileNotFoundError: no such checkpoint, or it is another network's, or the config has no test.
     """
     checkpoint = find_checkpoint(checkpoint)
+    check_pairs(cfg, 'test_dataloader')
     onnx = checkpoint.suffix.lower() == '.onnx'
     missing = [key for key in ('test_dataloader', 'test_evaluator', 'test_cfg') if cfg.get(key) is None]
     if missing:
@@ -69,6 +72,13 @@ def test_student(cfg: Config, checkpoint: str | Path, launcher: str = 'none', am
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     if not onnx:
         load_network(getattr(model, 'student', model), checkpoint, 'student')
+        meta = read_checkpoint(checkpoint).get('meta')
+        known = (meta if isinstance(meta, dict) else {}).get('dataset_meta')
+        known = known.get('classes') if isinstance(known, dict) else None
+        tested = runner.test_loop.dataloader.dataset
+        known = tuple(map(str, known)) if isinstance(known, (list, tuple)) else None
+        check_classes(known, classes_of(tested), 'test_dataloader', place_of(tested))
+    check_labels(model, runner.test_loop.dataloader.dataset, 'test_dataloader')
     if amp:
         model.forward = torch.autocast(get_device(), torch.bfloat16)(model.forward)
     return runner.test()

@@ -81,6 +81,7 @@ def test_without_classes_there_are_no_labels_and_no_validation(tmp_path):
     data = ImageFolder(str(tmp_path / 'pile'), image_size=8)
     assert 'labels' not in data.__getitems__([0, 2]) and data.__getitems__([0, 2])['index'].tolist() == [0, 2]
     assert data.metainfo == {} and ImageFolder.list_classes(str(tmp_path / 'pile')) == ()
+    assert len(ImageFolder(str(tmp_path), labels=False, image_size=8)) == 3
     with pytest.raises(InputError, match='no classes, so there is nothing to test on'):
         ImageFolder(str(tmp_path / 'pile'), 'val')
 

@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 from mmcrrcd import load_student
-from mmcrrcd.config import read_config
+from mmcrrcd.config import nested, read_config
 from mmcrrcd.engine.settings import merge_options
 from mmcrrcd.errors import InputError
+from test_models.test_teachers.test_onnx_network import face, write_onnx
 from tiny import write_folder
 
 from tools import cache_teacher, train
@@ -74,14 +75,28 @@ def test_from_a_folder_to_a_student_outside_the_clone(project, capfd):
     assert 'accuracy/top1' in capfd.readouterr().out
 
 
+def test_without_labels_a_student_learns_the_embedding_of_an_onnx_file(project, capfd):
+    write_onnx(face(), project / 'embedding.onnx')
+    Path('free.py').write_text("""
+_base_ = 'mmcrrcd::custom/student_16px_label_free.py'
+train_dataloader = dict(batch_size=8, dataset=dict(image_size=32))
+model = dict(input_size=32, num_negatives=16, teacher=dict(input_size=32))
+train_cfg = dict(max_epochs=1)
+""")
+    train.main(['free.py', '--cfg-options', 'data_root=animals'])
+    said = capfd.readouterr().out
+    assert 'loss_cosine' in said and 'accuracy' not in said.split('Epoch(train)')[1] and 'the teacher knows' not in said
+    embedding = load_student('work_dirs/animals/free').embed('animals')
+    assert embedding.shape == (24, 1024) and embedding.std() > 0
+
+
 @pytest.mark.parametrize('path', CUSTOM, ids=str)
 def test_every_config_takes_its_classes_from_the_data(project, path):
     assert len((ROOT / 'configs' / path).read_text().splitlines()) <= 25
     cfg = read_config(f'mmcrrcd::{path}')
     merge_options(cfg, dict(data_root='animals'))
-    if 'label_free' not in path.stem:
-        heads = [cfg.model[name].head for name in ('student', 'teacher') if 'head' in (cfg.model.get(name) or {})]
-        assert heads and all(head.num_classes == 4 for head in heads)
+    numbers = [part['num_classes'] for part in nested(cfg.model.to_dict()) if 'num_classes' in part]
+    assert numbers == ([1] if 'label_free' in path.stem else [4] * len(numbers)) and numbers
     loaders = [cfg[name] for name in ('train_dataloader', 'val_dataloader', 'test_dataloader') if cfg.get(name)]
     assert all(loader.dataset.data_root == 'animals' for loader in loaders)
     assert '{data}' not in (cfg.model.get('teacher_checkpoint') or '')

@@ -58,6 +58,7 @@ class AtomicCheckpointHook(CheckpointHook):
         kept = info.get('keep_ckpt_ids', [])
         if not isinstance(kept, list) or not all(type(step) is int for step in kept):
             info.pop('keep_ckpt_ids')
+        info.pop('stopped_early', None)                  # of the checkpoint that this training goes on from
         super().before_train(runner)
         if isinstance(last := info.get('last_ckpt'), str):               # so that a better score goes into it on resuming, too
             self.last_ckpt = os.path.join(self.out_dir, os.path.basename(last))
@@ -73,6 +74,14 @@ class AtomicCheckpointHook(CheckpointHook):
             self.file_backend.clear()
             clear_parts(self.out_dir, '.pth')
             clear_parts(runner.work_dir, 'last_checkpoint')
+
+    def after_train(self, runner) -> None:
+        """Writes the last checkpoint again where a hook stopped the training early, with a mark that this is its end."""
+        super().after_train(runner)
+        if getattr(runner.train_loop, 'stop_training', False):
+            runner.message_hub.update_info('stopped_early', True)
+            step = runner.epoch if self.by_epoch else runner.iter
+            self._save_checkpoint_with_step(runner, step, dict(epoch=runner.epoch, iter=runner.iter))
 
     def _own(self, path) -> str | None:
         """The best checkpoint's path in this folder, which may have another name now; None for what is none of this hook's."""

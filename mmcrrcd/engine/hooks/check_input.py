@@ -10,6 +10,7 @@ from mmcv.transforms import TestTimeAug
 from mmpretrain.datasets.transforms import PackInputs
 
 from mmcrrcd.checkpoint import check_weights, names_in_student
+from mmcrrcd.datasets.mended import numbers_twice
 from mmcrrcd.datasets.replay import ReplayedViews
 from mmcrrcd.datasets.transforms import ResolutionPair
 from mmcrrcd.engine.trial import try_batches
@@ -82,6 +83,10 @@ def check_num_samples(losses, dataset) -> None:
     """Raises InputError where a loss counts on another number of training images, its ``num_samples``."""
     images = len(getattr(dataset, 'dataset', dataset))   # behind mmengine's wrappers, which show some images several times
     for name, loss in losses.items():
+        remembers = loss.num_samples is not None or getattr(loss, 'sampling', None) == 'unsupervised'
+        if remembers and not isinstance(dataset, ReplayedViews) and numbers_twice(dataset):
+            raise InputError(f'{name} knows images by their positions, and each part of a ConcatDataset counts its own from 0: '
+                             'put them into one data set, whose ann_file lists the images of all')
         if loss.num_samples not in (None, images):
             raise InputError(f'{name} has num_samples={loss.num_samples}, and there are {images} training images')
 
@@ -172,7 +177,13 @@ class CheckInputHook(Hook):
             weights = {names.get(key, key): value for key, value in weights.items()}
             weights, wanted = ({key: part[key] for key in part if key.startswith('student.')} for part in (weights, wanted))
             name = 'student'
-        check_weights(weights, wanted, runner._load_from or f'the last one in {runner.work_dir}', name)
+        try:
+            check_weights(weights, wanted, runner._load_from or f'the last one in {runner.work_dir}', name)
+        except InputError as error:
+            if runner._resume:
+                raise
+            raise InputError(f"{error}; for its backbone alone say backbone=dict(init_cfg=dict(type='Pretrained', "
+                             "checkpoint=..., prefix='backbone')) instead of load_from") from error
         schedules, then = runner.param_schedulers, checkpoint.get('param_schedulers')
         if runner._resume and isinstance(schedules, list) and isinstance(then, list):
             if changed := changed_schedules([schedule.state_dict() for schedule in schedules], then):

@@ -12,7 +12,8 @@ from mmcrrcd.datasets.transforms.resolution_pair import check_size, sides
 from mmcrrcd.errors import InputError
 from mmcrrcd.models.classification import check_head, classification_loss
 from mmcrrcd.models.losses.base import DistillLoss
-from mmcrrcd.models.networks import ask_for_feature_maps, ask_for_pre_activations, extract
+from mmcrrcd.models.networks import (ask_for_feature_maps, ask_for_pre_activations, check_network, extract, in_its_format,
+                                     use_channels_last)
 from mmcrrcd.models.preprocessor import PairPreprocessor
 from mmcrrcd.models.teachers.adapters import ForeignNetwork, PlainNetwork
 from mmcrrcd.models.teachers.cache import TeacherCache
@@ -106,7 +107,8 @@ class Distiller(BaseModel):
         self.student = MODELS.build(student) if isinstance(student, dict) else student
         if not isinstance(self.student, ImageClassifier):
             raise InputError(f"the student is an ImageClassifier of mmpretrain, got a {type(self.student).__name__}")
-        self.student.to(memory_format=torch.channels_last)
+        check_network(self.student, 'student')
+        use_channels_last(self.student)
         self._share_with_student()
         # Kept out of nn.Module's registration, so that it is in no state_dict, optimizer or gradient bucket.
         with torch.random.fork_rng(devices=[]):          # losses begin the same, whether their teacher is here or in a cache
@@ -118,7 +120,8 @@ class Distiller(BaseModel):
         if self.teacher is not None and not isinstance(self.teacher, ImageClassifier) and not hasattr(self.teacher, 'extract'):
             self.__dict__['teacher'] = PlainNetwork(self.teacher)
         if self.teacher is not None:
-            self.teacher.requires_grad_(False).eval().to(memory_format=torch.channels_last)
+            check_network(self.teacher, 'teacher')
+            use_channels_last(self.teacher.requires_grad_(False).eval())
         self.cls_weight = cls_weight
         check_schedule(cls_weight, 'the classification loss')
         self.backbone_gradient = backbone_gradient
@@ -232,9 +235,11 @@ class Distiller(BaseModel):
     def _try(network: nn.Module, images: Tensor, name: str) -> NetworkOutput:
         try:
             return extract(network, images)
-        except (RuntimeError, ValueError) as error:
+        except InputError:
+            raise
+        except Exception as error:                       # of a network that anybody wrote, and may be of another size
             height, width = images.shape[2:]
-            reason = str(error).splitlines()[0]
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise InputError(f'the {name} cannot take images of {height} x {width} pixels: {reason}') from error
 
     def init_weights(self) -> None:
@@ -293,7 +298,7 @@ class Distiller(BaseModel):
         """``[dict(logits, labels)]`` for a :class:`Batch`, a list of ``DataSample`` for a list of them."""
         if isinstance(data_samples, Batch):
             return [dict(logits=extract(self.student, pair.low).logits, labels=data_samples.labels)]
-        return self.student.predict(pair.low, data_samples)
+        return in_its_format(self.student, lambda: self.student.predict(pair.low, data_samples))
 
     def compute_losses(self, student: NetworkOutput, teacher: NetworkOutput | None, batch: Batch) -> dict[str, Tensor]:
         """The weighted parts of the total, each named ``loss_*``, and what else the log should show.

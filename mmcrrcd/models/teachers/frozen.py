@@ -6,7 +6,7 @@ from mmcv.cnn.utils import fuse_conv_bn
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmcrrcd.models.networks import extract
+from mmcrrcd.models.networks import extract, use_channels_last
 
 
 @torch.no_grad()
@@ -21,7 +21,7 @@ def fold(network: nn.Module, images: Tensor, tolerance: float = 1e-3) -> nn.Modu
         folded = fuse_conv_bn(copy.deepcopy(network))
     except RuntimeError:                                 # a norm of another width than the convolution listed before it
         return network
-    folded = folded.requires_grad_(False).eval().to(memory_format=torch.channels_last)
+    folded = use_channels_last(folded.requires_grad_(False).eval())
     with torch.backends.cudnn.flags(allow_tf32=False):   # whose rounding alone can differ by more than the tolerance
         outputs = extract(network, images), extract(folded, images)
     before, after = (output.embedding if output.logits is None else output.logits for output in outputs)
