@@ -114,7 +114,8 @@ class CacheWriter:
     def _whole(self) -> bool:
         """Have the arrays the form that they were made in?"""
         try:
-            arrays = {name: np.lib.format.open_memmap(self.part / f'{name}.npy', mode='r') for name in ARRAYS if self.shape[name]}
+            arrays = {name: np.lib.format.open_memmap(self.part / f'{name}.npy', mode='r')
+                      for name in ARRAYS if self.shape[name]}
         except (OSError, ValueError):
             return False
         return (self.part / 'blocks.txt').exists() and all(
