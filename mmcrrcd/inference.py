@@ -336,11 +336,14 @@ def load_student(path: str | Path, config: str | Path | None = None, resolution:
     if config is None:
         folder = path if path.is_dir() else path.parent
         beside = file.with_suffix('.py')
-        found = beside if beside.is_file() else find_config(folder)
-        cfg = read_student(found)
+        config = beside if beside.is_file() else find_config(folder)
+        cfg = read_student(config)
     else:
         cfg = config_with_model(str(config))
-    return build_student(cfg, file if exported.is_file() else path, resolution)       # a folder is asked whether it is finished
+    try:
+        return build_student(cfg, file if exported.is_file() else path, resolution)   # a folder is asked whether it is finished
+    except InputError as error:
+        raise error if str(path) in str(error) else InputError(f'{config}: {error}') from error
 
 
 def load_runs(runs: list[tuple[str, str, str]], teacher: str | None) -> dict[str, Classifier]:

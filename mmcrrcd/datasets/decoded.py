@@ -84,6 +84,8 @@ def fingerprint_of_images(marks: Iterable[str]) -> str:
 def open_cache(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     """The array in the file, memory-mapped; None where there is none, or a damaged one."""
     try:
+        if path.exists() and not path.is_file():         # a pipe would be waited for
+            raise OSError('it is no file')
         images = np.lib.format.open_memmap(path, mode='c')              # writable, as torch wants it; the file stays as it is
         if images.shape == shape and images.dtype == np.uint8 and images.flags.c_contiguous:
             return images

@@ -329,7 +329,9 @@ def check_settings(cfg: Config) -> None:
             if value is None:
                 continue
             if key in LISTS:
-                check_built(value, key, several=True)
+                several = isinstance(value, dict) and 'type' not in value and key == 'param_scheduler'       # of optimizers
+                for each in value.values() if several and value else [value]:
+                    check_built(each, key, several=True)
                 for part, where in parts(value, key):
                     check_part(part, where, LISTS[key][0], more=LISTS[key][1])
                     check_milestones(part, where)

@@ -67,7 +67,7 @@ class AtomicCheckpointHook(CheckpointHook):
             self.best_ckpt_path = self._own(getattr(self, 'best_ckpt_path', None))
             self.best_ckpt_path_dict = {key: self._own(path)
                                         for key, path in getattr(self, 'best_ckpt_path_dict', {}).items()}
-        outdated = str(info.pop('outdated_ckpts', '')).split('/')
+        outdated = str(info.pop('outdated_ckpts', '')).split('/') if runner._load_from is None else []    # of this folder
         if is_main_process():
             for path in (Path(self.out_dir, name) for name in outdated if name.endswith('.pth')):
                 if path.name.startswith('best_') or step_of(path) is not None:
