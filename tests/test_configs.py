@@ -1,12 +1,15 @@
 """Every config file: its form, its schedule, and one training step at the resolution that its name says."""
+import inspect
 import re
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from experiments.compose import Recipe, load, of_study
+from experiments.studies import STUDIES, Setting
 from mmcrrcd.engine.launch import prepare_processes
-from mmcrrcd.models import PairPreprocessor
+from mmcrrcd.models import CRRCD, PairPreprocessor
 from mmcrrcd.models.algorithms.schedule import value_at
 from mmcrrcd.registry import MODELS
 from mmengine.config import Config
@@ -24,6 +27,7 @@ PAIRS = ('wrn40_2_wrn16_2 wrn40_2_wrn40_1 resnet56_resnet20 resnet110_resnet20 r
 METHODS = ('kd fitnet at pkt sp rkd cc vid ab ft nst fsp crd crcd wcord dkd sskd ekd skd horkd '
            'lskd dist wttm itrd srd simkd').split()
 FIRST_STAGE = dict(ab=30, ft=30, fsp=30, sskd=60)         # epochs before the 240 of the tables
+OF_THE_STUDIES = 'resnet56_vgg8_cifar100_8px'           # has their recipe
 LOW_PAIRS = 'resnet56_resnet20 resnet32x4_resnet8x4 wrn50_shufflenetv1'.split()
 # of the published networks, with their classifiers
 PARAMETERS = dict(
@@ -89,7 +93,7 @@ def test_teacher_is_trained_by_a_config_that_exists(path):
     assert Config.fromfile(ROOT / cfg.teacher_config).model.student == cfg.model.teacher
 
 
-@every_file
+@pytest.mark.parametrize('path', [path for path in FILES if path.stem != OF_THE_STUDIES], ids=name_of)
 def test_schedule_is_the_one_of_the_published_tables(path):
     cfg = Config.fromfile(path)
     optimizer = cfg.optim_wrapper.optimizer
@@ -102,6 +106,27 @@ def test_schedule_is_the_one_of_the_published_tables(path):
     assert [epoch for epoch in range(stage + 1, stage + 240) if rates[epoch] != rates[epoch - 1]] == [
         stage + milestone for milestone in (150, 180, 210)]
     assert rates[stage] == pytest.approx(optimizer.lr) and rates[-1] == pytest.approx(optimizer.lr / 1000)
+
+
+def test_the_readmes_config_is_what_the_studies_measured():
+    arm = STUDIES['full'].arms['CRRCD']
+    setting = STUDIES['full'].base._replace(views=0, refit=False, **{key: arm[key] for key in arm if key in Setting._fields})
+    options = {key: value for key, value in arm.items() if key not in Setting._fields}
+    measured = of_study(setting, Recipe(), options)
+    cfg = load(f'crrcd/{OF_THE_STUDIES}')
+    for key in ('optim_wrapper', 'param_scheduler', 'train_dataloader', 'test_dataloader'):
+        assert comparable(cfg[key]) == comparable(measured[key]), key
+    assert cfg.train_cfg.max_epochs == measured.train_cfg.max_epochs
+    defaults = {name: parameter.default for name, parameter in inspect.signature(CRRCD).parameters.items()}
+    for key, value in measured.model.items():
+        assert comparable(cfg.model.get(key, defaults.get(key, 1))) == comparable(value), key
+
+
+def comparable(value):
+    """Types by their last name."""
+    if isinstance(value, dict):
+        return {key: str(each).split('.')[-1] if key == 'type' else comparable(each) for key, each in value.items()}
+    return [comparable(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def learning_rates(cfg: Config) -> list[float]:
@@ -205,7 +230,8 @@ def switched(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize('path', [path for path in FILES if path.parent.name != 'baselines'], ids=name_of)
+@pytest.mark.parametrize('path', [path for path in FILES if path.parent.name != 'baselines' and path.stem != OF_THE_STUDIES],
+                         ids=name_of)
 def test_one_line_switches_to_the_recipe_of_the_paper(path, switched):
     cfg = Config.fromfile(switched / path.relative_to(ROOT / 'configs'))
     assert cfg.train_dataloader.batch_size == 96
