@@ -173,8 +173,18 @@ def parse_config(text: str, source: str | Path) -> Config:
 
 
 def read_text(path: str | Path) -> str:
-    """A config's text. Bytes that are no UTF-8 are replaced: where they are more than a comment, reading says what is wrong."""
-    return Path(path).read_text(encoding='utf-8', errors='replace')
+    """A config's text. Bytes that are no UTF-8 are replaced: where they are more than a comment, reading says what is wrong.
+
+    Raises:
+        InputError: it is no file, or cannot be read.
+    """
+    try:
+        if Path(path).is_file():                         # a pipe would be waited for
+            return Path(path).read_text(encoding='utf-8', errors='replace')
+        reason = 'it is no file'
+    except OSError as error:
+        reason = error.strerror
+    raise InputError(f'{path} cannot be read: {reason}')
 
 
 def nested(settings) -> Iterator[dict]:

@@ -312,8 +312,8 @@ def load_student(path: str | Path, config: str | Path | None = None, resolution:
         config: file to take in place of the config in the folder. A config is a Python program: **one that is named here is
             run**. In a folder only a config of plain values, as a training and an export leave it, is read, and only networks
             of mmpretrain and this package are built. So nothing in a folder from elsewhere is run.
-        resolution: what the student shall see, a side in pixels or height and width; by default as in its training's tests,
-            of several in its training the nearest to the image's own.
+        resolution: what the student shall see, a side in pixels or height and width; by default as in its training's tests.
+            Of several in its training it is the nearest to the image's own.
 
     Raises:
         InputError, FileNotFoundError: there is no student, the training is not finished, or it is none that can be read so.
@@ -336,11 +336,14 @@ def load_student(path: str | Path, config: str | Path | None = None, resolution:
     if config is None:
         folder = path if path.is_dir() else path.parent
         beside = file.with_suffix('.py')
-        found = beside if beside.is_file() else find_config(folder)
-        cfg = read_student(found)
+        config = beside if beside.is_file() else find_config(folder)
+        cfg = read_student(config)
     else:
         cfg = config_with_model(str(config))
-    return build_student(cfg, file if exported.is_file() else path, resolution)       # a folder is asked whether it is finished
+    try:
+        return build_student(cfg, file if exported.is_file() else path, resolution)   # a folder is asked whether it is finished
+    except InputError as error:
+        raise error if str(path) in str(error) else InputError(f'{config}: {error}') from error
 
 
 def load_runs(runs: list[tuple[str, str, str]], teacher: str | None) -> dict[str, Classifier]:

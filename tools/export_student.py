@@ -3,6 +3,7 @@
 ``--onnx student.onnx`` writes an ONNX file, ``--int8 IMAGES`` an int8 version beside it, see docs/deployment.md;
 ``--zoo NAME.safetensors --command '...'`` writes an entry of the model zoo instead, see docs/model_zoo.md.
 """
+import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse
 from contextlib import nullcontext
 from pathlib import Path

@@ -1,4 +1,5 @@
 """What the tools for faces share: their arguments."""
+import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse
 
 from mmcrrcd.datasets import VerificationPairs, bin_pairs, lfw_pairs

@@ -2,6 +2,7 @@
 
 ``python tools/identify_faces.py CONFIG CHECKPOINT --tinyface data/tinyface``, or ``--orl data/orl/orl --resolution 16``
 """
+import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse
 import json
 

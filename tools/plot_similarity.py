@@ -3,6 +3,7 @@
 ``python tools/plot_similarity.py CONFIG CHECKPOINT CONFIG CHECKPOINT --labels ArcFace CRRCD --resolution 16 --pairs
 data/lfw/pairs.txt --images data/lfw/lfw --out similarity.png``
 """
+import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse
 import json
 from pathlib import Path

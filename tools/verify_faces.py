@@ -3,6 +3,7 @@
 ``python tools/verify_faces.py CONFIG CHECKPOINT --pairs data/lfw/pairs.txt --images data/lfw/lfw --resolution 16``; a set of
 InsightFace (``lfw.bin``, ``cfp_fp.bin``, ``agedb_30.bin``) by ``--bin FILE`` instead.
 """
+import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse
 import json
 

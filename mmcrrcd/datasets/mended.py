@@ -1,4 +1,4 @@
-"""Parts of mmpretrain's data sets as this package needs them: no hidden folder is a class, an unreadable image is named, and
+"""Parts of mmpretrain's data sets as this package needs them. No hidden folder is a class, an unreadable image is named, and
 data sets in memory go into mmengine's wrappers.
 """
 import os

@@ -51,7 +51,7 @@ def read_image(source: str | Path | bytes, name: object = None, side: int | None
     """(H, W, 3) uint8 RGB of a file or of an encoded image.
 
     The image is turned upright as its EXIF says. Only :data:`FORMATS` are tried, whatever the name ends in, and images of more
-    than :data:`MAX_PIXELS` are refused before they are decoded: a small file can hold a huge image.
+    than :data:`MAX_PIXELS` are refused before they are decoded. A small file can hold a huge image.
 
     Args:
         name: what an error calls it; the path where it is not given.

@@ -55,6 +55,7 @@ class DeployedStudent(nn.Module):
             self.register_buffer(name, resampling(before, after, **view.how))
 
     def forward(self, images: Tensor) -> Tensor:
+        """Probabilities (N, classes) of RGB images (N, height, width, 3) in uint8."""
         x = images.permute(0, 3, 1, 2).float()
         if self.gray:
             x = (x * self.luminance).sum(1, keepdim=True).round().expand(-1, 3, -1, -1)

@@ -52,6 +52,7 @@ def library(frame: FrameType) -> str:
 
 
 def short(settings, length: int = 200) -> str:
+    """Settings in one line of at most about ``length`` characters."""
     text = ', '.join(f'{key}={getattr(value, "__name__", None) or repr(value)}' for key, value in dict(settings).items())
     return text if len(text) <= length else text[:length] + ' ...'
 
@@ -90,7 +91,7 @@ def translate(error: Exception) -> str | None:
     """The line for an error that a setting or a file caused, raised where a library builds or reads; None for a bug.
 
     A wrong type, argument or value in a config ends in mmengine's functions that build. An error from there is the config's
-    where the class is a library's, or the error is one of values; what a class of this package or of your own stumbles over
+    where the class is a library's, or the error is one of values. What a class of this package or of your own stumbles over
     keeps its traceback.
     """
     if (line := of_worker(error) or of_machine(error)) is not None:

@@ -136,8 +136,9 @@ def load_classifier(config: str | Config, checkpoint: str, teacher: bool = False
     settings = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     normalization = dict(mean=settings.get('mean') or (0., 0., 0.), std=settings.get('std') or (1., 1., 1.),
                          to_rgb=settings.get('to_rgb', False) != reads_bgr(cfg))
+    preprocessor = PairPreprocessor(**normalization)     # it says what is wrong with these numbers
     if isinstance(network, EmbeddingNetwork):
-        network.convert_from(PairPreprocessor(**normalization))
+        network.convert_from(preprocessor)
     pair = next((step for step in steps_of(cfg) if kind(step) in ('ResolutionPair', 'StudentView')), settings)
     downsampling = {} if teacher else {key: pair[key] for key in SETTINGS if pair.get(key) is not None}
     scaling = {key: downsampling[key] for key in ('interpolation', 'antialias')

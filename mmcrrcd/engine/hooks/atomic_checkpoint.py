@@ -40,7 +40,7 @@ class AtomicCheckpointHook(CheckpointHook):
     """mmengine's hook with the same arguments, for local disks, that always leaves a checkpoint to resume from.
 
     mmengine 0.10.7 removes the old checkpoint before it writes the new one, overwrites in place when the same epoch is
-    saved again with a new best score, and writes ``last_checkpoint`` in place: a kill in between leaves that pointing at
+    saved again with a new best score, and writes ``last_checkpoint`` in place. A kill in between leaves that pointing at
     nothing, or at half a file. It also removes the files that a checkpoint calls its best and its last: here only files of
     such names in its own folder.
 
@@ -54,6 +54,7 @@ class AtomicCheckpointHook(CheckpointHook):
             raise InputError(f'the checkpoint hook: {first_line(error)}') from error
 
     def before_train(self, runner) -> None:
+        """Takes over what a resumed training knows of its checkpoints."""
         info = runner.message_hub.runtime_info
         kept = info.get('keep_ckpt_ids', [])
         if not isinstance(kept, list) or not all(type(step) is int for step in kept):
@@ -66,7 +67,7 @@ class AtomicCheckpointHook(CheckpointHook):
             self.best_ckpt_path = self._own(getattr(self, 'best_ckpt_path', None))
             self.best_ckpt_path_dict = {key: self._own(path)
                                         for key, path in getattr(self, 'best_ckpt_path_dict', {}).items()}
-        outdated = str(info.pop('outdated_ckpts', '')).split('/')
+        outdated = str(info.pop('outdated_ckpts', '')).split('/') if runner._load_from is None else []    # of this folder
         if is_main_process():
             for path in (Path(self.out_dir, name) for name in outdated if name.endswith('.pth')):
                 if path.name.startswith('best_') or step_of(path) is not None:

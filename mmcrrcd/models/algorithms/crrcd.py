@@ -24,8 +24,16 @@ class CRRCD(Distiller):
         student, teacher, teacher_checkpoint, ...: see :class:`Distiller`.
 
     Example:
-        >>> model = dict(type=CRRCD, student=vgg8, teacher=resnet56, teacher_checkpoint='work_dirs/resnet56_cifar100',
-        ...              tau=0.1, num_negatives=512, data_preprocessor=data_preprocessor)
+        >>> import torch
+        >>> network = dict(type='mmpretrain.ImageClassifier', backbone=dict(type='mmcrrcd.ResNetCIFAR', depth=8),
+        ...                neck=dict(type='mmpretrain.GlobalAveragePooling'),
+        ...                head=dict(type='mmpretrain.LinearClsHead', num_classes=10, in_channels=64))
+        >>> model = CRRCD(student=network, teacher=network, data_preprocessor=dict(
+        ...     type='mmcrrcd.PairPreprocessor', mean=[128] * 3, std=[64] * 3, resolution=8))
+        >>> data = dict(inputs=torch.zeros(8, 3, 32, 32, dtype=torch.uint8), labels=torch.arange(8), index=torch.arange(8))
+        >>> losses = model(**model.data_preprocessor(data, training=True), mode='loss')
+        >>> sorted(name for name in losses if name.startswith('loss'))
+        ['loss_cls', 'loss_kd', 'loss_rcd']
     """
 
     own_parts = Distiller.own_parts | {'kd', 'rcd'}
