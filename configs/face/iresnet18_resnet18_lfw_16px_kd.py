@@ -7,3 +7,4 @@ with read_base():
 from mmcrrcd.models import Distiller, KDLoss
 
 model.update(type=Distiller, objective=dict(kd=dict(type=KDLoss, weight=0.5)))    # CRRCD's alpha
+del model['alpha'], model['beta'], model['backbone_gradient']          # of CRRCD

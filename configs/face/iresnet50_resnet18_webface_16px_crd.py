@@ -8,3 +8,4 @@ from mmcrrcd.models import CRDLoss, Distiller
 
 # num_samples is the number of images: 494,414 in the whole CASIA-WebFace, less in cleaned ones.
 model.update(type=Distiller, objective=dict(crd=dict(type=CRDLoss, weight=0.8, num_samples=494_414)))
+del model['alpha'], model['beta'], model['backbone_gradient']          # of CRRCD

@@ -8,3 +8,4 @@ from mmcrrcd.models import Distiller, SKDLoss
 
 # The weight is ours: the published one was not at hand.
 model.update(type=Distiller, objective=dict(skd=dict(type=SKDLoss, weight=1)))
+del model['alpha'], model['beta'], model['backbone_gradient']          # of CRRCD
