@@ -16,12 +16,12 @@ from PIL import Image
 
 from mmcrrcd import zoo
 from mmcrrcd.checkpoint import find_checkpoint, read_checkpoint
-from mmcrrcd.config import check_network, check_steps, first_line, read_text, read_values, short_types, without_training
+from mmcrrcd.config import check_network, check_steps, read_text, read_values, short_types, without_training
 from mmcrrcd.datasets import StudentView
 from mmcrrcd.datasets.read_image import SUFFIXES, ImageError, read_image, to_rgb
 from mmcrrcd.datasets.transforms.resolution_pair import SETTINGS
 from mmcrrcd.datasets.transforms.student_view import Size, distance
-from mmcrrcd.errors import InputError, check_positive
+from mmcrrcd.errors import InputError, check_positive, first_line
 from mmcrrcd.evaluation.embeddings import Classifier, config_with_model, kind, load_classifier, plain_size, steps_of
 from mmcrrcd.models import OnnxClassifier
 
@@ -162,7 +162,7 @@ class Student:
                 seen[i] = self.see(image)
             except Exception as error:                   # Pillow raises many kinds for its images of damaged files
                 name = str(image) if isinstance(image, (str, Path)) else f'image {i}'
-                reason = error.reason if isinstance(error, ImageError) else (str(error) or type(error).__name__).splitlines()[0]
+                reason = error.reason if isinstance(error, ImageError) else first_line(error)
                 if unreadable is None:
                     raise ImageError(name, reason) from error
                 unreadable.append(dict(file=name, reason=reason))
@@ -336,11 +336,14 @@ def load_student(path: str | Path, config: str | Path | None = None, resolution:
     if config is None:
         folder = path if path.is_dir() else path.parent
         beside = file.with_suffix('.py')
-        found = beside if beside.is_file() else find_config(folder)
-        cfg = read_student(found)
+        config = beside if beside.is_file() else find_config(folder)
+        cfg = read_student(config)
     else:
         cfg = config_with_model(str(config))
-    return build_student(cfg, file if exported.is_file() else path, resolution)       # a folder is asked whether it is finished
+    try:
+        return build_student(cfg, file if exported.is_file() else path, resolution)   # a folder is asked whether it is finished
+    except InputError as error:
+        raise error if str(path) in str(error) else InputError(f'{config}: {error}') from error
 
 
 def load_runs(runs: list[tuple[str, str, str]], teacher: str | None) -> dict[str, Classifier]:

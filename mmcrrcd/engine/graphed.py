@@ -14,7 +14,7 @@ from mmengine.runner import EpochBasedTrainLoop
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map_only
 
-from mmcrrcd.errors import InputError
+from mmcrrcd.errors import InputError, first_line
 from mmcrrcd.models import Distiller
 from mmcrrcd.registry import LOOPS
 from mmcrrcd.structures import Batch
@@ -145,7 +145,7 @@ class GraphedStep:
             finally:
                 graph.capture_end()
         except RuntimeError as error:
-            reason = str(error.__context__ or error).splitlines()[0]
+            reason = first_line(error.__context__ or error)
             raise InputError(f'a step cannot be captured as a CUDA graph: {reason}') from error
         finally:
             if collects:

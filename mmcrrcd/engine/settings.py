@@ -15,7 +15,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, LogProcesso
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmcrrcd.errors import InputError, is_number, nearest
+from mmcrrcd.errors import InputError, first_line, is_number, nearest
 
 from .own_data import fit_to_data, move_data
 
@@ -329,7 +329,9 @@ def check_settings(cfg: Config) -> None:
             if value is None:
                 continue
             if key in LISTS:
-                check_built(value, key, several=True)
+                several = isinstance(value, dict) and 'type' not in value and key == 'param_scheduler'       # of optimizers
+                for each in value.values() if several and value else [value]:
+                    check_built(each, key, several=True)
                 for part, where in parts(value, key):
                     check_part(part, where, LISTS[key][0], more=LISTS[key][1])
                     check_milestones(part, where)
@@ -413,7 +415,7 @@ def merge_options(cfg: Config, options: dict | None) -> None:
     try:
         cfg.merge_from_dict(options or {})
     except (AssertionError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f'--cfg-options {" ".join(options)}: {str(error).splitlines()[0]}') from error
+        raise InputError(f'--cfg-options {" ".join(options)}: {first_line(error)}') from error
     if before is not None and cfg.data_root != before:
         move_data(cfg, before)
     fit_to_data(cfg)

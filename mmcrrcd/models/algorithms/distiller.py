@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mmcrrcd.checkpoint import load_network, names_in_student
 from mmcrrcd.datasets.transforms.resolution_pair import check_size, sides
-from mmcrrcd.errors import InputError
+from mmcrrcd.errors import InputError, first_line
 from mmcrrcd.models.classification import check_head, classification_loss
 from mmcrrcd.models.losses.base import DistillLoss
 from mmcrrcd.models.networks import (ask_for_feature_maps, ask_for_pre_activations, check_network, extract, in_its_format,
@@ -22,6 +22,9 @@ from mmcrrcd.registry import ALGORITHMS, LOSSES, MODELS
 from mmcrrcd.structures import Batch, Pair, NetworkOutput
 
 from .schedule import Schedule, check_schedule, value_at
+
+
+NO_MIXTURES = 'batch_augments mix images, to which teacher_cache has no answers: leave one of the two out'
 
 
 def check_needs(name: str, loss: DistillLoss, student: NetworkOutput, teacher: NetworkOutput | None) -> None:
@@ -174,6 +177,8 @@ class Distiller(BaseModel):
                 raise InputError("the student's train_cfg mixes images, which a data_preprocessor of type "
                                  f'{type(ours).__name__} would not see: set its batch_augments instead')
             ours.batch_augments, own.batch_augments = augments, None
+        if self.mixes and classes and getattr(ours, 'num_classes', None) not in (None, classes):
+            raise InputError(f'data_preprocessor.num_classes is {ours.num_classes}, and the student has {classes} classes')
         for module in (ours, *self.student.modules()):   # mmpretrain's ClassNumCheckHook asks all that have such an attribute
             if classes and getattr(module, 'num_classes', classes) is None:
                 module.num_classes = classes
@@ -188,7 +193,7 @@ class Distiller(BaseModel):
         if not self.mixes:
             return
         if self.cache is not None:
-            raise InputError('batch_augments mix images, to which teacher_cache has no answers: leave one of the two out')
+            raise InputError(NO_MIXTURES)
         for name, loss in self.losses.items():
             if loss.needs_labels:
                 raise InputError(f'batch_augments mix images, and {name} ' + why_labels(name, loss))
@@ -248,8 +253,7 @@ class Distiller(BaseModel):
             raise
         except Exception as error:                       # of a network that anybody wrote, and may be of another size
             height, width = images.shape[2:]
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise InputError(f'the {name} cannot take images of {height} x {width} pixels: {reason}') from error
+            raise InputError(f'the {name} cannot take images of {height} x {width} pixels: {first_line(error)}') from error
 
     def init_weights(self) -> None:
         """Initializes the student, loads the teacher. mmengine calls it when training starts."""

@@ -146,8 +146,7 @@ class RelationContrastLoss(DistillLoss):
             e_t, e_s = standardize(e_t), standardize(self.student_map(e_s))
         size, world, rank = len(e_t), dist.get_world_size(), dist.get_rank()
         number, places = min(self.num_anchors or size, size), torch.arange(size, device=keys.device)
-        at = places[:number] * size // number                                        # of anchors: evenly over all processes
-        own = places.chunk(world)[rank]                                              # of this process's images
+        at, own = places[:number] * size // number, places.chunk(world)[rank]        # of anchors, evenly; of its own images
         there = torch.cat([places >= 0, self.queue.filled])                          # of batch and queue, from here on
         closed, n = self.closed(at, own, keys, there)
         self.log_vars['negatives'] = n.to(self.log_mean.dtype)

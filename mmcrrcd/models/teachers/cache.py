@@ -93,8 +93,9 @@ class CacheWriter:
         head = self.part / 'head.json'
         if self.part.is_symlink() or self.part.is_file():
             self.part.unlink()
-        if self.part.exists() and (any(each.is_symlink() for each in self.part.iterdir()) or not head.is_file()
-                                   or head.read_text() != json.dumps(self.head)):
+        foreign = self.part.exists() and any(each.is_symlink() or not each.is_file() for each in self.part.iterdir())
+        known = head.is_file() and head.read_bytes() == json.dumps(self.head).encode()
+        if foreign or self.part.exists() and not (known and self._whole()):
             shutil.rmtree(self.part)                         # links are none of ours, and none is followed
         if self.part.exists():
             return
@@ -112,6 +113,16 @@ class CacheWriter:
         (self.part / 'blocks.txt').touch()
         write_whole(head, json.dumps(self.head))             # last: a folder without it is begun again
 
+    def _whole(self) -> bool:
+        """Have the arrays the form that they were made in?"""
+        try:
+            arrays = {name: np.lib.format.open_memmap(self.part / f'{name}.npy', mode='r')
+                      for name in ARRAYS if self.shape[name]}
+        except (OSError, ValueError):
+            return False
+        return (self.part / 'blocks.txt').exists() and all(
+            array.shape == array_shape(self.shape, name) and array.dtype == np.float16 for name, array in arrays.items())
+
     def open(self) -> None:
         """Opens the files that :meth:`prepare` has made. For each process."""
         self.arrays = {name: np.lib.format.open_memmap(self.part / f'{name}.npy', mode='r')
@@ -127,7 +138,7 @@ class CacheWriter:
     def finished(self) -> dict[int, int]:
         """Checksums of the blocks that are there."""
         found = {}
-        for line in (self.part / 'blocks.txt').read_text().splitlines():
+        for line in (self.part / 'blocks.txt').read_text(errors='replace').splitlines():
             words = line.split()
             if len(words) == 3 and words[2] == 'end' and all(word.isdecimal() for word in words[:2]):
                 found[int(words[0])] = int(words[1])
@@ -242,6 +253,8 @@ class TeacherCache:
     def _open(self, name: str) -> np.ndarray:
         file, wanted = self.folder / f'{name}.npy', array_shape(self.shape, name)
         try:
+            if not file.is_file():                           # a pipe would be waited for
+                raise OSError('it is no file')
             array = np.lib.format.open_memmap(file, mode='c')        # writable, as torch wants it; the file stays as it is
         except (ValueError, OSError) as error:
             raise InputError(f'{file} is missing or damaged ({error}): delete the folder, and the answers are computed anew'
@@ -269,6 +282,8 @@ class TeacherCache:
             return None
         files = [self.folder / f'classifier_{name}.npy' for name in CLASSIFIER]
         try:
+            if not all(file.is_file() for file in files):
+                raise OSError('it is no file')
             values = [np.load(file, allow_pickle=False) for file in files]
         except (ValueError, OSError) as error:
             raise InputError(f'{files[0]} or {files[1].name} is missing or damaged: delete the folder, and the answers are '

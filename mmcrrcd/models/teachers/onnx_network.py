@@ -9,7 +9,7 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from mmcrrcd.errors import InputError
+from mmcrrcd.errors import InputError, first_line
 from mmcrrcd.registry import MODELS
 from mmcrrcd.structures import NetworkOutput, Pair
 
@@ -39,7 +39,7 @@ def open_session(model: str | bytes, device: torch.device | None = None, threads
     try:
         return onnxruntime.InferenceSession(model, options, providers)
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise InputError(f'onnxruntime cannot run {model if isinstance(model, str) else "the network"}: {reason}') from error
 
 
