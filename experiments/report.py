@@ -238,16 +238,16 @@ def arms(found: Records, labels: dict[str, str], reference: str, paper: dict[str
     """A row for each of the ``labels`` of methods that was run, those compared with the method ``reference``, seed by seed."""
     rows = []
     for label, method in labels.items():
-        if own := [record for record in found if record['method'] == method]:
+        if (own := [record for record in found if record['method'] == method]) and by_seed(own, method):
             last, train = by_seed(own, method), [each['epochs'][-1]['train_accuracy'] for each in own if each['epochs'] and
                                                  'train_accuracy' in each['epochs'][-1]]
             steps = [1000 * each['seconds']['step'] for each in own if each['seconds']['step']]
             rows.append([label, spread(list(last.values())), spread(list(by_seed(own, method, key='best').values())),
-                         spread(list(by_seed(own, method, key='own_classifier').values())),
+                         spread(list(by_seed(own, method, key='refitted').values())),
                          *('–' if method == reference else paired_difference(of(found, method), of(found, reference))
                            for of in (by_seed, since_the_drop)), f'{mean(train):.1f}' if train else '–', scores(own),
                          f'{mean(steps):.0f}' if steps else '–', chosen_rate(own)] + ([paper.get(label, '–')] if paper else []))
-    head = ['', 'last epoch', 'best epoch', 'last epoch, before the classifier is fitted anew',
+    head = ['', 'last epoch', 'best epoch', 'last epoch, the classifier fitted anew',
             f'over {name_of(reference)}, paired', 'the same, mean since the first LR decay', 'training images',
             'scores of positives / negatives', 'ms a step', 'learning rate']
     head += ['the paper'] if paper else []
@@ -419,7 +419,8 @@ def results_markdown() -> str:
 def best_kd(found: Records) -> str:
     """The arm of a study that is KD and nothing else with the highest mean: each of its settings had its chance."""
     arms_of_kd = {record['method'] for record in found if record['method'].startswith('KD') and '+' not in record['method']}
-    return max(arms_of_kd, key=lambda arm: mean(by_seed(found, arm).values()), default='KD')
+    means = {arm: mean(values) for arm in arms_of_kd if (values := by_seed(found, arm).values())}
+    return max(means, key=means.get, default='KD')
 
 
 def headline_markdown() -> str:
