@@ -173,7 +173,7 @@ class ImageFolder(ImageArrays):
       ``labels=False`` so are all images in a folder and below it.
 
     Each image is resized to a square as a whole, as :func:`read_image` does, once, into a memory-mapped file in ``cache_dir``
-    (3 x ``image_size``² bytes an image). A file is made anew where names, sizes or dates of the images change.
+    (``3 * image_size**2`` bytes an image). A file is made anew where names, sizes or dates of the images change.
 
     Args:
         split: 'train', 'val' or 'test'. Without ``val`` a part of the training images is held out; without ``test`` it is

@@ -23,8 +23,9 @@ class RefitHeadHook(Hook):
     """After the last epoch, gives the student the linear classifier that fits its frozen embedding best.
 
     Where relations lead the backbone, its classifier lags behind: it learned on embeddings that were still changing. The
-    objective is ``cls_weight`` CE + ``kd_weight`` KD + ``decay`` |W|^2 for standardized embeddings in eval mode. It is convex,
-    so L-BFGS finds the minimum; no other weight changes. Checkpoint and test of the last epoch are of the new classifier.
+    objective is ``cls_weight`` CE + ``kd_weight`` KD + ``decay`` times ``|W|^2`` for standardized embeddings in eval mode. It
+    is convex, so L-BFGS finds the minimum; no other weight changes. Checkpoint and test of the last epoch are of the new
+    classifier.
 
     Args:
         cls_weight, kd_weight, temperature: of the objective; without a teacher's logits, or without labels, the other part
