@@ -416,14 +416,36 @@ def results_markdown() -> str:
     return '\n'.join(parts) or NOTHING
 
 
+def best_kd(found: Records) -> str:
+    """The arm of a study that is KD and nothing else with the highest mean: each of its settings had its chance."""
+    arms_of_kd = {record['method'] for record in found if record['method'].startswith('KD') and '+' not in record['method']}
+    return max(arms_of_kd, key=lambda arm: mean(by_seed(found, arm).values()), default='KD')
+
+
 def headline_markdown() -> str:
-    """The shortest true answer to "does it work?"."""
-    results = main_results()
-    there = {record['method'] for found in results.values() for record in found}
-    rows = [[title, *(spread(list(by_seed(found, method).values())) for method in MAIN.values() if method in there)]
-            for title, found in results.items()]
-    head = ['CIFAR-100, test accuracy (%)', *(label for label, method in MAIN.items() if method in there)]
-    return markdown_table(head, rows) if rows else NOTHING
+    """The shortest true answer to "does it work?": the final studies, each method beside the best KD."""
+    found = {name: own for name in ('few', 'full') if (own := records.read(f'study_{name}'))}
+    rows = []
+    for arm in dict.fromkeys(arm for name in found for arm in STUDIES[name].arms):
+        row = [arm]
+        for own in found.values():
+            ours, kd = by_seed(own, arm), best_kd(own)
+            row += [spread(list(ours.values())) if ours else '–', 'the best KD' if ours and arm == kd else
+                    paired_difference(ours, by_seed(own, kd)) if ours else '–']
+        if set(row[1:]) != {'–'}:
+            rows.append(row)
+    titles = {'few': '100 images a class', 'full': '500 images a class'}
+    head = ['CIFAR-100 at 8×8 px, test accuracy (%)', *(part for name in found for part in (titles[name], 'paired'))]
+    if not rows:
+        return NOTHING
+    records_of_all = [record for own in found.values() for record in own]
+    minutes = [record['seconds']['wall'] / 60 for record in records_of_all]
+    teacher = next(record['teacher'] for record in records_of_all if record['teacher'])
+    line = (f'Teacher ResNet56 at 32×32 px ({teacher["accuracy"]:.1f} %), student VGG8, '
+            f'{records_of_all[0]["training"]["epochs"]} epochs from {records_of_all[0]["setting"]["views"]} cached views, '
+            f'{min(minutes):.0f} to {max(minutes):.0f} minutes a training on one CPU thread. '
+            'Paired: over the best KD, seed by seed, with its standard error.')
+    return f'{markdown_table(head, rows)}\n\n{line}'
 
 
 def write(experiment: str) -> list[Path]:

@@ -14,7 +14,7 @@ def add_backends(cfg: Config, names: list[str]) -> None:
     """Adds backends of mmengine to the visualizer of ``cfg``: each takes every number that the log shows.
 
     TensorBoard reads the work directory. W&B and MLflow call a training by its work directory's name, in the project
-    ``mmcrrcd``; who is logged in, and where the server is, they read from their own environment variables.
+    ``mmcrrcd``. Who is logged in, and where the server is, they read from their own environment variables.
 
     Args:
         names: of :data:`BACKENDS`.
