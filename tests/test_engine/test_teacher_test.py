@@ -97,7 +97,7 @@ def test_it_is_silent_without_labels_and_without_logits():
     assert said(teacher=KnowsRed(logits=False)) == []
     other = KnowsRed()
     other.centers = nn.Parameter(torch.arange(7.))       # of other classes
-    assert said(teacher=other, objective=dict(cosine=dict(type='CosineLoss'))) == []
+    assert said(teacher=other, objective=dict(cosine=dict(type='mmcrrcd.CosineLoss'))) == []
 
 
 def test_a_teacher_whose_answers_come_from_a_cache_is_tested_too(tmp_path):
