@@ -199,13 +199,16 @@ class ImageFolder(ImageArrays):
         check_positive(whole=True, image_size=image_size)
         if not is_number(holdout) or not 0 < holdout < 1:
             raise InputError(f'holdout is a share between 0 and 1, got {holdout!r}')
-        root, files, numbers, classes = read_split(data_root, split, holdout, seed, labels)
-        place = fingerprint([str(root.resolve()), str(data_root), split])
+        listing = read_split(data_root, split, holdout, seed, labels)
+        if split == 'test' and listing == read_split(data_root, 'val', holdout, seed, labels):
+            split = 'val'                                # decoded already
+        root, files, numbers, classes = listing
+        name, place = Path(os.path.abspath(data_root)).stem, fingerprint([os.path.abspath(data_root), split])
         try:
             mark = fingerprint_of_images(f'{file} {mark_of(os.stat(root / file))}' for file in files)
         except OSError as error:
             raise FileNotFoundError(f'{error.filename} of {data_root} is missing') from error
-        path = Path(cache_dir) / f'mmcrrcd-{root.resolve().name}-{split}-{image_size}px-{place}-{mark}.npy'
+        path = Path(cache_dir) / f'mmcrrcd-{name}-{split}-{image_size}px-{place}-{mark}.npy'
         images = load_decoded(path, [root / file for file in files], partial(decode_files, side=image_size), image_size,
                               f'{data_root} ({split})')
         self.labelled = bool(classes)
@@ -221,6 +224,6 @@ class ImageFolder(ImageArrays):
         return batch
 
     @staticmethod
-    def list_classes(data_root: str, **_) -> tuple[str, ...]:
+    def list_classes(data_root: str, labels: bool = True, **_) -> tuple[str, ...]:
         """Names of the classes, without a look into any image; none where the images have no classes."""
-        return read_split(data_root, 'train').classes
+        return read_split(data_root, 'train', labels=labels).classes

@@ -1,4 +1,5 @@
 """What a config takes from the images that ``data_root`` names: where they are, and how many classes they have."""
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,8 @@ LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 def name_of_data(data_root: str) -> str:
     """What trainings on these images are filed under: the folder's name, or that of the annotation file."""
-    return Path(data_root).resolve().stem if Path(data_root).suffix == '.txt' else Path(data_root).resolve().name
+    path = Path(os.path.abspath(data_root))
+    return path.stem if path.suffix == '.txt' else path.name
 
 
 def default_work_dir(cfg: Config, config: str | Path) -> Path:

@@ -49,9 +49,10 @@ class Lines(list):
         self.append(f'WARNING {line}')
 
 
-def said(teacher=None, images=1000, dataset=None, checkpoint=None, collate_fn=whole_batch, **preprocessor) -> list[str]:
+def said(teacher=None, images=1000, dataset=None, checkpoint=None, collate_fn=whole_batch, objective=None,
+         **preprocessor) -> list[str]:
     settings = dict(mean=MEAN, std=STD) | preprocessor
-    model = Distiller(STUDENT, teacher or KnowsRed(), data_preprocessor=PairPreprocessor(**settings))
+    model = Distiller(STUDENT, teacher or KnowsRed(), objective=objective, data_preprocessor=PairPreprocessor(**settings))
     model.teacher_checkpoint = checkpoint
     loader = DataLoader(dataset or RedImages(), batch_size=8, collate_fn=collate_fn)
     runner = SimpleNamespace(model=model, val_loop=SimpleNamespace(dataloader=loader), iter=0, logger=Lines(),
@@ -94,6 +95,9 @@ def test_it_is_silent_without_labels_and_without_logits():
 
     assert said(collate_fn=unlabelled) == []
     assert said(teacher=KnowsRed(logits=False)) == []
+    other = KnowsRed()
+    other.centers = nn.Parameter(torch.arange(7.))       # of other classes
+    assert said(teacher=other, objective=dict(cosine=dict(type='mmcrrcd.CosineLoss'))) == []
 
 
 def test_a_teacher_whose_answers_come_from_a_cache_is_tested_too(tmp_path):

@@ -16,7 +16,7 @@ from torch.utils.data._utils.fetch import _MapDatasetFetcher
 
 from mmcrrcd.checkpoint import find_checkpoint, image_size_in, read_checkpoint
 from mmcrrcd.engine.teacher_cache import teacher_is_there
-from mmcrrcd.engine.trial import generators_kept
+from mmcrrcd.engine.trial import generators_kept, number_of_classes
 from mmcrrcd.errors import InputError
 from mmcrrcd.models.algorithms import Distiller
 from mmcrrcd.models.networks import extract
@@ -93,7 +93,8 @@ class TeacherTestHook(Hook):
     other numbers. Of many images a sample is seen, of a slow teacher fewer: it takes a second on a GPU, and at most 20 + 20
     on a CPU. Where the answers come from a cache the teacher is built for the test, if its weights are there.
 
-    It is silent without labels, without logits, without validation data, and where a training goes on.
+    It is silent without labels, without logits of the student's classes, without validation data, and where a training goes
+    on.
 
     Args:
         images: so many at most.
@@ -138,8 +139,8 @@ class TeacherTestHook(Hook):
             if labels is None:
                 return
             logits = extract(teacher, preprocessor.normalize(images)).logits
-            if logits is None:
-                return
+            if logits is None or logits.shape[1] != (number_of_classes(model) or logits.shape[1]):
+                return                                   # it knows no classes, or others
             if len(batches) * BATCH < TRIED:
                 batches.append((images, labels))
             right.append(logits.argmax(1) == labels)
