@@ -30,11 +30,11 @@ def main(argv: list[str] | None = None) -> None:
                              + nearest(metric, metrics))
         print(comparison_table(trainings, metric))
         draw_comparison(trainings, metric).savefig(picture, dpi=150)
-        names = differing(trainings)
+        settings = differing([each.settings for each in trainings])
         numbers.write_text(json.dumps([dict(
             name=each.name, metric=metric, unit=each.unit, values=each.curve(metric), seconds=each.seconds,
-            settings={name: str(each.settings[name]) for name in names if name in each.settings}) for each in trainings],
-            indent=2) + '\n')
+            settings={name: values[i] for name, values in settings.items()}) for i, each in enumerate(trainings)], indent=2)
+            + '\n')
         print(f'wrote {picture} and {numbers}')
 
 

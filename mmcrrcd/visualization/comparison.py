@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from mmengine.config import Config
 
 from mmcrrcd.config import read_text, read_values, short_types
+from mmcrrcd.engine.settings import TOP
 from mmcrrcd.errors import InputError
 
 from .markdown import markdown_table
@@ -21,8 +22,8 @@ MISSING, LONGEST = '–', 40
 class Training:
     """What the log of a work directory says.
 
-    ``training``: the lines of its iterations, ``validation``: from the epoch (or iteration) to the metrics, and ``settings``:
-    its config, flat, as ``{'model.student.backbone.depth': 20}``.
+    ``training``: the lines of its iterations; ``validation``: from the epoch (or iteration) to the metrics; ``settings``: its
+    config, as far as a training reads it.
     """
     name: str
     training: list[dict]
@@ -67,14 +68,6 @@ def lines_of(file: Path) -> list[dict]:
     return found
 
 
-def flat(value, name: str = '') -> dict:
-    """Nested settings under their full names."""
-    if isinstance(value, dict) and value:
-        return {key: each for inner, part in value.items()
-                for key, each in flat(part, f'{name}.{inner}' if name else str(inner)).items()}
-    return {name: value}
-
-
 def read_training(folder: str | Path, name: str | None = None) -> Training:
     """The log in a work directory; that of a resumed training is in several parts, of which the later ones count.
 
@@ -98,21 +91,34 @@ def read_training(folder: str | Path, name: str | None = None) -> Training:
                 validation[line['step']] = {key: value for key, value in numbers.items() if key not in NO_METRICS}
     config = parts[-1].with_name('config.py')
     settings = read_values(read_text(config), config) if config.is_file() else Config()
-    settings = {key: short_types(value) for key, value in settings.to_dict().items() if key not in NOT_COMPARED}
-    return Training(name or Path(folder).name, list(training.values()), dict(sorted(validation.items())), flat(settings))
-
-
-def differing(trainings: list[Training]) -> list[str]:
-    """The names of the settings that are not the same in all."""
-    names = dict.fromkeys(name for training in trainings for name in training.settings)
-    return [name for name in names if any(each.settings.get(name, MISSING) != trainings[0].settings.get(name, MISSING)
-                                          for each in trainings)]
+    settings = {key: short_types(value) for key, value in settings.to_dict().items() if key in TOP - NOT_COMPARED}
+    return Training(name or Path(folder).name, list(training.values()), dict(sorted(validation.items())), settings)
 
 
 def short(value) -> str:
-    """A setting as a cell of the table, cut where it is long."""
-    text = str(value).replace('|', '/').replace('\n', ' ')
+    """A setting in a few letters: a part of the config by its type, a list of such by theirs."""
+    if isinstance(value, dict) and 'type' in value:
+        return str(value['type'])
+    if isinstance(value, (list, tuple)) and any(isinstance(each, dict) for each in value):
+        text = ', '.join(map(short, value))
+    else:
+        text = str(value).replace('|', '/').replace('\n', ' ')
     return text if len(text) <= LONGEST else text[:LONGEST - 3] + '...'
+
+
+def differing(settings: list, name: str = '') -> dict[str, list[str]]:
+    """From the full name of a setting to its value in each config, for those that are not the same in all.
+
+    A part that one config does not have at all is one line.
+    """
+    if all(each == settings[0] for each in settings):
+        return {}
+    if not all(isinstance(each, dict) for each in settings):
+        return {name: [short(each) for each in settings]}
+    found = {}
+    for key in dict.fromkeys(key for each in settings for key in each):
+        found |= differing([each.get(key, MISSING) for each in settings], f'{name}.{key}' if name else str(key))
+    return found
 
 
 def comparison_table(trainings: list[Training], metric: str) -> str:
@@ -131,7 +137,7 @@ def comparison_table(trainings: list[Training], metric: str) -> str:
     taken = [str(timedelta(seconds=round(each.seconds))) for each in trainings]
     rows = [[f'{metric}, last', *last], [f'{metric}, best', *best], [f'{trainings[0].unit}s done', *done],
             ['time in training', *taken]]
-    rows += [[name, *(short(each.settings.get(name, MISSING)) for each in trainings)] for name in differing(trainings)]
+    rows += [[name, *values] for name, values in differing([each.settings for each in trainings]).items()]
     return markdown_table(['', *(each.name for each in trainings)], rows)
 
 
@@ -147,6 +153,7 @@ def draw_comparison(trainings: list[Training], metric: str) -> Figure:
     left.set(xlabel=trainings[0].unit, ylabel=f'{metric} in validation')
     right.set(xlabel='iteration', ylabel='loss in training')
     for axes in (left, right):
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
     figure.legend(loc='outside lower center', ncols=3, frameon=False)
     return figure

@@ -47,6 +47,9 @@ def test_the_table_says_what_was_reached_and_what_differs(work, capsys):
         assert 0 < record['seconds'] < 120
     assert rows['model.type'] == ['mmcrrcd.CRRCD', 'mmcrrcd.Distiller']
     assert rows['optim_wrapper.optimizer.lr'] == ['0.05', '0.01'] and rows['model.beta'] == ['0.5', '–']
+    assert rows['model.teacher'] == ['mmpretrain.ImageClassifier', '–']
+    assert not any(name.startswith('model.teacher.') for name in rows)
+    assert numbers[1]['settings']['model.teacher'] == '–'
     assert not {'work_dir', 'experiment_name', 'resume', 'train_cfg.max_epochs', 'model.student.type'} & rows.keys()
 
 
