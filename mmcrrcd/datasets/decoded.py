@@ -84,6 +84,8 @@ def fingerprint_of_images(marks: Iterable[str]) -> str:
 def open_cache(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     """The array in the file, memory-mapped; None where there is none, or a damaged one."""
     try:
+        if path.exists() and not path.is_file():         # a pipe would be waited for
+            raise OSError('it is no file')
         images = np.lib.format.open_memmap(path, mode='c')              # writable, as torch wants it; the file stays as it is
         if images.shape == shape and images.dtype == np.uint8 and images.flags.c_contiguous:
             return images
@@ -97,7 +99,7 @@ def open_cache(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
 
 
 def write_cache(path: Path, shape: tuple[int, ...], blocks: Iterable[np.ndarray]) -> None:
-    """Write the blocks into a ``.npy`` that is there whole or not at all; earlier ones of its name are deleted, and what
+    """Write the blocks into a ``.npy`` that is there whole or not at all. Earlier ones of its name are deleted, and what
     killed processes of this machine left of them.
     """
     path.parent.mkdir(parents=True, exist_ok=True)

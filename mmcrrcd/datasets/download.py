@@ -12,6 +12,8 @@ from mmengine.dist import get_world_size, is_main_process
 from torch.distributed import distributed_c10d
 from torchvision.datasets.utils import download_url, extract_archive
 
+from mmcrrcd.errors import first_line
+
 
 TIMES = itertools.count()                                # the same in all processes, which come by here in the same order
 
@@ -60,7 +62,7 @@ def fetch(target: Path, url: str, md5: str, download: bool) -> None:
                 if not target.exists():
                     get(target, url, md5)
         except (OSError, RuntimeError) as error:         # no network, no room, another checksum
-            reason = str(getattr(error, 'reason', error)).splitlines()[0]
+            reason = first_line(getattr(error, 'reason', error))
             raise FileNotFoundError(f'{target} is missing, and {url} cannot be downloaded ({reason}); {where}') from error
     wait_for_first()
 

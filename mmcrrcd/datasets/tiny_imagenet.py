@@ -33,6 +33,7 @@ def check_place(folder: Path) -> None:
 
 
 def read_lines(path: Path) -> list[str]:
+    """The lines of a text file."""
     if not path.is_file():
         raise FileNotFoundError(f'{path} is missing; delete the folder {FOLDER} to download it again')
     try:
@@ -64,7 +65,7 @@ def list_train(folder: Path, classes: dict[str, str]) -> tuple[list[Path], list[
 
 
 def list_val(folder: Path, classes: dict[str, str]) -> tuple[list[Path], list[int]]:
-    """Files and labels of ``val/images``, in the order of ``val_annotations.txt``; or of ``val/<class>``, sorted, where others
+    """Files and labels of ``val/images``, in the order of ``val_annotations.txt``. Or of ``val/<class>``, sorted, where others
     have moved them there, with the images in the folder or in ``images`` below it.
     """
     order = {number: label for label, number in enumerate(classes)}
@@ -132,7 +133,7 @@ class TinyImageNetArrays(ImageArrays):
     a FileNotFoundError that says where they have to be.
 
     The first use decodes all images into a file beside them, ``mmcrrcd-<split>-<fingerprint>.npy`` (1.2 GB for 'train'), which
-    is memory-mapped from then on. The fingerprint is that of the names and sizes of the image files: where these change, a new
+    is memory-mapped from then on. The fingerprint is that of the names and sizes of the image files. Where these change, a new
     file takes the place of the old one. A folder with fewer images than the official one is taken, with a warning.
 
     Args:

@@ -26,6 +26,7 @@ from .translate import of_worker, translate
 
 LIBC = ctypes.CDLL(None) if sys.platform == 'linux' else None
 PARENT = []                                              # the process that forked last, empty until forks are told of it
+LONGEST = 600                                            # letters of a line that somebody reads
 PICTURES = ('.png', '.pdf', '.svg', '.jpg')
 
 
@@ -153,7 +154,8 @@ def silence() -> None:
 
 
 def end(line: str) -> None:
-    """Ends the program with one line, also where several processes end with it."""
+    """Ends the program with one line, also where several processes end with it; of a very long one with its two ends."""
+    line = line if len(line) < LONGEST else f'{line[:LONGEST - 120]} ... {line[-100:]}'
     try:
         sys.stdout.flush()
     except OSError:
