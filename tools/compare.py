@@ -1,4 +1,5 @@
 """Compare trainings of your own: ``python tools/compare.py work_dirs/kd work_dirs/crrcd --out comparison.png``."""
+import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse
 import json
 from pathlib import Path

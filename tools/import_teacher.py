@@ -57,7 +57,7 @@ def converted(file: Path, backbone: str) -> dict:
     theirs = read_checkpoint(file)
     weights = weights_in(theirs, file)
     first = {key.partition('.')[0] for key in weights}
-    if len(first) == 1:                                  # a network within another module, Lightning's say
+    if len(first) == 1 and not first & weights.keys():   # a network within another module, Lightning's say
         weights = {key.partition('.')[2]: value for key, value in weights.items()}
     meta = dict(source=file.name, sha256=hashlib.sha256(file.read_bytes()).hexdigest())
     if isinstance(theirs.get('epoch'), int):

@@ -79,8 +79,9 @@ def prepare_processes(cfg: Config, launcher: str) -> None:
     end_together(launcher)
     cfg.launcher = launcher
     if launcher != 'none':
-        settings = cfg.setdefault('env_cfg', {}).setdefault('dist_cfg', {'backend': 'nccl'})
-        wait = settings.setdefault('timeout', WAIT)
+        environment = dict(cfg.get('env_cfg') or {})
+        settings = dict(backend='nccl', timeout=WAIT) | dict(environment.get('dist_cfg') or {})
+        cfg.env_cfg, wait = environment | dict(dist_cfg=settings), settings['timeout']
         if not is_number(wait) or wait <= 0:
             raise InputError(f'env_cfg.dist_cfg.timeout is a number of seconds, got {wait!r}')
     cfg.find_unused_parameters = leaves_parameters_out(cfg.model)

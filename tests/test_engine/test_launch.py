@@ -11,6 +11,7 @@ from mmengine.registry import DefaultScope
 from tiny import CLASSES, IMAGES, config, crrcd, pipeline_loader, train, write_folder, write_teacher
 from torch.utils.data import DataLoader
 
+from mmcrrcd.engine import launch
 from mmcrrcd.engine.launch import one_line_errors, prepare_processes
 from mmcrrcd.engine.runner import WAIT, Runner
 from mmcrrcd.errors import InputError
@@ -129,10 +130,25 @@ def test_ctrl_c_while_a_tool_imports_is_one_line():
 
 
 @pytest.mark.parametrize('timeout', [0, -1, 'long', True])
-def test_the_time_out_of_processes_is_a_number_of_seconds(timeout):
+def test_the_time_out_of_processes_is_a_number_of_seconds(monkeypatch, timeout):
+    monkeypatch.setattr(launch, 'end_together', lambda launcher: None)
     cfg = Config(dict(model={}, env_cfg=dict(dist_cfg=dict(backend='gloo', timeout=timeout))))
     with pytest.raises(InputError, match='env_cfg.dist_cfg.timeout is a number of seconds'):
         prepare_processes(cfg, 'pytorch')
+
+
+@pytest.mark.parametrize('given, seconds', [({}, WAIT), (dict(env_cfg=dict(cudnn_benchmark=True)), WAIT),
+                                            (dict(env_cfg=dict(dist_cfg=dict(backend='gloo', timeout=7))), 7)])
+def test_processes_do_not_wait_for_ever(monkeypatch, given, seconds):
+    """Over gloo, and in what mmengine hands to NCCL."""
+    told = {}
+    monkeypatch.setattr(launch, 'end_together', lambda launcher: None)
+    monkeypatch.setattr(launch, 'get_device', lambda: 'cpu')
+    monkeypatch.setattr(launch.torch.distributed, 'init_process_group', lambda backend, **options: told.update(options))
+    cfg = Config(dict(model={}) | given)
+    prepare_processes(cfg, 'pytorch')
+    assert told['timeout'].total_seconds() == seconds == cfg.env_cfg.dist_cfg.timeout
+    assert cfg.env_cfg.get('cudnn_benchmark') == given.get('env_cfg', {}).get('cudnn_benchmark')
 
 
 def test_loaders_do_not_wait_for_ever(tmp_path):

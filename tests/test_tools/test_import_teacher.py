@@ -138,7 +138,7 @@ def test_what_is_no_such_checkpoint_is_refused(files, monkeypatch, capsys):
                                (folder / 'evil.pth', files.config, 'it has more in it than numbers, builtins.print'),
                                (folder / 'page.pth', files.config, 'loaded safely: it is damaged, or something else'),
                                (folder / 'numbers.pth', files.config, 'is not a checkpoint of this student: '),
-                               (folder / 'no_tensor.pth', files.config, 'holds no dict of weights'),
+                               (folder / 'no_tensor.pth', files.config, 'no_tensor.pth has no weights of a network'),
                                (folder / 'list.pth', files.config, 'holds a list, not a dict of weights'),
                                (folder / 'other.pth', files.config, 'is not a checkpoint of this student: ')):
         with pytest.raises(SystemExit) as error:

@@ -62,7 +62,7 @@ def test_a_number_of_gpus_that_is_none_prints_the_usage(script, args):
 @pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh'])
 def test_torchrun_gets_every_argument_as_it_was_written(script, echo):
     args = run(TOOLS / script, *SCRIPTS[script], '--cfg-options', 'a="b c"', **echo).stdout.splitlines()
-    assert args[0] == '-c' and 'torch.distributed.run' in args[1]         # -m would import from the current folder
+    assert args[0] == '-c' and any('torch.distributed.run' in line for line in args)      # -m imports from the current folder
     assert '--standalone' in args and '--nproc-per-node=2' in args
     tail = [*SCRIPTS[script][:-1], '--launcher', 'pytorch', '--cfg-options', 'a="b c"']
     assert args[-len(tail):] == tail
@@ -106,3 +106,14 @@ def test_two_processes_start_on_one_machine(tmp_path):
     result = run(tmp_path / 'dist_train.sh', 'config.py', '2', '--amp', PYTHON=sys.executable)
     assert result.returncode == 0, result.stderr
     assert sorted(result.stdout.splitlines()) == [f'{rank} 2 config.py --launcher pytorch --amp' for rank in (0, 1)]
+
+
+@pytest.mark.slow
+def test_the_line_of_an_error_of_all_processes_comes_last_and_once(tmp_path):
+    shutil.copy(TOOLS / 'dist_train.sh', tmp_path)
+    (tmp_path / 'train.py').write_text(
+        'from mmcrrcd.engine.launch import one_line_errors\nfrom mmcrrcd.errors import InputError\n'
+        'with one_line_errors():\n    raise InputError("a wrong setting")\n')
+    result = run(tmp_path / 'dist_train.sh', 'config.py', '2', PYTHON=sys.executable, PYTHONPATH=str(TOOLS.parent))
+    assert result.returncode == 1 and result.stderr.splitlines()[-1] == 'error: a wrong setting'
+    assert result.stderr.count('a wrong setting') == 1
