@@ -52,7 +52,7 @@ class RecordHook(Hook):
         means = {name: round(float(total) / number, 5) for name, (total, number) in self.totals.items()}
         if 'accuracy' in means:
             means['train_accuracy'] = means.pop('accuracy')
-        self.rows[runner.epoch + 1] = dict(means, train_seconds=round(time.perf_counter() - self.start, 2))
+        self.row(runner.epoch + 1).update(means, train_seconds=round(time.perf_counter() - self.start, 2))
         self.save()
 
     def before_val(self, runner) -> None:

@@ -24,7 +24,7 @@ from mmcrrcd.checkpoint import find_checkpoint, read_network
 from mmcrrcd.datasets.images import whole_batch
 from mmcrrcd.datasets.replay import EveryView, ReplayedViews, check_views, number_of_views
 from mmcrrcd.errors import InputError
-from mmcrrcd.models.algorithms.distiller import Distiller
+from mmcrrcd.models.algorithms.distiller import NO_MIXTURES, Distiller
 from mmcrrcd.models.networks import linear_classifier
 from mmcrrcd.models.preprocessor import PairPreprocessor
 from mmcrrcd.models.teachers.cache import (ARRAYS, CacheWriter, TeacherCache, digest, digest_of_weights,
@@ -131,6 +131,8 @@ class Source:
         if with_teacher:
             self.model = Distiller(cfg.model.student, cfg.model.teacher, cfg.model.get('teacher_checkpoint'),
                                    input_size=cfg.model.get('input_size', 32), data_preprocessor=self.preprocessor)
+            if self.model.mixes:
+                raise InputError(NO_MIXTURES)
             self.teacher = self.model.teacher            # before its batch norms are folded
             self.model.load_teacher()
             self.model.to(self.device)
@@ -155,6 +157,7 @@ class Source:
 
     @torch.no_grad()
     def ask(self, images: Tensor) -> NetworkOutput:
+        """The teacher's output for images (N, C, H, W), piece by piece; without feature maps."""
         with torch.autocast(self.device.type, torch.bfloat16) if self.bfloat16 else nullcontext():
             pieces = [self.model.forward_teacher(piece) for piece in images.split(PIECE[self.device.type])]
         values = {name: None if getattr(pieces[0], name) is None else torch.cat([getattr(piece, name) for piece in pieces])

@@ -16,7 +16,7 @@ from mmcrrcd.config import read_config
 from mmcrrcd.datasets import ImageArrays, downsample
 from mmcrrcd.datasets.transforms.resolution_pair import SETTINGS, check_resolution
 from mmcrrcd.datasets.transforms.student_view import Size, sides
-from mmcrrcd.errors import InputError
+from mmcrrcd.errors import InputError, first_line
 from mmcrrcd.models import PairPreprocessor
 from mmcrrcd.models.networks import extract, use_channels_last
 from mmcrrcd.models.teachers.adapters import EmbeddingNetwork
@@ -99,8 +99,7 @@ class Classifier:
             return extract(self.network, seen)
         except (RuntimeError, ValueError) as error:
             height, width = seen.shape[2:]
-            reason = str(error).splitlines()[0]
-            raise InputError(f'the network cannot take images of {height} x {width} pixels: {reason}') from error
+            raise InputError(f'the network cannot take images of {height} x {width} pixels: {first_line(error)}') from error
 
     def path_of(self, images: Tensor) -> str:
         """The sizes that images (N, H, W, 3) go through, in words."""

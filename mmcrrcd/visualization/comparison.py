@@ -110,6 +110,7 @@ def differing(trainings: list[Training]) -> list[str]:
 
 
 def short(value) -> str:
+    """A setting as a cell of the table, cut where it is long."""
     text = str(value).replace('|', '/').replace('\n', ' ')
     return text if len(text) <= LONGEST else text[:LONGEST - 3] + '...'
 

@@ -113,6 +113,7 @@ def test_relations_of_images_to_themselves_take_mixtures():
     (lambda: distiller(student=network() | dict(train_cfg=MIX)), 'both data_preprocessor.batch_augments and .* train_cfg'),
     (lambda: distiller(preprocessor=dict(type='mmpretrain.ClsDataPreprocessor'), student=network() | dict(train_cfg=MIX)),
      'a data_preprocessor of type ClsDataPreprocessor would not see: set its batch_augments'),
+    (lambda: distiller(preprocessor=settings(batch_augments=MIX, num_classes=1000)), 'num_classes is 1000, .* has 4 classes'),
     (lambda: PairPreprocessor(MEAN, STD, batch_augments=MIX)(FORMS['in_memory'], True), 'number of classes is not known'),
     (lambda: PairPreprocessor(MEAN, STD, batch_augments=MIX, num_classes=4)(dict(inputs=IMAGES), True), 'the data have none'),
     (lambda: PairPreprocessor(MEAN, STD, batch_augments=MIX, num_classes=4)(dict(inputs=IMAGES, data_samples=[

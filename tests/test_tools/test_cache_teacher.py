@@ -41,6 +41,17 @@ def test_a_folder_is_a_teacher_where_the_network_is_not(here):
     torch.testing.assert_close(weights('without'), weights('with'), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize('where', ['data_preprocessor', 'student'])
+def test_mixtures_have_no_answers(here, where):
+    model = crrcd(here / 'teacher.pth', sampling='unsupervised')
+    name = 'batch_augments' if where == 'data_preprocessor' else 'train_cfg'
+    model[where] = model[where] | {name: dict(augments=[dict(type='Mixup', alpha=0.8)])}
+    config(here / 'unused', model, epochs=1).dump('mixed.py')
+    with pytest.raises(SystemExit, match='batch_augments mix images, to which teacher_cache has no answers'):
+        train.main(['mixed.py', '--cache-teacher', '2', '--work-dir', 'mixed'])
+    assert not list((here / 'work_dirs').glob('**/manifest.json'))
+
+
 @pytest.mark.parametrize('words, said', [
     (['nothing.py'], 'there is no config nothing.py'),
     (['student.py', '--views', '0'], 'views'),

@@ -1,7 +1,8 @@
 """A teacher's answers on disk: embedding and logits for each view of each training image, in float16.
 
 A folder of them is a teacher. It holds ``embedding.npy`` and ``logits.npy`` (views, images, width), the linear layer between
-the two where there is one, and ``manifest.json``: of what the answers are, and all checksums. No file is ever unpickled.
+the two where there is one, and ``manifest.json``. That says of what the answers are, and all checksums. No file is ever
+unpickled.
 """
 import hashlib
 import json
@@ -50,6 +51,7 @@ def rows_of(block: int, num_images: int) -> tuple[int, int, int]:
 
 
 def number_of_blocks(shape: dict) -> int:
+    """That a cache of this shape has."""
     return shape['views'] * -(-shape['images'] // BLOCK)
 
 
@@ -66,7 +68,7 @@ def size_in_bytes(shape: dict) -> int:
 class CacheWriter:
     """A folder of answers while it is being built, beside its final place, as ``<folder>.part``.
 
-    Killed at any moment it goes on where it was: a block counts once it stands, with its checksum, in ``blocks.txt``, and its
+    Killed at any moment it goes on where it was. A block counts once it stands, with its checksum, in ``blocks.txt``, and its
     numbers are read again before that is believed. Several processes may write different blocks.
 
     Args:
@@ -165,6 +167,7 @@ class CacheWriter:
         os.write(self.log, f'{block} {checksum(parts)} end\n'.encode())
 
     def close(self) -> None:
+        """Writes what is buffered to disk and closes the files."""
         for file in [*self.files.values(), self.log]:
             os.fsync(file)
             os.close(file)
@@ -185,6 +188,7 @@ class CacheWriter:
 
 
 def checksum(parts: Iterable[np.ndarray]) -> int:
+    """CRC-32 of arrays, one after the other."""
     crc = 0
     for part in parts:
         crc = zlib.crc32(np.ascontiguousarray(part), crc)
@@ -195,7 +199,7 @@ def read_manifest(folder: Path) -> dict:
     """The manifest of a folder of answers.
 
     Raises:
-        InputError: there is none, or it is damaged, changed by hand, or of another version of the format.
+        InputError: there is none, or it is damaged, changed, or of another version of the format.
     """
     file = folder / 'manifest.json'
     if not file.is_file():
@@ -238,6 +242,7 @@ class TeacherCache:
 
     @property
     def num_images(self) -> int:
+        """The number of training images."""
         return self.shape['images']
 
     @property
@@ -293,8 +298,8 @@ class TeacherCache:
         return self._output(values)
 
     def place(self, device: torch.device) -> torch.device:
-        """Where answers for ``device`` are looked up: there, if it is the CPU or they take less than half of its free memory;
-        else on the CPU, from where they are sent.
+        """Where answers for ``device`` are looked up: there, if it is the CPU or they take less than half of its free memory.
+        Else on the CPU, from where they are sent.
         """
         if device.type == 'cpu' or self._placed is not None:
             return self._placed or device
