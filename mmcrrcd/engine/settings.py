@@ -32,6 +32,7 @@ HOOK_NAMES = {'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_schedule
 NAMES = dict(randomness={'seed', 'diff_rank_seed', 'deterministic'}, auto_scale_lr={'enable', 'base_batch_size'},
              env_cfg={'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'})
 
+MOST_WORKERS = 4096
 YES_OR_NO = {'enable', 'deterministic', 'diff_rank_seed', 'cudnn_benchmark'}
 
 
@@ -242,6 +243,8 @@ def check_loader(loader: dict, where: str) -> None:
         raise InputError(f'{where}.batch_size is a whole number from 1 on, got None')
     check_count(loader, where, 'batch_size')
     check_count(loader, where, 'num_workers', least=0)
+    if (loader.get('num_workers') or 0) > MOST_WORKERS:
+        raise InputError(f'{where}.num_workers is at most {MOST_WORKERS}, got {loader["num_workers"]}')
 
 
 def check_known(part, where: str, registry: Registry) -> None:
@@ -266,6 +269,8 @@ def check_section(key: str, value) -> None:
         if 'type' not in value and 'by_epoch' not in value:
             raise InputError('train_cfg says by_epoch=True (and max_epochs) or by_epoch=False (and max_iters)')
         check_part(value, key, LOOPS, default, set() if 'type' in value else {'by_epoch'})
+        if not isinstance(value.get('by_epoch', True), bool):
+            raise InputError(f'{key}.by_epoch is True or False, got {value["by_epoch"]!r}')
         check_count(value, key, 'max_epochs', 'max_iters', 'val_interval')
     elif key in ('val_cfg', 'test_cfg'):
         check_part(value, key, LOOPS, ValLoop if key == 'val_cfg' else TestLoop)

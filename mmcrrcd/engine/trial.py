@@ -23,7 +23,7 @@ from torch.utils.data._utils.fetch import _MapDatasetFetcher
 from mmcrrcd.datasets.images import NO_LABEL
 from mmcrrcd.datasets.mended import parts_of
 from mmcrrcd.datasets.transforms.resolution_pair import sides
-from mmcrrcd.errors import InputError, nearest, printable
+from mmcrrcd.errors import InputError, is_number, nearest, printable
 from mmcrrcd.evaluation.accuracy import BatchAccuracy
 from mmcrrcd.models.algorithms import Distiller
 from mmcrrcd.structures import Pair
@@ -321,7 +321,10 @@ def check_topk(metrics, classes: int | None) -> None:
     """Raises InputError where a metric asks for more classes than there are."""
     for metric in metrics:
         topk = getattr(metric, 'topk', None) or ()
-        most = max(topk if isinstance(topk, (list, tuple)) else [topk], default=0)
+        topk = topk if isinstance(topk, (list, tuple)) else [topk]
+        if not all(is_number(each, whole=True) and each > 0 for each in topk):
+            raise InputError(f'val_evaluator: topk are whole numbers from 1 on, got {topk!r}')
+        most = max(topk, default=0)
         if classes is not None and most > classes:
             raise InputError(f'val_evaluator: topk={most}, and the network has {classes} classes')
 

@@ -41,45 +41,47 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--share', type=float, default=1., help='of the cases of each part, drawn by the seed (default: all); '
                         'the table has all that are finished')
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--failed', action='store_true', help='do the failed ones again')
+    parser.add_argument('--failed', action='store_true', help='do the failed ones again, and no others')
+    parser.add_argument('--count', action='store_true', help='do nothing, count what is finished')
     parser.add_argument('--list', action='store_true', help='name the cases, do nothing')
     parser.add_argument('--log', type=Path, default=Path('work_dirs/campaign'), metavar='FOLDER', help='of finished cases')
     parser.add_argument('--keep', action='store_true', help='write the results that docs/reliability.md shows')
     return parser.parse_args(argv)
 
 
-def finished(log: Path, again: bool) -> dict[tuple[str, str], dict]:
+def finished(log: Path) -> dict[tuple[str, str], dict]:
     """By kind and name; half a line, of a killed campaign, is left out."""
     found = {}
     for line in log.read_text().splitlines() if log.exists() else ():
         with contextlib.suppress(ValueError):
             row = json.loads(line)
             found[row['kind'], row['name']] = row
-    return {key: row for key, row in found.items() if not (again and row['problem'])}
+    return found
 
 
-def carry_out(name: str, args: argparse.Namespace, root: Path) -> tuple[list[dict], int]:
-    """The rows of the cases of a part that are drawn or finished, and how many cases there are in all."""
-    log = args.log / f'{name}_{args.seed}.jsonl'
+def log_of(name: str, args: argparse.Namespace) -> Path:
+    return args.log / f'{name}_{args.seed}.jsonl'
+
+
+def carry_out(name: str, args: argparse.Namespace, root: Path) -> None:
+    """Does the cases of a part that are drawn and not finished, and logs them."""
+    log = log_of(name, args)
     log.parent.mkdir(parents=True, exist_ok=True)
-    done, rows, number = finished(log, args.failed), [], 0
+    done = finished(log)
     for kind, case, function in PARTS[name].cases(root / name, args.seed):
-        number += 1
         drawn = random.Random(f'{args.seed} {kind} {case}').random() < args.share
-        if args.only is not None and args.only not in f'{kind}: {case}' or not drawn and (kind, case) not in done:
+        row = done.get((kind, case))
+        wanted = row and row['problem'] if args.failed else row is None and drawn
+        if not wanted or args.only is not None and args.only not in f'{kind}: {case}':
             continue
         if args.list:
             print(f'{name}: {kind}: {case}')
             continue
-        row = done.get((kind, case))
-        if row is None:
-            row = dict(kind=kind, name=case, **outcome(function))
-            if row['problem']:
-                print(f'{name}: {kind}: {case}: {row["problem"]}', flush=True)
-            with open(log, 'a') as file:
-                file.write(json.dumps(row) + '\n')
-        rows.append(row)
-    return rows, number
+        row = dict(kind=kind, name=case, **outcome(function))
+        if row['problem']:
+            print(f'{name}: {kind}: {case}: {row["problem"]}', flush=True)
+        with open(log, 'a') as file:
+            file.write(json.dumps(row) + '\n')
 
 
 def outcome(function: Callable[[], str | None]) -> dict:
@@ -92,12 +94,11 @@ def outcome(function: Callable[[], str | None]) -> dict:
 def table(result: dict) -> str:
     """Markdown of the results."""
     rows = []
-    for name, part in result['parts'].items():
-        kinds = part['kinds']
+    for name, kinds in result['parts'].items():
         rows += [[TITLES[name] if i == 0 else '', kind, f'{counts["cases"]:,}', counts['failed']]
                  for i, (kind, counts) in enumerate(kinds.items())]
         cases, failed = (sum(counts[key] for counts in kinds.values()) for key in ('cases', 'failed'))
-        rows.append(['', f'all kinds, drawn from {part["of"]:,} cases', f'**{cases:,}**', f'**{failed}**'])
+        rows.append(['', '**all kinds**', f'**{cases:,}**', f'**{failed}**'])
     text = markdown_table(['part', 'kind', 'cases', 'failed'], rows)
     return f'{text}\n\nSeed {result["seed"]}, {result["minutes"]} minutes on a busy machine. {conditions(result)}'
 
@@ -130,23 +131,23 @@ def main(argv: list[str] | None = None) -> None:
     mmengine.runner.runner.collect_env = dict            # it starts compilers to ask for their versions
     memory = '/dev/shm' if os.access('/dev/shm', os.W_OK) else None      # where fsync costs nothing
     root = Path(tempfile.mkdtemp(prefix='mmcrrcd-campaign', dir=memory))
-    found, numbers = {}, {}
     try:
-        if not args.list:
+        if not args.list and not args.count:
             warm_up(root)
-        for name in args.parts:
+        for name in args.parts if not args.count else ():
             (root / name).mkdir()
-            found[name], numbers[name] = carry_out(name, args, root)
+            carry_out(name, args, root)
     finally:
         shutil.rmtree(root, ignore_errors=True)
-    rows = [row for part in found.values() for row in part]
     if args.list:
         return
+    found = {name: list(finished(log_of(name, args)).values()) for name in PARTS}
+    rows = [row for part in found.values() for row in part]
     result = about_this_run() | dict(
         seed=args.seed, minutes=round(sum(row['seconds'] for row in rows) / 60), parts={
-            name: dict(of=numbers[name], kinds=counted(part)) for name, part in found.items()},
+            name: counted(part) for name, part in found.items()},
         failed=[dict(part=name, **row) for name, part in found.items() for row in part if row['problem']])
-    result['command'] = result['command'].replace(str(Path(__file__)), '-m campaign')
+    result['command'] = 'PYTHONPATH=.:tests python -m campaign'           # of which each has done a part
     print(table(result))
     if args.keep:
         KEPT.mkdir(exist_ok=True)

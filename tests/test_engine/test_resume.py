@@ -143,6 +143,7 @@ def test_kill_while_a_checkpoint_is_written_leaves_one_to_resume_from(tmp_path, 
     runner = train(cfg, resume=True)
     assert runner.epoch == 5 and not list(tmp_path.glob('*.part'))
     assert find_checkpoint(tmp_path).name == 'epoch_5.pth'
+    assert [file.name for file in tmp_path.glob('epoch_*')] == ['epoch_5.pth']
     best, = tmp_path.glob('best_*')
     assert str(best) == runner.message_hub.get_info('best_ckpt')
 

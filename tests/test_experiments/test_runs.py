@@ -17,6 +17,7 @@ from experiments import compose, runs, worker
 from experiments.__main__ import main, parse_args
 from experiments.runs import BUSY
 from experiments.tables import TABLES
+from mmcrrcd.errors import InputError
 
 ONE = ['tiny', '--cell', 'kd/big_small', '--seeds', '1']
 
@@ -213,3 +214,14 @@ def test_a_run_in_a_process_of_its_own(work, monkeypatch):
 def test_the_command_of_the_readme_is_understood():
     args = parse_args(['table1', '--cell', 'crrcd/resnet56_resnet20', '--epochs', '1', '--resolution', '8'])
     assert (args.experiment, args.epochs, args.resolution, args.seeds) == ('table1', 1, 8, None)
+
+
+def test_the_config_in_a_result_is_read_as_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg = Config(dict(model=dict(alpha=1)))
+    runs.check_same(cfg, cfg.pretty_text, Path('r.json'))
+    with pytest.raises(InputError, match='r.json is of a run with other settings'):
+        runs.check_same(cfg, 'model = dict(alpha=2)', Path('r.json'))
+    with pytest.raises(InputError, match='r.json holds more than names and values'):
+        runs.check_same(cfg, f"{cfg.pretty_text}\nopen('planted', 'w')", Path('r.json'))
+    assert not Path('planted').exists()
