@@ -15,6 +15,7 @@ from mmengine.config import Config
 from rich.console import Console
 
 from mmcrrcd.engine.launch import one_line_errors
+from mmcrrcd.engine.teacher_cache import views_of_text
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.embeddings import named_images
 
@@ -33,10 +34,6 @@ def positive(text: str) -> int:
     return number
 
 
-def views(text: str) -> int | str:
-    return text if text == 'all' else int(text)
-
-
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='python -m experiments', description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -51,8 +48,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--teacher-checkpoint', metavar='PATH', help='a trained teacher, in place of the one that the config '
                         'names')
     parser.add_argument('--part', action='store_true', help='of table3: the files may hold a part of the test images')
-    parser.add_argument('--views', type=views, metavar='N', help='read the teacher from a cache of so many views, or all, '
-                        "where the method allows (default: 0, the teacher itself, or a study's own)")
+    parser.add_argument('--views', type=views_of_text, metavar='N', help='read the teacher from a cache of so many views, or '
+                        "all, where the method allows (default: 0, the teacher itself, or a study's own)")
     parser.add_argument('--amp', action='store_true', help='bfloat16 autocast, on CPU and GPU')
     parser.add_argument('--jobs', type=positive, default=1, help='runs side by side, on different GPUs where there are several')
     parser.add_argument('--slurm', metavar='PARTITION', help='start every run by srun (environment: CPUS_PER_TASK SRUN_ARGS)')

@@ -302,7 +302,7 @@ def of_study(setting: NamedTuple, recipe: Recipe, options: dict) -> Config:
         schedulers.append(dict(type='LinearLR', start_factor=0.1, by_epoch=True, begin=0, end=setting.warmup,
                                convert_to_iter_based=True))
     cfg.param_scheduler = schedulers
-    if setting.gamma != 1:
+    if setting.gamma != 1 or setting.method.startswith('crrcd'):
         cfg.model.backbone_gradient = setting.gamma
     cfg.train_cfg.val_interval = cfg.default_hooks.checkpoint.interval = max(1, setting.epochs // 5)
     cfg.default_hooks.checkpoint.save_best = None

@@ -1,18 +1,16 @@
 """What is asked of a network when it has been trained: the ``results`` of its record, percentages by what they are."""
 from pathlib import Path
 
-import numpy as np
-import torch
-from mmengine.analysis import FlopAnalyzer
 from mmengine.config import Config
-from mmengine.device import get_device
 from sklearn.neighbors import KNeighborsClassifier
 
 from mmcrrcd.datasets import lfw_pairs, read_orl, read_tinyface, split_gallery
-from mmcrrcd.evaluation.embeddings import Classifier, accuracy, embed, embed_blocks, embed_images, load_classifier, own_images
+from mmcrrcd.deployment import count_macs
+from mmcrrcd.evaluation.embeddings import Classifier, accuracy, embed, load_classifier, own_images
+from mmcrrcd.evaluation.faces import search, similarities
 from mmcrrcd.evaluation.identification import identify
 from mmcrrcd.evaluation.linear_probe import PROTOCOL, linear_probe, probe
-from mmcrrcd.evaluation.verification import cosines, verify
+from mmcrrcd.evaluation.verification import verify
 from mmcrrcd.registry import DATASETS
 
 from .studies import STUDIES
@@ -21,13 +19,6 @@ from .tables import DOWNSAMPLINGS, TABLES, UNTRAINED, UPSAMPLED
 CLASSIFIERS = 3                                          # of each network, in Tables IV and VI
 NEIGHBORS = 20                                           # that vote on the class of an embedding
 RANKS = (1, 10, 20)
-
-
-def macs(network: Classifier, pixels: int) -> float:
-    """Millions in convolutions and linear layers for an image of so many pixels a side."""
-    found = FlopAnalyzer(network.network, torch.zeros(1, 3, pixels, pixels, device=get_device()))
-    operators = found.unsupported_ops_warnings(False).uncalled_modules_warnings(False).by_operator()
-    return round((operators['conv'] + operators['linear']) / 1e6, 1)
 
 
 def downsamplings(network: Classifier, config: str, about: dict, side: int) -> dict:
@@ -40,7 +31,8 @@ def downsamplings(network: Classifier, config: str, about: dict, side: int) -> d
     if whole:
         found['full'] = round(accuracy(network, test, f'{side} pixels'), 4)
     images = dict(train=len(DATASETS.build(cfg.train_dataloader.dataset)), test=len(test))
-    return found | dict(macs=macs(network, scale_to or pixels), images=images)
+    seen = scale_to or pixels
+    return found | dict(macs=round(count_macs(network.network, seen, seen) / 1e6, 1), images=images)
 
 
 def probed(network: Classifier, config: str, about: dict, dataset: str) -> dict:
@@ -52,8 +44,7 @@ def probed(network: Classifier, config: str, about: dict, dataset: str) -> dict:
 def verified(network: Classifier, config: str, about: dict, pairs: str, images: str, folds: list[int] | None = None) -> dict:
     """Are two faces of one person?"""
     data = lfw_pairs(images, pairs, network.side, folds)
-    scores = cosines(embed_images(network, data.images, 'embeddings'), data.left, data.right)
-    found = verify(scores, data.same, data.fold)
+    found = verify(similarities(network, data), data.same, data.fold)
     return dict(accuracy=found.accuracy, accuracies=found.accuracies, eer=100 * found.roc.eer(), auc=found.roc.auc(),
                 pairs=len(data))
 
@@ -64,11 +55,8 @@ def identified(network: Classifier, config: str, about: dict, tinyface: str | No
         network, (gallery, probes, others) = network.straight(), read_tinyface(tinyface)
     else:
         (gallery, probes), others = split_gallery(read_orl(orl), 1), None
-    (x, ids), (x_probe, probe_ids) = ((torch.cat(list(embed_blocks(network, faces.blocks(network.side)))),
-                                       torch.from_numpy(np.asarray(faces.ids))) for faces in (gallery, probes))
-    distractors = embed_blocks(network, others.blocks(network.side)) if others else ()
-    found = identify(x, ids, x_probe, probe_ids, distractors)
-    return {f'rank-{k}': found.rank(k) for k in RANKS} | dict(mAP=found.mean_average_precision, probes=len(probe_ids),
+    found = search(network, gallery, probes, others)
+    return {f'rank-{k}': found.rank(k) for k in RANKS} | dict(mAP=found.mean_average_precision, probes=len(probes.ids),
                                                               searched=found.searched)
 
 
@@ -91,8 +79,9 @@ def results(about: dict, config: Path, checkpoint: str, rows: list[dict]) -> dic
     """Of a network by the config and checkpoint of its training, whose epochs are ``rows`` (none of a teacher)."""
     tested = {row['epoch']: row['accuracy'] for row in rows if 'accuracy' in row}
     found = dict(last=tested[max(tested)], best=max(tested.values())) if tested else {}
-    if rows and 'own_classifier' in rows[-1]:
-        found['own_classifier'] = rows[-1]['own_classifier']
+    if rows and 'own_classifier' in rows[-1]:            # what was tested last is the classifier fitted anew
+        found |= dict(last=rows[-1]['own_classifier'], refitted=found['last'])
+        found['best'] = max([found['last'], *(row['accuracy'] for row in rows[:-1] if 'accuracy' in row)])
     experiment = about['experiment']
     table = TABLES.get(experiment) or STUDIES.get(experiment.removeprefix('study_'))
     if table and table.evaluation in EVALUATIONS:

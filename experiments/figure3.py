@@ -2,12 +2,13 @@
 import math
 from typing import NamedTuple
 
-LEARNED = dict(relation='learned', cls_weight=1, alpha=0.5, beta=0.2, num_negatives=512, tau=0.1, num_anchors=8)
-OWN_KD = dict(cls_weight=1, alpha=0.5, beta=0)           # 1 CE + 0.5 KD, what the learned form stands beside
+LEARNED = dict(relation='learned', cls_weight=1, alpha=0.5, beta=0.2, backbone_gradient=1, num_negatives=512, tau=0.1,
+               num_anchors=8)
+OWN_KD = dict(cls_weight=1, alpha=0.5, beta=0, backbone_gradient=1)    # 1 CE + 0.5 KD, what the learned form stands beside
 BASELINES = {
-    'student_alone': dict(cls_weight=1, alpha=0, beta=0),
+    'student_alone': dict(cls_weight=1, alpha=0, beta=0, backbone_gradient=1),
     'kd': OWN_KD,
-    'kd_field': dict(cls_weight=0.1, alpha=0.9, beta=0)}  # that of configs/baselines/kd.py
+    'kd_field': dict(cls_weight=0.1, alpha=0.9, beta=0, backbone_gradient=1)}     # that of configs/baselines/kd.py
 CHANGES = {                                              # of both forms
     **{f'negatives_{n}': dict(num_negatives=n) for n in (64, 128, 256, 1024)},   # not fewer than the batch
     'in_batch': dict(num_negatives=None),                # no queue: the batch itself

@@ -103,7 +103,8 @@ def model(name: str, config: str, settings: dict, own: list[dict]) -> dict:
         about = {'Epochs': teacher['epochs'], 'Checksum': teacher['sha256']}
     else:
         about = {'Epochs': training['epochs'], 'Batch Size': training['batch'], 'Learning Rate': training['lr'],
-                 'Recipe': described(first['recipe']), 'Seeds': sorted({record['seed'] for record in own})}
+                 'Recipe': described(first['recipe']),
+                 'Seeds': ', '.join(map(str, sorted({record['seed'] for record in own})))}      # mim wants texts in lists
         about |= {'Teacher': teacher['sha256']} if teacher else {}
     about |= {'Options': options(settings)} if settings else {}
     experiments = dict.fromkeys(record['experiment'] for record in own)

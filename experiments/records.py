@@ -5,12 +5,13 @@ It holds what the run is (``experiment``, ``method``, ``pair``, ``recipe``, ``se
 ``seconds`` (``wall`` of the training with its tests, and of a ``step``), ``teacher`` and ``provenance``.
 """
 import json
-import os
 import subprocess
 from datetime import datetime, timezone
 from math import sqrt
 from pathlib import Path
 from statistics import mean, median, stdev
+
+from mmcrrcd.files import write_whole
 
 from .compose import ROOT
 
@@ -20,9 +21,7 @@ RECORDS = Path(__file__).resolve().parent / 'records'
 def write_json(value, file: Path) -> None:
     """Whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix('.part')
-    part.write_text(json.dumps(value, indent=1) + '\n', encoding='utf-8')
-    os.replace(part, file)
+    write_whole(file, json.dumps(value, indent=1) + '\n')
 
 
 def read(experiment: str) -> list[dict]:

@@ -238,16 +238,16 @@ def arms(found: Records, labels: dict[str, str], reference: str, paper: dict[str
     """A row for each of the ``labels`` of methods that was run, those compared with the method ``reference``, seed by seed."""
     rows = []
     for label, method in labels.items():
-        if own := [record for record in found if record['method'] == method]:
+        if (own := [record for record in found if record['method'] == method]) and by_seed(own, method):
             last, train = by_seed(own, method), [each['epochs'][-1]['train_accuracy'] for each in own if each['epochs'] and
                                                  'train_accuracy' in each['epochs'][-1]]
             steps = [1000 * each['seconds']['step'] for each in own if each['seconds']['step']]
             rows.append([label, spread(list(last.values())), spread(list(by_seed(own, method, key='best').values())),
-                         spread(list(by_seed(own, method, key='own_classifier').values())),
+                         spread(list(by_seed(own, method, key='refitted').values())),
                          *('–' if method == reference else paired_difference(of(found, method), of(found, reference))
                            for of in (by_seed, since_the_drop)), f'{mean(train):.1f}' if train else '–', scores(own),
                          f'{mean(steps):.0f}' if steps else '–', chosen_rate(own)] + ([paper.get(label, '–')] if paper else []))
-    head = ['', 'last epoch', 'best epoch', 'last epoch, before the classifier is fitted anew',
+    head = ['', 'last epoch', 'best epoch', 'last epoch, the classifier fitted anew',
             f'over {name_of(reference)}, paired', 'the same, mean since the first LR decay', 'training images',
             'scores of positives / negatives', 'ms a step', 'learning rate']
     head += ['the paper'] if paper else []
@@ -416,14 +416,37 @@ def results_markdown() -> str:
     return '\n'.join(parts) or NOTHING
 
 
+def best_kd(found: Records) -> str:
+    """The arm of a study that is KD and nothing else with the highest mean: each of its settings had its chance."""
+    arms_of_kd = {record['method'] for record in found if record['method'].startswith('KD') and '+' not in record['method']}
+    means = {arm: mean(values) for arm in arms_of_kd if (values := by_seed(found, arm).values())}
+    return max(means, key=means.get, default='KD')
+
+
 def headline_markdown() -> str:
-    """The shortest true answer to "does it work?"."""
-    results = main_results()
-    there = {record['method'] for found in results.values() for record in found}
-    rows = [[title, *(spread(list(by_seed(found, method).values())) for method in MAIN.values() if method in there)]
-            for title, found in results.items()]
-    head = ['CIFAR-100, test accuracy (%)', *(label for label, method in MAIN.items() if method in there)]
-    return markdown_table(head, rows) if rows else NOTHING
+    """The shortest true answer to "does it work?": the final studies, each method beside the best KD."""
+    found = {name: own for name in ('few', 'full') if (own := records.read(f'study_{name}'))}
+    rows = []
+    for arm in dict.fromkeys(arm for name in found for arm in STUDIES[name].arms):
+        row = [arm]
+        for own in found.values():
+            ours, kd = by_seed(own, arm), best_kd(own)
+            row += [spread(list(ours.values())) if ours else '–', 'the best KD' if ours and arm == kd else
+                    paired_difference(ours, by_seed(own, kd)) if ours else '–']
+        if set(row[1:]) != {'–'}:
+            rows.append(row)
+    titles = {'few': '100 images a class', 'full': '500 images a class'}
+    head = ['CIFAR-100 at 8×8 px, test accuracy (%)', *(part for name in found for part in (titles[name], 'paired'))]
+    if not rows:
+        return NOTHING
+    records_of_all = [record for own in found.values() for record in own]
+    minutes = [record['seconds']['wall'] / 60 for record in records_of_all]
+    teacher = next(record['teacher'] for record in records_of_all if record['teacher'])
+    line = (f'Teacher ResNet56 at 32×32 px ({teacher["accuracy"]:.1f} %), student VGG8, '
+            f'{records_of_all[0]["training"]["epochs"]} epochs from {records_of_all[0]["setting"]["views"]} cached views, '
+            f'{min(minutes):.0f} to {max(minutes):.0f} minutes a training on one CPU thread. '
+            'Paired: over the best KD, seed by seed, with its standard error.')
+    return f'{markdown_table(head, rows)}\n\n{line}'
 
 
 def write(experiment: str) -> list[Path]:

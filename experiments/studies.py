@@ -112,7 +112,8 @@ VIEWS = {f'{name}, {views} views' if views else f'{name}, live teacher': arm | d
          for name, arm in {'KD': LITTLE_CE | {'model.beta': 0}, 'CRRCD': LITTLE_CE | {'model.beta': 1}}.items()
          for views in (1, 4, 16, 48, 'all', 0)}
 
-FINAL = {'KD as before': KD_TODAY | dict(lr=0.05)} | chosen({'KD, 1 CE': KD_MORE_CE} | RIVALS | OWN, CHOSEN)
+FINAL = {'student-only': RIVALS['student-only'], 'KD as before': KD_TODAY | dict(lr=0.05), 'KD': KD, 'KD, 1 CE': KD_MORE_CE}
+FINAL = FINAL | {name: arm for name, arm in chosen(FINAL | RIVALS | OWN, CHOSEN).items() if name != 'KD as before'}
 FINAL |= {rival: FINAL[rival] | CHOSEN['KD, 1 CE'] for rival in ('KD + ITRD', 'KD + SRD')}       # whose weights they have
 
 STUDIES = dict(

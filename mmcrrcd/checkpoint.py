@@ -312,7 +312,7 @@ def read_network(path: str | Path) -> dict[str, Tensor]:
 
 
 def fitted(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """``weights`` under the names in ``wanted`` where all have one prefix more, ``model.`` of Lightning, say, or one less; with
+    """``weights`` under the names in ``wanted`` where all have one prefix more, ``model.`` of Lightning, say, or one less. With
     the counters of batch norms that older files lack, and eval mode does not need.
     """
     def shared(names) -> str:

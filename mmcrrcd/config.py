@@ -17,7 +17,7 @@ from mmengine.registry import Registry
 from mmengine.utils import get_object_from_string
 from torch import nn
 
-from mmcrrcd.errors import InputError
+from mmcrrcd.errors import InputError, first_line
 
 PACKAGES = ('mmcrrcd', 'mmpretrain', 'mmengine', 'mmcv', 'torch', 'torchvision')
 FETCHING = {'HuggingFaceClassifier', 'TimmClassifier'}     # may ask the network for more than weights
@@ -87,13 +87,6 @@ def read_config(path: str | Path) -> Config:
         raise InputError(f'{where_in_config(error, path)}: {type(error).__name__}: {first_line(error)}') from error
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of what an error says."""
-    text = error.msg if isinstance(error, SyntaxError) else error
-    text = error.args[0] if isinstance(error, KeyError) and error.args else text           # no quotes around it
-    return (str(text).strip().splitlines() or [''])[0]
-
-
 def where_in_config(error: BaseException, path: str | Path) -> str:
     """The file and line of a config, or of one of its bases, that an error is from."""
     if isinstance(error, SyntaxError) and error.filename and error.filename != '<unknown>':
@@ -119,7 +112,7 @@ class Options(DictAction):
             try:
                 self._parse_iterable(text)
             except (AssertionError, IndexError, ValueError) as error:
-                sys.exit(f'error: {option_string} {value}: {first_line(error) or "the brackets do not close"}')
+                sys.exit(f'error: {option_string} {value}: {first_line(error) if str(error) else "the brackets do not close"}')
         super().__call__(parser, namespace, values, option_string)
 
 
@@ -180,8 +173,18 @@ def parse_config(text: str, source: str | Path) -> Config:
 
 
 def read_text(path: str | Path) -> str:
-    """A config's text. Bytes that are no UTF-8 are replaced: where they are more than a comment, reading says what is wrong."""
-    return Path(path).read_text(encoding='utf-8', errors='replace')
+    """A config's text. Bytes that are no UTF-8 are replaced: where they are more than a comment, reading says what is wrong.
+
+    Raises:
+        InputError: it is no file, or cannot be read.
+    """
+    try:
+        if Path(path).is_file():                         # a pipe would be waited for
+            return Path(path).read_text(encoding='utf-8', errors='replace')
+        reason = 'it is no file'
+    except OSError as error:
+        reason = error.strerror
+    raise InputError(f'{path} cannot be read: {reason}')
 
 
 def nested(settings) -> Iterator[dict]:

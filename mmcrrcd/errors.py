@@ -10,6 +10,18 @@ class InputError(ValueError):
     """
 
 
+def first_line(error: object) -> str:
+    """What an error says, in one line; the name of its kind where it says nothing.
+
+    Example:
+        >>> first_line(KeyError('a name')), first_line(AssertionError())
+        ('a name', 'AssertionError')
+    """
+    text = error.msg if isinstance(error, SyntaxError) else error
+    text = error.args[0] if isinstance(error, KeyError) and error.args else text           # no quotes around it
+    return (str(text).strip().splitlines() or [type(error).__name__])[0]
+
+
 def is_number(value, whole: bool = False) -> bool:
     """Is it a finite real number (with ``whole`` an integer), and neither True nor False?"""
     return isinstance(value, Integral if whole else Real) and not isinstance(value, bool) and math.isfinite(value)

@@ -16,12 +16,12 @@ from PIL import Image
 
 from mmcrrcd import zoo
 from mmcrrcd.checkpoint import find_checkpoint, read_checkpoint
-from mmcrrcd.config import check_network, check_steps, first_line, read_text, read_values, short_types, without_training
+from mmcrrcd.config import check_network, check_steps, read_text, read_values, short_types, without_training
 from mmcrrcd.datasets import StudentView
 from mmcrrcd.datasets.read_image import SUFFIXES, ImageError, read_image, to_rgb
 from mmcrrcd.datasets.transforms.resolution_pair import SETTINGS
 from mmcrrcd.datasets.transforms.student_view import Size, distance
-from mmcrrcd.errors import InputError, check_positive
+from mmcrrcd.errors import InputError, check_positive, first_line
 from mmcrrcd.evaluation.embeddings import Classifier, config_with_model, kind, load_classifier, plain_size, steps_of
 from mmcrrcd.models import OnnxClassifier
 
@@ -162,7 +162,7 @@ class Student:
                 seen[i] = self.see(image)
             except Exception as error:                   # Pillow raises many kinds for its images of damaged files
                 name = str(image) if isinstance(image, (str, Path)) else f'image {i}'
-                reason = error.reason if isinstance(error, ImageError) else (str(error) or type(error).__name__).splitlines()[0]
+                reason = error.reason if isinstance(error, ImageError) else first_line(error)
                 if unreadable is None:
                     raise ImageError(name, reason) from error
                 unreadable.append(dict(file=name, reason=reason))
@@ -312,8 +312,8 @@ def load_student(path: str | Path, config: str | Path | None = None, resolution:
         config: file to take in place of the config in the folder. A config is a Python program: **one that is named here is
             run**. In a folder only a config of plain values, as a training and an export leave it, is read, and only networks
             of mmpretrain and this package are built. So nothing in a folder from elsewhere is run.
-        resolution: what the student shall see, a side in pixels or height and width; by default as in its training's tests,
-            of several in its training the nearest to the image's own.
+        resolution: what the student shall see, a side in pixels or height and width; by default as in its training's tests.
+            Of several in its training it is the nearest to the image's own.
 
     Raises:
         InputError, FileNotFoundError: there is no student, the training is not finished, or it is none that can be read so.
@@ -336,11 +336,14 @@ def load_student(path: str | Path, config: str | Path | None = None, resolution:
     if config is None:
         folder = path if path.is_dir() else path.parent
         beside = file.with_suffix('.py')
-        found = beside if beside.is_file() else find_config(folder)
-        cfg = read_student(found)
+        config = beside if beside.is_file() else find_config(folder)
+        cfg = read_student(config)
     else:
         cfg = config_with_model(str(config))
-    return build_student(cfg, file if exported.is_file() else path, resolution)       # a folder is asked whether it is finished
+    try:
+        return build_student(cfg, file if exported.is_file() else path, resolution)   # a folder is asked whether it is finished
+    except InputError as error:
+        raise error if str(path) in str(error) else InputError(f'{config}: {error}') from error
 
 
 def load_runs(runs: list[tuple[str, str, str]], teacher: str | None) -> dict[str, Classifier]:

@@ -27,6 +27,8 @@ def to_safetensors(weights: dict[str, Tensor]) -> bytes:
 
 def read_safetensors(path: str | Path) -> dict[str, Tensor]:
     """The tensors in a file. Raises InputError where it is damaged, or another kind of file."""
+    if not Path(path).is_file():                         # a pipe would be waited for
+        raise InputError(f'{path} is no safetensors file: it is no regular file')
     content = Path(path).read_bytes()
     start = 8 + int.from_bytes(content[:8], 'little')
     data, tensors = bytearray(content[start:]), {}

@@ -22,7 +22,7 @@ class NetworkOutput(NamedTuple):
     ``feature_maps``: outputs of the stages, (N, C, H, W) each, before them the stem's where ``has_stem``. ``embedding``: the
     paper's e, the pooled feature before the classifier, (N, D). ``logits``: the paper's z, (N, classes), None from a teacher
     that ends in its embedding. ``image_size``: height and width of the images it saw, by which stages of two networks are
-    paired; None where a network of your own does not tell.
+    paired. None where a network of your own does not tell.
     ``pre_activations``: outputs of the stages before their last activation, stem left out; only where asked for
     (:func:`ask_for_pre_activations`). ``has_stem``: is ``feature_maps[0]`` the stem's? So in the backbones of this package, not
     in mmpretrain's.

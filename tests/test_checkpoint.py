@@ -293,3 +293,50 @@ def test_a_renamed_folder_uses_its_own_checkpoint_not_that_of_a_folder_with_its_
     moved = tmp_path_factory.mktemp('moved') / 'run'
     shutil.copytree(folder, moved)
     assert find_checkpoint(moved) == moved / 'epoch_10.pth'
+
+
+WRAPPED = {
+    'model': lambda weights: dict(model=weights, epoch=3),
+    'net and its accuracy': lambda weights: dict(net=weights, acc=torch.tensor(93.)),
+    'one in the other': lambda weights: dict(model=dict(state_dict=weights)),
+    'DDP': lambda weights: dict(state_dict={f'module.{key}': value for key, value in weights.items()}),
+    'a distiller under DDP': lambda weights: dict(state_dict={f'module.student.{key}': value for key, value in weights.items()}
+                                                  | {'module.losses.kd.x': torch.zeros(1)}),
+    'compiled, under DDP': lambda weights: {f'module._orig_mod.{key}': value for key, value in weights.items()},
+    'averaged alone': lambda weights: dict(state_dict_ema=weights),
+    "torch's AveragedModel": lambda weights: {'n_averaged': torch.tensor(3)} | {f'module.{key}': value
+                                                                              for key, value in weights.items()},
+    "mmengine's average": lambda weights: dict(state_dict={'steps': torch.tensor(3)} | {
+        f'module.{key}': value for key, value in weights.items()}),
+    'Lightning': lambda weights: dict(state_dict={f'model.{key}': value for key, value in weights.items()}),
+    'without counters': lambda weights: {key: value for key, value in weights.items() if 'num_batches' not in key},
+}
+
+
+@pytest.mark.parametrize('how', WRAPPED)
+def test_weights_as_others_wrap_them(tmp_path, how):
+    weights = student(seed=1).state_dict()
+    torch.save(WRAPPED[how](weights), tmp_path / 'theirs.pth')
+    network = student()
+    load_network(network, tmp_path / 'theirs.pth', 'teacher')
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, weights[key])
+
+
+@pytest.mark.parametrize('content, held', [(dict(generator=dict(w=torch.zeros(1)), epoch=3), 'it holds generator, epoch'),
+                                           (dict(state_dict={}), 'it holds state_dict'), ({}, 'it holds nothing'),
+                                           (dict(model='resnet20', acc=0.9), 'it holds model, acc')])
+def test_a_file_without_weights_says_what_it_holds(tmp_path, content, held):
+    torch.save(content, tmp_path / 'theirs.pth')
+    with pytest.raises(InputError, match=held) as error:
+        load_network(student(), tmp_path / 'theirs.pth', 'teacher')
+    assert '\n' not in str(error.value) and 'state_dict, model, net' in str(error.value)
+
+
+def test_one_counter_that_is_missing_is_another_network(tmp_path):
+    """Old files have none at all."""
+    weights = student(seed=1).state_dict()
+    del weights[next(key for key in weights if 'num_batches' in key)]
+    torch.save(weights, tmp_path / 'theirs.pth')
+    with pytest.raises(InputError, match='no .*num_batches_tracked'):
+        load_network(student(), tmp_path / 'theirs.pth', 'teacher')

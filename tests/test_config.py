@@ -7,7 +7,7 @@ import utils
 from mmengine.config import Config
 
 from mmcrrcd.config import parse_config, read_config, read_values
-from mmcrrcd.errors import InputError
+from mmcrrcd.errors import InputError, first_line
 from mmcrrcd.registry import MODELS
 
 ROOT = Path(__file__).parents[1]
@@ -97,3 +97,10 @@ def test_the_configs_in_the_results_of_this_package_are_data():
     assert files
     for file in files[::10]:
         assert parse_config(json.loads(file.read_text())['config'], file).model
+
+
+@pytest.mark.parametrize('error, line', [
+    (ValueError('one\ntwo'), 'one'), (KeyError('a name'), 'a name'), (AssertionError(), 'AssertionError'),
+    (OSError('\n '), 'OSError'), (SyntaxError('bad', ('file', 1, 1, 'x')), 'bad'), ('no network', 'no network')])
+def test_what_an_error_says_in_one_line(error, line):
+    assert first_line(error) == line

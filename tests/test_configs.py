@@ -67,11 +67,12 @@ def test_all_that_the_tables_need_is_there():
     assert wanted <= set(map(name_of, FILES))
 
 
-@every_file
+@pytest.mark.parametrize('path', sorted(path for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in str(path)),
+                         ids=name_of)
 def test_is_short_and_starts_with_its_command(path):
     lines = path.read_text(encoding='utf-8').splitlines()
     assert len(lines) <= 25
-    assert lines[0] == f'# python tools/train.py {path.relative_to(ROOT).as_posix()}'
+    assert f'{lines[0]} '.startswith(f'# python tools/train.py {path.relative_to(ROOT).as_posix()} ')
 
 
 @every_file

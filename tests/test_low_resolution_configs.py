@@ -37,13 +37,6 @@ def test_what_the_folder_holds():
 
 
 @every_file
-def test_is_short_and_starts_with_its_command(path):
-    lines = path.read_text(encoding='utf-8').splitlines()
-    assert len(lines) <= 25
-    assert lines[0] == f'# python tools/train.py {path.relative_to(ROOT).as_posix()}'
-
-
-@every_file
 def test_data_classes_and_schedule(path):
     cfg = Config.fromfile(path)
     name, classes, side = DATA[data_of(path)]

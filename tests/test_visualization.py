@@ -41,7 +41,7 @@ def test_a_sample_is_one_column_with_its_own_images():
 
 def test_nothing_overlaps_and_nothing_leaves_the_page():
     high, low = np.zeros((4, 32, 32, 3), np.uint8), np.zeros((4, 8, 8, 3), np.uint8)
-    answers = {f'student, CRRCD ({i}0.5 %)': list('WWQQ') for i in range(4)}
+    answers = {f'student-only baseline ({i}0.5 %)': list('WWQQ') for i in range(4)}
     figure = draw_answers(high, low, list('WXYZ'), answers, columns=2, title='two blocks')
     figure.canvas.draw()
     page, (axes,) = figure.bbox, figure.axes

@@ -125,6 +125,18 @@ def test_the_tool_writes_what_can_be_loaded(runs, run, sides, tmp_path):
         tool('export_student.py', runs / run, '--zoo', file, '--command', 'x')
 
 
+def test_a_student_of_the_zoo_is_exported_as_one_of_a_training(tmp_path, monkeypatch):
+    pytest.importorskip('onnxscript')
+    monkeypatch.chdir(tmp_path)
+    name, image = zoo.names()[0], np.random.default_rng(0).integers(256, size=(8, 8, 3), dtype=np.uint8)
+    tool('export_student.py', name, '--onnx', 'student.onnx')
+    expected, = mmcrrcd.load_student(name).predict(image)
+    for exported in (name, 'student.onnx'):              # a folder of that name comes first now
+        answer, = mmcrrcd.load_student(exported).predict(image)
+        assert answer.name == expected.name
+        np.testing.assert_allclose(answer.probabilities, expected.probabilities, atol=1e-4)
+
+
 @pytest.mark.parametrize('options, message', [
     (['--zoo', 'a.safetensors'], '--zoo FILE and --command TEXT go together'),
     (['--command', 'x'], '--zoo FILE and --command TEXT go together'),

@@ -3,6 +3,7 @@
 Trainings of CONFIG, and of others with the same teacher, data and augmentation, read them with ``--cache-teacher``. Killed, the
 same command goes on where it was.
 """
+import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse
 
 from mmengine.registry import DefaultScope

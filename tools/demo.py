@@ -2,6 +2,7 @@
 
 ``python tools/demo.py`` trains from the four configs in configs/demo, prints the table and draws the picture.
 """
+import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse
 import os
 import sys

@@ -1,12 +1,10 @@
-"""What the tools for pairs of faces share: their arguments, and the similarities of the pairs."""
+"""What the tools for faces share: their arguments."""
+import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse
-
-import numpy as np
 
 from mmcrrcd.datasets import VerificationPairs, bin_pairs, lfw_pairs
 from mmcrrcd.errors import InputError
-from mmcrrcd.evaluation.embeddings import Classifier, embed_images
-from mmcrrcd.evaluation.verification import cosines
+from mmcrrcd.evaluation.embeddings import Classifier
 
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,8 +50,3 @@ def read_pairs(args: argparse.Namespace, side: int) -> VerificationPairs:
     if args.bin or not (args.pairs and args.images):
         raise InputError('the faces are either --pairs FILE --images DIR, with --folds or without, or --bin FILE')
     return lfw_pairs(args.images, args.pairs, side, args.folds)
-
-
-def similarities(network: Classifier, pairs: VerificationPairs, flip: bool, name: str) -> np.ndarray:
-    """Cosines (P,) of the pairs as ``network`` embeds them."""
-    return cosines(embed_images(network, pairs.images, f'embeddings ({name})', flip), pairs.left, pairs.right)

@@ -2,11 +2,11 @@
 
 ``python tools/identify_faces.py CONFIG CHECKPOINT --tinyface data/tinyface``, or ``--orl data/orl/orl --resolution 16``
 """
+import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse
 import json
 
 import numpy as np
-import torch
 from face_pairs import add_network_arguments, at_resolution
 from rich.console import Console
 from rich.table import Table
@@ -14,8 +14,8 @@ from rich.table import Table
 from mmcrrcd.datasets import read_orl, read_tinyface, split_gallery
 from mmcrrcd.engine.launch import check_output, one_line_errors
 from mmcrrcd.environment import about_this_run
-from mmcrrcd.evaluation.embeddings import embed_blocks, load_classifier
-from mmcrrcd.evaluation.identification import identify
+from mmcrrcd.evaluation.embeddings import load_classifier
+from mmcrrcd.evaluation.faces import search
 from mmcrrcd.files import write_whole
 
 RANKS = (1, 10, 20)
@@ -48,11 +48,7 @@ def main(argv: list[str] | None = None) -> None:
         else:
             (gallery, probe), others = split_gallery(read_orl(args.orl), args.gallery_images), None
         path = network.path_of(np.empty((0, network.side, network.side, 3)))
-        (x_gallery, ids), (x_probe, probe_ids) = (
-            (torch.cat(list(embed_blocks(network, faces.blocks(network.side), args.flip))), torch.from_numpy(faces.ids))
-            for faces in (gallery, probe))
-        distractors = embed_blocks(network, others.blocks(network.side), args.flip) if others else ()
-        result = identify(x_gallery, ids, x_probe, probe_ids, distractors)
+        result = search(network, gallery, probe, others, args.flip)
     name = 'TinyFace' if args.tinyface else 'ORL'
     counts = dict(probes=len(probe.ids), gallery=len(gallery.ids), distractors=result.searched - len(gallery.ids))
     numbers = {f'rank-{k}': result.rank(k) for k in RANKS} | {'mAP': result.mean_average_precision}

@@ -3,6 +3,7 @@
 For the names that RepDistiller gives the layers of its ResNets, wide ResNets and VGGs, and pytorch-cifar-models those of its
 ResNets. The network is tested first, then put where the students of CONFIG, the teacher's, look for it.
 """
+import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse
 import hashlib
 import json

@@ -2,6 +2,7 @@
 
 ``python tools/linear_probe.py CONFIG CHECKPOINT --dataset stl10``. Table IV of the paper: CIFAR-100 to STL-10, TinyImageNet.
 """
+import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse
 import json
 

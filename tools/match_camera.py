@@ -3,6 +3,7 @@
 CAMERA_IMAGES are natively small images, of any such things as the training's; no image has to be seen by both. The settings
 that are printed make the student's images from the large ones.
 """
+import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse
 
 import numpy as np

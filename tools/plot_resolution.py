@@ -2,6 +2,7 @@
 
 ``python tools/plot_resolution.py --run CONFIG CHECKPOINT CRRCD --teacher TEACHER_CHECKPOINT --out resolution.png``
 """
+import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse
 import copy
 import json

@@ -3,16 +3,18 @@
 ``python tools/plot_similarity.py CONFIG CHECKPOINT CONFIG CHECKPOINT --labels ArcFace CRRCD --resolution 16 --pairs
 data/lfw/pairs.txt --images data/lfw/lfw --out similarity.png``
 """
+import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse
 import json
 from pathlib import Path
 
-from face_pairs import add_network_arguments, add_pair_arguments, at_resolution, read_pairs, similarities
+from face_pairs import add_network_arguments, add_pair_arguments, at_resolution, read_pairs
 
 from mmcrrcd.engine.launch import one_line_errors, picture_and_numbers
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.embeddings import load_classifier
+from mmcrrcd.evaluation.faces import similarities
 from mmcrrcd.evaluation.margins import BINS, expectation_margin, histogram_intersection
 from mmcrrcd.files import write_whole
 from mmcrrcd.visualization.similarity import draw_similarities

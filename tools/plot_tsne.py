@@ -2,6 +2,7 @@
 
 ``python tools/plot_tsne.py --run CONFIG CHECKPOINT alone --run CONFIG CHECKPOINT CRRCD --out tsne.png``
 """
+import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse
 import json
 

@@ -4,6 +4,7 @@ The images may be natively small; no image of high resolution is needed. Each is
 interpolation of its training; by a student trained at several resolutions, to the one of them that is nearest to the image's
 own. A large image goes through the transforms of the training's tests first.
 """
+import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse
 import json
 import sys

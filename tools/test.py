@@ -1,4 +1,5 @@
 """Test the student of a checkpoint: ``python tools/test.py CONFIG CHECKPOINT``; a work directory is its last checkpoint."""
+import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse
 import json
 from pathlib import Path

@@ -1,4 +1,5 @@
 """Train a model from a config: ``python tools/train.py configs/crrcd/resnet56_resnet20_cifar100.py``."""
+import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse
 from pathlib import Path
 

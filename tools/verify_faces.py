@@ -3,16 +3,18 @@
 ``python tools/verify_faces.py CONFIG CHECKPOINT --pairs data/lfw/pairs.txt --images data/lfw/lfw --resolution 16``; a set of
 InsightFace (``lfw.bin``, ``cfp_fp.bin``, ``agedb_30.bin``) by ``--bin FILE`` instead.
 """
+import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse
 import json
 
-from face_pairs import add_network_arguments, add_pair_arguments, at_resolution, read_pairs, similarities
+from face_pairs import add_network_arguments, add_pair_arguments, at_resolution, read_pairs
 from rich.console import Console
 from rich.table import Table
 
 from mmcrrcd.engine.launch import check_output, one_line_errors
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.evaluation.embeddings import load_classifier
+from mmcrrcd.evaluation.faces import similarities
 from mmcrrcd.evaluation.verification import verify
 from mmcrrcd.files import write_whole
 
@@ -42,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
         network = at_resolution(load_classifier(args.config, args.checkpoint, args.teacher, args.image_size), args.resolution)
         pairs = read_pairs(args, network.side)
         path = network.path_of(pairs.images)
-        result = verify(similarities(network, pairs, args.flip, pairs.name), pairs.same, pairs.fold)
+        result = verify(similarities(network, pairs, args.flip), pairs.same, pairs.fold)
     roc, folds = result.roc, len(result.accuracies)
     eer, tars = 100 * roc.eer(), {f'{far:g}': roc.tar_at(far) for far in FARS}
     tars = {far: None if tar is None else 100 * tar for far, tar in tars.items()}

@@ -14,7 +14,7 @@ resnet18_16px.head.update(num_classes=1334)
 data_preprocessor.update(resolution=16)
 teacher_config = 'configs/face/iresnet18_lfw.py'
 model = dict(
-    type=CRRCD,
+    type=CRRCD, alpha=0.5, beta=0.2, backbone_gradient=1,    # the default's are chosen for softmax heads
     teacher=iresnet18,
     teacher_checkpoint='work_dirs/iresnet18_lfw',
     student=resnet18_16px,

@@ -10,7 +10,7 @@ from mmcrrcd.models import CRRCD
 teacher_config = 'configs/face/iresnet50_webface.py'
 data_preprocessor.update(resolution=16)
 model = dict(
-    type=CRRCD,
+    type=CRRCD, alpha=0.5, beta=0.2, backbone_gradient=1,    # the default's are chosen for softmax heads
     teacher=iresnet50,
     teacher_checkpoint='work_dirs/iresnet50_webface',
     student=resnet18_16px,

@@ -4,4 +4,4 @@ from mmengine.config import read_base
 with read_base():
     from .resnet56_vgg8_svhn_8px import *
 
-model.update(beta=0)
+model.update(alpha=0.5, beta=0, backbone_gradient=1)

@@ -1,3 +1,4 @@
+"""Data sets: arrays that lie in memory as a whole, faces, and what replays or wraps them."""
 from .faces import FaceFolder
 from .glyphs import GlyphArrays
 from .identification_sets import FaceFiles, TinyFace, UCCSFaces, read_orl, read_tinyface, split_gallery

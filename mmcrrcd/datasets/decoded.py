@@ -5,6 +5,7 @@ import logging
 import os
 import platform
 import shutil
+import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,7 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from mmengine.dist import barrier, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from rich.console import Console
 from rich.progress import track
@@ -21,6 +22,7 @@ from rich.progress import track
 from mmcrrcd.errors import InputError
 from mmcrrcd.files import is_running, whole_file
 
+from .download import wait_for_first
 from .read_image import READER, read_image
 
 BLOCK = 500                                              # images decoded in one piece
@@ -60,7 +62,8 @@ def decode_blocks(items: Sequence, decode: Callable[[Sequence], np.ndarray], nam
     cores = len(os.sched_getaffinity(0)) if sys.platform == 'linux' else 1
     processes = min(8, cores) if len(items) >= WORTH_PROCESSES else 1
     # Forked, as a data loader's workers are: a new interpreter would take longer to start than its part of the work.
-    with get_context('fork').Pool(processes) if processes > 1 else nullcontext() as pool:
+    quiet = dict(initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))    # Ctrl-C is the parent's to say
+    with get_context('fork').Pool(processes, **quiet) if processes > 1 else nullcontext() as pool:
         decoded = in_order(pool, decode, blocks, 2 * processes) if pool else map(decode, blocks)
         yield from track(decoded, f'Decoding {name}', total=len(blocks), console=Console(stderr=True))
 
@@ -81,6 +84,8 @@ def fingerprint_of_images(marks: Iterable[str]) -> str:
 def open_cache(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     """The array in the file, memory-mapped; None where there is none, or a damaged one."""
     try:
+        if path.exists() and not path.is_file():         # a pipe would be waited for
+            raise OSError('it is no file')
         images = np.lib.format.open_memmap(path, mode='c')              # writable, as torch wants it; the file stays as it is
         if images.shape == shape and images.dtype == np.uint8 and images.flags.c_contiguous:
             return images
@@ -94,7 +99,7 @@ def open_cache(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
 
 
 def write_cache(path: Path, shape: tuple[int, ...], blocks: Iterable[np.ndarray]) -> None:
-    """Write the blocks into a ``.npy`` that is there whole or not at all; earlier ones of its name are deleted, and what
+    """Write the blocks into a ``.npy`` that is there whole or not at all. Earlier ones of its name are deleted, and what
     killed processes of this machine left of them.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -137,7 +142,7 @@ def load_decoded(path: Path, items: Sequence, decode: Callable[[Sequence], np.nd
         except OSError as error:                         # a folder of somebody else's, or a full disk
             raise InputError(f'{path} cannot be written ({error.strerror}); set cache_dir to a folder with room for '
                              f'{np.prod(shape) / 1e9:.1f} GB') from error
-    barrier()
+    wait_for_first()
     images = open_cache(path, shape) if images is None else images
     if images is None:
         raise InputError(f'{path}, written by the first process, is not on this machine; set cache_dir to a shared folder')

@@ -1,13 +1,36 @@
 """Published files and archives, fetched when they are missing."""
+import itertools
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from filelock import FileLock
-from mmengine.dist import barrier, is_main_process
+from mmengine.dist import get_world_size, is_main_process
+from torch.distributed import distributed_c10d
 from torchvision.datasets.utils import download_url, extract_archive
+
+from mmcrrcd.errors import first_line
+
+
+TIMES = itertools.count()                                # the same in all processes, which come by here in the same order
+
+
+def wait_for_first() -> None:
+    """Of several processes the others wait here until the first has come, however long it takes.
+
+    A barrier would end after ``env_cfg.dist_cfg.timeout``, and to download or decode a large set takes longer. Where the first
+    process ends, its launcher ends the others.
+    """
+    if get_world_size() == 1:
+        return
+    store, key = distributed_c10d._get_default_store(), f'mmcrrcd: the first process has done part {next(TIMES)}'
+    if is_main_process():
+        store.set(key, '1')
+    while not store.check([key]):
+        time.sleep(0.1)
 
 
 @contextmanager
@@ -39,9 +62,9 @@ def fetch(target: Path, url: str, md5: str, download: bool) -> None:
                 if not target.exists():
                     get(target, url, md5)
         except (OSError, RuntimeError) as error:         # no network, no room, another checksum
-            reason = str(getattr(error, 'reason', error)).splitlines()[0]
+            reason = first_line(getattr(error, 'reason', error))
             raise FileNotFoundError(f'{target} is missing, and {url} cannot be downloaded ({reason}); {where}') from error
-    barrier()
+    wait_for_first()
 
 
 def get(target: Path, url: str, md5: str) -> None:

@@ -56,7 +56,7 @@ class FaceFolder(ImageArrays):
     The names stay here, in ``people``: ``metainfo``, which goes into every checkpoint, has numbers in their place.
 
     The first use decodes all images into a file, ``mmcrrcd-<settings>-<fingerprint>.npy`` (37,632 bytes an image of 112
-    pixels), memory-mapped from then on. The fingerprint is that of the names, sizes and dates of the images: where these
+    pixels), memory-mapped from then on. The fingerprint is that of the names, sizes and dates of the images. Where these
     change, a new file takes the place of the old one. Each choice of people has a file of its own.
 
     Args:

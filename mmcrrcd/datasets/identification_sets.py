@@ -115,9 +115,9 @@ def read_list(path: Path, people: Container[str]) -> list[str]:
 class UCCSFaces(ImageArrays):
     """UCCS by the protocol of the paper's Table VI: 180 people of it, 3,918 images to train on, 907 to test.
 
-    The paper drew them at random and does not list them, so ``data_root`` holds the choice: ``<identity>/<image>``, a folder
-    for each person, and ``train.txt`` and ``test.txt``, one ``<identity>/<image>`` a line. Classes are the folders, by their
-    names. Other counts than the paper's are a warning.
+    The paper drew them at random and does not list them, so ``data_root`` holds the choice. That is ``<identity>/<image>``, a
+    folder for each person, and ``train.txt`` and ``test.txt``, one ``<identity>/<image>`` a line. Classes are the folders, by
+    their names. Other counts than the paper's are a warning.
 
     Args:
         split: 'train' or 'test'.

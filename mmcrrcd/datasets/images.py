@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.device import get_device
-from mmengine.dist import barrier, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from torch.utils.data import Dataset
 from torchvision.datasets import CIFAR10, CIFAR100
 from torchvision.datasets.utils import download_and_extract_archive
 
-from mmcrrcd.errors import InputError
+from mmcrrcd.errors import InputError, first_line
 from mmcrrcd.registry import DATASETS, FUNCTIONS
 
-from .download import one_at_a_time
+from .download import one_at_a_time, wait_for_first
 
 NO_LABEL = -100                                          # of an image without one: PyTorch's cross-entropy leaves it out
 
@@ -53,7 +53,7 @@ class ImageArrays(Dataset):
     Args:
         images: an array, or a memory-mapped one (``np.load(path, mmap_mode='c')``), of which only the batches are read.
         labels: whole numbers, in an array, a list or a tensor.
-        device: where the images are kept and batches made; 'auto' for the GPU where there is one and they take less than half
+        device: where the images are kept and batches made. 'auto' for the GPU where there is one and they take less than half
             of its free memory. On a GPU this spares the copy of every batch, and needs ``num_workers=0``.
 
     Raises:
@@ -202,10 +202,10 @@ class _CIFAR(ImageArrays):
                     if not all(path.is_file() for path in missing):
                         download_and_extract_archive(official.url, str(root), filename=official.filename, md5=official.tgz_md5)
             except (OSError, RuntimeError, tarfile.TarError) as error:   # no network, no room, another checksum, half a file
-                reason = (str(getattr(error, 'reason', error)) or type(error).__name__).splitlines()[0]
+                reason = first_line(getattr(error, 'reason', error))
                 raise FileNotFoundError(f'{missing[0]} is missing, and {official.url} cannot be downloaded ({reason}); '
                                         f'unpack it into {root}') from error
-        barrier()
+        wait_for_first()
         parts = [read_pickle(path, 'data', self.label_key) for path in files]
         for path, (data, _) in zip(files, parts):
             if np.shape(data)[1:] != (3 * 32 * 32,):

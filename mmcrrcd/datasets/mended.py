@@ -1,4 +1,4 @@
-"""Parts of mmpretrain's data sets as this package needs them: no hidden folder is a class, an unreadable image is named, and
+"""Parts of mmpretrain's data sets as this package needs them. No hidden folder is a class, an unreadable image is named, and
 data sets in memory go into mmengine's wrappers.
 """
 import os
@@ -8,7 +8,7 @@ from mmcv.transforms import LoadImageFromFile
 from mmpretrain.datasets import custom
 from torch.utils.data import Dataset
 
-from mmcrrcd.errors import InputError
+from mmcrrcd.errors import InputError, first_line
 
 from .read_image import ImageError
 
@@ -45,7 +45,7 @@ class LoadNamedImage(LoadImageFromFile):
         except Exception as error:                       # OpenCV and Pillow raise many kinds for damaged files
             if self.ignore_empty:
                 return None
-            reason = (getattr(error, 'strerror', None) or str(error) or type(error).__name__).splitlines()[0]
+            reason = getattr(error, 'strerror', None) or first_line(error)
             raise ImageError(file, 'it is damaged or no image' if 'failed to load image' in reason else reason) from error
 
 

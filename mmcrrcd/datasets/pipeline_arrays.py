@@ -34,9 +34,11 @@ class PipelineArrays(BaseDataset):
         super().__init__(ann_file='', metainfo=dict(self.arrays.metainfo), pipeline=pipeline, **options)
 
     def load_data_list(self) -> list[dict]:
+        """A dict for each image: its row in the arrays, and its label."""
         return [dict(row=row, gt_label=label) for row, label in enumerate(self.arrays.labels.tolist())]
 
     def get_data_info(self, idx: int) -> dict:
+        """What the pipeline starts from: a copy of the image, its size and label."""
         info = super().get_data_info(idx)
         image = self.arrays.images[info.pop('row')].clone().numpy()     # transforms may write to it
         return info | dict(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])

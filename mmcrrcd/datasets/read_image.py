@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from mmcrrcd.errors import InputError
+from mmcrrcd.errors import InputError, first_line
 
 READER = 'reader 2'                                      # part of each cache's fingerprint: raise it when pixels change
 FORMATS = ('BMP', 'GIF', 'JPEG', 'PNG', 'PPM', 'TIFF', 'WEBP')          # others start programs (EPS) or are rarely tested
@@ -51,7 +51,7 @@ def read_image(source: str | Path | bytes, name: object = None, side: int | None
     """(H, W, 3) uint8 RGB of a file or of an encoded image.
 
     The image is turned upright as its EXIF says. Only :data:`FORMATS` are tried, whatever the name ends in, and images of more
-    than :data:`MAX_PIXELS` are refused before they are decoded: a small file can hold a huge image.
+    than :data:`MAX_PIXELS` are refused before they are decoded. A small file can hold a huge image.
 
     Args:
         name: what an error calls it; the path where it is not given.
@@ -67,7 +67,7 @@ def read_image(source: str | Path | bytes, name: object = None, side: int | None
                 raise ValueError(f'{width} x {height} pixels are more than {MAX_PIXELS:,}')
             image = to_rgb(opened)
     except Exception as error:                           # Pillow raises many kinds for damaged files
-        reason = (getattr(error, 'strerror', None) or str(error) or type(error).__name__).splitlines()[0]
+        reason = getattr(error, 'strerror', None) or first_line(error)
         if isinstance(error, Image.UnidentifiedImageError):             # Pillow's words name an object in memory
             reason = 'it is empty' if _is_empty(source) else f'it is none of {", ".join(FORMATS)}'
         raise ImageError(source if name is None else name, reason) from error

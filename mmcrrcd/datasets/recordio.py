@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from mmcrrcd.errors import InputError
+from mmcrrcd.errors import InputError, first_line
 from mmcrrcd.registry import DATASETS
 
 from .decoded import decode_encoded, fingerprint, fingerprint_of_images, load_decoded
@@ -42,7 +42,7 @@ class RecordFile:
         try:
             numbers, offsets = np.loadtxt(index, np.int64, delimiter='\t', ndmin=2).T
         except ValueError as error:
-            raise InputError(f'{index}: expected lines of a number, a tab and a byte ({str(error).splitlines()[0]})') from error
+            raise InputError(f'{index}: expected lines of a number, a tab and a byte ({first_line(error)})') from error
         order = numbers.argsort()
         self.path, self.size, self.numbers, self.offsets = path, path.stat().st_size, numbers[order], offsets[order]
         if (wrong := (self.offsets < 0) | (self.offsets % WORD > 0)).any():

@@ -88,6 +88,7 @@ class CropTable:
         self.table = torch.from_numpy(table)
 
     def to(self, device) -> 'CropTable':
+        """Moves the table, where there is one, to a device."""
         if not self.every:
             self.table = self.table.to(device)
         return self
@@ -153,6 +154,7 @@ class ReplayedViews(Dataset):
 
     @property
     def metainfo(self) -> dict:
+        """That of the wrapped data set."""
         return self.dataset.metainfo
 
     @property

@@ -27,6 +27,7 @@ def read_bytes(path: Path, expected: int) -> np.ndarray:
 
 
 def read_lines(path: Path, expected: int) -> list[str]:
+    """The lines of a text file that has ``expected`` of them; InputError otherwise."""
     if not path.is_file():
         raise FileNotFoundError(f'{path} is missing; delete {path.parent} to download it again')
     try:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from mmengine.dist import barrier, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 
 from mmcrrcd.errors import InputError
@@ -12,7 +12,7 @@ from mmcrrcd.files import inside
 from mmcrrcd.registry import DATASETS
 
 from .decoded import decode_blocks, fingerprint_of_images, open_cache, write_cache
-from .download import fetch
+from .download import fetch, wait_for_first
 from .images import ImageArrays
 from .read_image import read_image
 
@@ -33,6 +33,7 @@ def check_place(folder: Path) -> None:
 
 
 def read_lines(path: Path) -> list[str]:
+    """The lines of a text file."""
     if not path.is_file():
         raise FileNotFoundError(f'{path} is missing; delete the folder {FOLDER} to download it again')
     try:
@@ -64,20 +65,19 @@ def list_train(folder: Path, classes: dict[str, str]) -> tuple[list[Path], list[
 
 
 def list_val(folder: Path, classes: dict[str, str]) -> tuple[list[Path], list[int]]:
-    """Files and labels of ``val/images``, in the order of ``val_annotations.txt``; or of ``val/<class>``, sorted, where others
+    """Files and labels of ``val/images``, in the order of ``val_annotations.txt``. Or of ``val/<class>``, sorted, where others
     have moved them there, with the images in the folder or in ``images`` below it.
     """
     order = {number: label for label, number in enumerate(classes)}
     path, files, labels = folder / 'val' / 'val_annotations.txt', [], []
     moved = {number: place for number in classes if (place := folder / 'val' / number).is_dir()}
     if moved and not any((folder / 'val' / 'images').glob('*.JPEG')):
-        for number in classes:
-            found = sorted(moved[number].rglob('*.JPEG')) if number in moved else []
-            if not found:
-                raise FileNotFoundError(f'there is no image in {folder / "val" / number}, and other classes have some in '
-                                        'folders of their own')
+        for number, place in moved.items():
+            found = sorted(place.rglob('*.JPEG'))
             files += found
             labels += [order[number]] * len(found)
+        if not files:
+            raise FileNotFoundError(f'there is no image in the folders of classes in {folder / "val"}')
         return files, labels
     for i, line in enumerate(read_lines(path), 1):
         name, number, *_ = line.split('\t') + ['']
@@ -121,7 +121,7 @@ def load_images(files: list[Path], folder: Path, split: str) -> np.ndarray:
         except OSError as error:                         # a folder of somebody else's, or a full disk
             print_log(f'{path} cannot be written ({error.strerror}); the images are decoded in each run', 'current',
                       logging.WARNING)
-    barrier()
+    wait_for_first()
     images = open_cache(path, shape) if images is None else images
     return np.concatenate(list(decode_blocks(files, decode, name))) if images is None else images
 
@@ -133,7 +133,7 @@ class TinyImageNetArrays(ImageArrays):
     a FileNotFoundError that says where they have to be.
 
     The first use decodes all images into a file beside them, ``mmcrrcd-<split>-<fingerprint>.npy`` (1.2 GB for 'train'), which
-    is memory-mapped from then on. The fingerprint is that of the names and sizes of the image files: where these change, a new
+    is memory-mapped from then on. The fingerprint is that of the names and sizes of the image files. Where these change, a new
     file takes the place of the old one. A folder with fewer images than the official one is taken, with a warning.
 
     Args:

@@ -49,6 +49,7 @@ class Pair(NamedTuple):
 
 
 def read_text(path: Path) -> list[str]:
+    """The lines of a text file in UTF-8."""
     if not path.is_file():
         raise FileNotFoundError(f'there is no file {path}')
     try:

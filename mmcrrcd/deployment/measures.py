@@ -55,7 +55,7 @@ def measure(file: Path, network: nn.Module, size: tuple[int, int], ask: Callable
     Args:
         network: the student in PyTorch, and ``size``, height and width of what it sees.
         ask: from images (N, h, w, 3) uint8 to probabilities, on one thread, by the file.
-        images, labels: of the test; labels are None where these are other images.
+        images, labels: of the test. Labels are None where these are other images.
     """
     accuracy = None
     if labels is not None:

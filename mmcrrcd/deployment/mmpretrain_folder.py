@@ -56,7 +56,7 @@ def folder_config(cfg: Config, view: dict) -> Config:
 def export_folder(network: nn.Module, cfg: Config, view: dict, checkpoint: Path, out: Path) -> tuple[Path, Path]:
     """Writes ``student.py`` and ``student.pth`` into ``out``; they are returned.
 
-    For networks of mmpretrain the result needs nothing of this package, unless the student saw a downsampled resolution: then
+    For networks of mmpretrain the result needs nothing of this package, unless the student saw a downsampled resolution. Then
     the pipeline makes the student's images with ``mmcrrcd.StudentView``. A backbone of this package stays one; mmengine finds
     it by its name, ``mmcrrcd.ResNetCIFAR``, where mmcrrcd is installed.
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mmcrrcd.datasets.transforms.resolution_pair import MODES
 from mmcrrcd.datasets.transforms.student_view import StudentView
-from mmcrrcd.errors import InputError
+from mmcrrcd.errors import InputError, first_line
 from mmcrrcd.evaluation.embeddings import Classifier
 from mmcrrcd.files import write_whole
 from mmcrrcd.models.networks import extract
@@ -55,6 +55,7 @@ class DeployedStudent(nn.Module):
             self.register_buffer(name, resampling(before, after, **view.how))
 
     def forward(self, images: Tensor) -> Tensor:
+        """Probabilities (N, classes) of RGB images (N, height, width, 3) in uint8."""
         x = images.permute(0, 3, 1, 2).float()
         if self.gray:
             x = (x * self.luminance).sum(1, keepdim=True).round().expand(-1, 3, -1, -1)
@@ -114,7 +115,7 @@ def export_onnx(network: DeployedStudent, file: str | Path, images: np.ndarray, 
                                         output_names=['probabilities'], dynamic_shapes=({0: torch.export.Dim('N')}, ),
                                         verbose=False)
     except Exception as error:                           # the exporter raises nearly anything
-        raise InputError(f'this student cannot be written as ONNX: {str(error).splitlines()[0]}') from error
+        raise InputError(f'this student cannot be written as ONNX: {first_line(error)}') from error
     model = program.model_proto
     onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in notes.items()})
     content = model.SerializeToString()

@@ -1,19 +1,23 @@
 """A student for the model zoo."""
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import torch
 from mmengine.config import Config
 from torch import Tensor
 
 from mmcrrcd.checkpoint import check_finite, find_checkpoint
-from mmcrrcd.config import short_types, without_training
+from mmcrrcd.config import check_types, short_types, without_training
 from mmcrrcd.errors import InputError
-from mmcrrcd.evaluation.embeddings import accuracy, kind, test_data
+from mmcrrcd.evaluation.embeddings import accuracy, config_with_model, kind, test_data
 from mmcrrcd.files import write_whole
-from mmcrrcd.inference import Student, build_student
-from mmcrrcd.safetensors_file import to_safetensors
+from mmcrrcd.inference import Student, build_student, only_a_student
+from mmcrrcd.safetensors_file import read_safetensors, to_safetensors
+from mmcrrcd.zoo import read_metafile
 
 from .measures import count_macs
 from .mmpretrain_folder import student_settings
@@ -29,8 +33,23 @@ def zoo_config(cfg: Config, student: Student) -> dict:
     """What of a training's config is needed to ask its student, and to find its test data."""
     preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     model = dict(student=without_training(student_settings(cfg)), data_preprocessor=short_types(dict(preprocessor)))
-    dataset = short_types(test_data(cfg).to_dict())
-    return dict(model=model, image_size=student.classifier.side, test_dataloader=dict(dataset=dataset))
+    loader = dict(batch_size=100, dataset=short_types(test_data(cfg).to_dict()))
+    return dict(model=model, image_size=student.classifier.side, test_dataloader=loader)
+
+
+@contextmanager
+def as_training(weights: Path) -> Iterator[tuple[Config, Path]]:
+    """A student of the model zoo as a config, read as data, and a checkpoint, which is there in the block: for
+    :func:`export_student`.
+    """
+    known, metafile = read_metafile(weights), weights.with_suffix('.json')
+    cfg = only_a_student(config_with_model(Config(known['config'], filename=str(metafile))), metafile)
+    check_types(cfg.to_dict(), metafile)
+    state = {key: value.float() if value.is_floating_point() else value for key, value in read_safetensors(weights).items()}
+    with TemporaryDirectory() as folder:
+        checkpoint = Path(folder) / f'{weights.stem}.pth'
+        torch.save(dict(state_dict=state, meta=dict(dataset_meta=dict(classes=known['classes']))), checkpoint)
+        yield cfg, checkpoint
 
 
 def write_zoo_student(config: Config | str | Path | None, path: str | Path, file: str | Path, command: str,

@@ -1,3 +1,4 @@
+"""What is put into mmengine's Runner: hooks, loops and the optimizer wrapper."""
 from .graphed import GraphedTrainLoop
 from .hooks import (AtomicCheckpointHook, CheckInputHook, CompileHook, CriticWatchHook, EpochSeedHook, FiniteHook,
                     IntervalInfoHook, PairedSeedHook, PlainCheckpointHook, RefitHeadHook, ReplayHook, TeacherTestHook,

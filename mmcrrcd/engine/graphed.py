@@ -14,7 +14,7 @@ from mmengine.runner import EpochBasedTrainLoop
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map_only
 
-from mmcrrcd.errors import InputError
+from mmcrrcd.errors import InputError, first_line
 from mmcrrcd.models import Distiller
 from mmcrrcd.registry import LOOPS
 from mmcrrcd.structures import Batch
@@ -82,8 +82,8 @@ class GraphedStep:
     """``step(batch)`` on a stream of its own; of steady batches, from the second on, by a graph captured of it.
 
     What ``step`` reads from Python, learning rates, weights and stages for instance, is part of the graph: :meth:`restart`
-    before such things change. So is its choice of operations: where the first steps make the host wait for the GPU, no graph
-    is captured and steps stay as they are. Steps of different objects run side by side until they are joined; of those that
+    before such things change. So is its choice of operations. Where the first steps make the host wait for the GPU, no graph
+    is captured and steps stay as they are. Steps of different objects run side by side until they are joined. Of those that
     draw random numbers (``draws``) graphs must not, as they share the place from which they read how far the generator has
     come.
 
@@ -120,6 +120,7 @@ class GraphedStep:
             return self.outputs
 
     def take(self, batch):
+        """A step kernel by kernel, one of the first of an epoch, which is watched for what a graph could not repeat."""
         self.plain += 1
         if self.plain > self.TRIALS:
             return self.step(batch)
@@ -130,6 +131,7 @@ class GraphedStep:
         return outputs
 
     def capture(self, batch) -> None:
+        """Captures the step with this batch as a graph. Raises InputError where that is impossible."""
         # A graph before this one is kept till then, and with it the memory that both have in turn. No garbage is collected
         # meanwhile: a graph of another training among it would end the capture.
         before, graph, collects = self.graph, torch.cuda.CUDAGraph(), gc.isenabled()
@@ -143,7 +145,7 @@ class GraphedStep:
             finally:
                 graph.capture_end()
         except RuntimeError as error:
-            reason = str(error.__context__ or error).splitlines()[0]
+            reason = first_line(error.__context__ or error)
             raise InputError(f'a step cannot be captured as a CUDA graph: {reason}') from error
         finally:
             if collects:
@@ -162,7 +164,7 @@ class GraphedTrainLoop(EpochBasedTrainLoop):
     ``tools/train.py --cuda-graphs``, or ``train_cfg = dict(type=GraphedTrainLoop, max_epochs=240)``. Data and preprocessing
     stay outside, and hooks run between the steps as ever. The graph is captured anew in each epoch, so learning rates,
     weights and stages may change from one to the next. A loss that counts its calls in Python, or decides by them, needs
-    mmengine's loop: what it does in the second step of an epoch is done in all that follow.
+    mmengine's loop. What it does in the second step of an epoch is done in all that follow.
 
     Raises:
         InputError: on a GPU, where something changes within an epoch (a schedule by iterations, accumulated gradients, an
@@ -171,6 +173,7 @@ class GraphedTrainLoop(EpochBasedTrainLoop):
     """
 
     def run(self):
+        """Trains, after a check that this training can be captured."""
         self.step = None
         if torch.cuda.is_available():
             self.check()
@@ -178,6 +181,7 @@ class GraphedTrainLoop(EpochBasedTrainLoop):
         return super().run()
 
     def check(self) -> None:
+        """Raises InputError where something changes within an epoch."""
         runner = self.runner
         schedules = runner.param_schedulers if isinstance(runner.param_schedulers, list) else []
         for refused, what in ((is_model_wrapper(runner.model), 'several processes'),
@@ -190,11 +194,13 @@ class GraphedTrainLoop(EpochBasedTrainLoop):
                 raise InputError(f'GraphedTrainLoop (--cuda-graphs) is not for {what}: leave it out')
 
     def run_epoch(self) -> None:
+        """An epoch, which begins without a graph."""
         if self.step:
             self.step.restart()
         super().run_epoch()
 
     def run_iter(self, idx: int, data_batch: dict) -> None:
+        """A step and its hooks."""
         if not self.step:
             return super().run_iter(idx, data_batch)
         self.runner.call_hook('before_train_iter', batch_idx=idx, data_batch=data_batch)

@@ -1,6 +1,7 @@
 """What the tools do before a Runner is made."""
 import ctypes
 import gc
+import logging
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 from mmcrrcd.errors import InputError, is_number, printable
+from mmcrrcd.interrupt import LINE
 from mmcrrcd.models.algorithms import Distiller
 from mmcrrcd.models.losses import DistillLoss
 from mmcrrcd.registry import MODELS
@@ -24,6 +26,7 @@ from .translate import of_worker, translate
 
 LIBC = ctypes.CDLL(None) if sys.platform == 'linux' else None
 PARENT = []                                              # the process that forked last, empty until forks are told of it
+LONGEST = 600                                            # letters of a line that somebody reads
 PICTURES = ('.png', '.pdf', '.svg', '.jpg')
 
 
@@ -150,7 +153,8 @@ def silence() -> None:
 
 
 def end(line: str) -> None:
-    """Ends the program with one line, also where several processes end with it."""
+    """Ends the program with one line, also where several processes end with it; of a very long one with its two ends."""
+    line = line if len(line) < LONGEST else f'{line[:LONGEST - 120]} ... {line[-100:]}'
     try:
         sys.stdout.flush()
     except OSError:
@@ -171,6 +175,7 @@ def one_line_errors():
 
     Where all went well the processes part in order, for which nothing outside may hold a model any more.
     """
+    logging.raiseExceptions = False                      # a log on a full disk says nothing; the checkpoint will say it
     try:
         yield
         sys.stdout.flush()                               # a full disk behind a pipe is noticed here, not at the very end
@@ -178,8 +183,7 @@ def one_line_errors():
     except (InputError, FileNotFoundError, FloatingPointError) as error:
         end(f'error: {printable(of_worker(error) or error)}')
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)     # a second one would end in the middle of this
-        end('interrupted; a training goes on from its last checkpoint with --resume')
+        end(LINE)
     except BrokenPipeError:                              # whoever read the output has gone, as ``head`` does
         silence()
         sys.exit(1)

@@ -35,6 +35,7 @@ class BF16OptimWrapper(OptimWrapper):
 
     @contextmanager
     def optim_context(self, model):
+        """mmengine's context, with bfloat16 autocast in it."""
         device = get_device()
         with super().optim_context(model), torch.autocast(device, torch.bfloat16):
             with OnePixelInFloat32() if device == 'cpu' else nullcontext():

@@ -74,6 +74,7 @@ class FormattedOnce(Config):
 
     @cached_property
     def pretty_text(self) -> str:
+        """The config as text, formatted once."""
         return super().pretty_text
 
 

@@ -15,7 +15,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, LogProcesso
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmcrrcd.errors import InputError, is_number, nearest
+from mmcrrcd.errors import InputError, first_line, is_number, nearest
 
 from .own_data import fit_to_data, move_data
 
@@ -76,6 +76,7 @@ def parameters(target) -> dict[str, inspect.Parameter] | None:
 
 
 def hints(function: Callable) -> dict:
+    """The annotations of a function, none where they cannot be read."""
     try:
         return typing.get_type_hints(function)
     except Exception:                                    # names that only type checkers import
@@ -121,7 +122,7 @@ def check_built(value, where: str, several: bool = False) -> None:
 
 
 def check_value(value, parameter: inspect.Parameter, name: str, ours: bool) -> None:
-    """Raises InputError where a number or a yes or no was expected, and ``value`` is neither; ``ours``: by the whole
+    """Raises InputError where a number or a yes or no was expected, and ``value`` is neither. ``ours``: by the whole
     annotation, else texts only, as annotations of others are not always true.
     """
     expected = alternatives(parameter.annotation)
@@ -207,6 +208,7 @@ def parts(value, where: str) -> Iterator[tuple[dict, str]]:
 
 
 def check_count(part: dict, where: str, *keys: str, least: int = 1) -> None:
+    """Raises InputError where a setting is no whole number from ``least`` on."""
     for key in keys:
         value = part.get(key)
         if value is not None and (not is_number(value, whole=True) or value < least):
@@ -214,12 +216,14 @@ def check_count(part: dict, where: str, *keys: str, least: int = 1) -> None:
 
 
 def check_names(part: dict, where: str, known) -> None:
+    """Raises InputError for a setting that is not ``known``, with the nearest right name."""
     for key in part:
         if key not in known:
             raise InputError(f'{where} has no setting {key!r}{nearest(key, known)}')
 
 
 def check_loader(loader: dict, where: str) -> None:
+    """Raises InputError for settings that a data loader has not."""
     known = set(inspect.signature(DataLoader).parameters) | {'num_batch_per_epoch'}
     check_names(loader, where, known)
     for key, value in loader.items():
@@ -248,6 +252,7 @@ def check_known(part, where: str, registry: Registry) -> None:
 
 
 def check_milestones(schedule: dict, where: str) -> None:
+    """Raises InputError for milestones that are no epochs."""
     milestones = schedule.get('milestones')
     if milestones is not None and (not isinstance(milestones, (list, tuple))
                                    or not all(is_number(each, whole=True) and each >= 0 for each in milestones)):
@@ -324,7 +329,9 @@ def check_settings(cfg: Config) -> None:
             if value is None:
                 continue
             if key in LISTS:
-                check_built(value, key, several=True)
+                several = isinstance(value, dict) and 'type' not in value and key == 'param_scheduler'       # of optimizers
+                for each in value.values() if several and value else [value]:
+                    check_built(each, key, several=True)
                 for part, where in parts(value, key):
                     check_part(part, where, LISTS[key][0], more=LISTS[key][1])
                     check_milestones(part, where)
@@ -348,7 +355,7 @@ def pair_in(settings) -> dict | None:
 
 
 def check_pairs(cfg: Config, *tests: str) -> None:
-    """Raises InputError where the pipeline of the training makes the student's images and that of a test does not: the
+    """Raises InputError where the pipeline of the training makes the student's images and that of a test does not. The
     student would be tested on larger ones than it has learned from.
     """
     settings = (cfg.get('model') or {}).get('data_preprocessor') or cfg.get('data_preprocessor') or {}
@@ -379,7 +386,7 @@ def merge_options(cfg: Config, options: dict | None) -> None:
     A ``data_root`` goes to all data sets that have read from that of ``cfg``.
 
     Raises:
-        InputError: an option can have no effect: its first name is no part of a config, it is a place that a list does not
+        InputError: an option can have no effect. Its first name is no part of a config, it is a place that a list does not
             have, or the ``data_preprocessor`` beside a model that has one of its own. :func:`check_settings` sees the rest.
     """
     for option in options or {}:
@@ -408,7 +415,7 @@ def merge_options(cfg: Config, options: dict | None) -> None:
     try:
         cfg.merge_from_dict(options or {})
     except (AssertionError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f'--cfg-options {" ".join(options)}: {str(error).splitlines()[0]}') from error
+        raise InputError(f'--cfg-options {" ".join(options)}: {first_line(error)}') from error
     if before is not None and cfg.data_root != before:
         move_data(cfg, before)
     fit_to_data(cfg)

@@ -157,6 +157,7 @@ class Source:
 
     @torch.no_grad()
     def ask(self, images: Tensor) -> NetworkOutput:
+        """The teacher's output for images (N, C, H, W), piece by piece; without feature maps."""
         with torch.autocast(self.device.type, torch.bfloat16) if self.bfloat16 else nullcontext():
             pieces = [self.model.forward_teacher(piece) for piece in images.split(PIECE[self.device.type])]
         values = {name: None if getattr(pieces[0], name) is None else torch.cat([getattr(piece, name) for piece in pieces])

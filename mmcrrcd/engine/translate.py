@@ -4,7 +4,7 @@ import re
 import traceback
 from types import FrameType
 
-from mmcrrcd.errors import nearest
+from mmcrrcd.errors import first_line, nearest
 
 from .settings import registered
 
@@ -42,7 +42,7 @@ def of_machine(error: BaseException) -> str | None:
         return f'loader worker {found[1]} {how}; is there enough memory? num_workers=0 shows errors of the data; {GO_ON}'
     if re.search(r'[Tt]imed out (waiting|after)|Connection (closed|reset) by peer|wait timeout', text):
         return (f'another process has ended, or has not answered in the time of env_cfg.dist_cfg.timeout: '
-                f'{said(error)[:200]}; {GO_ON}')
+                f'{first_line(error)[:200]}; {GO_ON}')
     return None
 
 
@@ -51,13 +51,8 @@ def library(frame: FrameType) -> str:
     return str(frame.f_globals.get('__name__', '')).split('.')[0]
 
 
-def said(error: BaseException) -> str:
-    """The first line of an error; what it is where it says nothing."""
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    return (text.strip().splitlines() or [type(error).__name__])[0]
-
-
 def short(settings, length: int = 200) -> str:
+    """Settings in one line of at most about ``length`` characters."""
     text = ', '.join(f'{key}={getattr(value, "__name__", None) or repr(value)}' for key, value in dict(settings).items())
     return text if len(text) <= length else text[:length] + ' ...'
 
@@ -70,25 +65,25 @@ def of_constructor(error: Exception, frame: FrameType, last: bool) -> str | None
     """
     values = frame.f_locals
     kind = values.get('obj_type', values.get('scheduler_type'))
-    if last and isinstance(error, KeyError) and 'registry' in said(error):
+    if last and isinstance(error, KeyError) and 'registry' in first_line(error):
         if isinstance(kind, str):
             registry = values['registry']
             name = kind.split('.')[-1]
             return f'type={kind!r} is in no registry of a {registry.name}{nearest(name, registered(registry))}'
-    if last and isinstance(error, KeyError) and '"type"' in said(error):
+    if last and isinstance(error, KeyError) and '"type"' in first_line(error):
         return f'a part of the config lacks its type: dict({short(values["cfg"])})'
     target = values.get('obj_cls', values.get('scheduler_cls'))
     if target is None:
-        return said(error) if last else None
+        return first_line(error) if last else None
     name = getattr(target, '__name__', str(target))
     if last and isinstance(error, TypeError):
-        missing = re.search(r'missing \d+ required .*?: (.+)$', said(error))
-        unknown = re.search(r"unexpected keyword argument '(\w+)'", said(error))
+        missing = re.search(r'missing \d+ required .*?: (.+)$', first_line(error))
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", first_line(error))
         if missing:
             return f'{name} needs {missing[1]}, got dict({short(values["args"])})'
-        return f'{name} has no setting {unknown[1]!r}' if unknown else f'{name} cannot be built: {said(error)}'
+        return f'{name} has no setting {unknown[1]!r}' if unknown else f'{name} cannot be built: {first_line(error)}'
     if isinstance(error, ALWAYS_INPUT) or isinstance(error, MAY_BE_INPUT) and str(target.__module__).split('.')[0] in LIBRARIES:
-        return f'{name} cannot be built of dict({short(values["args"])}): {said(error)}'
+        return f'{name} cannot be built of dict({short(values["args"])}): {first_line(error)}'
     return None
 
 
@@ -96,7 +91,7 @@ def translate(error: Exception) -> str | None:
     """The line for an error that a setting or a file caused, raised where a library builds or reads; None for a bug.
 
     A wrong type, argument or value in a config ends in mmengine's functions that build. An error from there is the config's
-    where the class is a library's, or the error is one of values; what a class of this package or of your own stumbles over
+    where the class is a library's, or the error is one of values. What a class of this package or of your own stumbles over
     keeps its traceback.
     """
     if (line := of_worker(error) or of_machine(error)) is not None:
@@ -107,7 +102,7 @@ def translate(error: Exception) -> str | None:
             return f'{unreadable[-1]} cannot be read as an image'
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     if isinstance(error, ImportError) and any(frame.f_globals.get('__name__') == 'mmengine.config.lazy' for frame in frames):
-        return said(error)                               # a config's import, which mmengine runs late
+        return first_line(error)                               # a config's import, which mmengine runs late
     building = [i for i, frame in enumerate(frames) if frame.f_code.co_name in BUILDERS and library(frame) == 'mmengine']
     if building:
         if library(frames[-1]) not in LIBRARIES and not isinstance(error, ALWAYS_INPUT):
@@ -119,5 +114,5 @@ def translate(error: Exception) -> str | None:
                    or frame is frames[-1] and frame.f_code.co_name != 'call_hook')]
     if runner and library(frames[-1]) in LIBRARIES and isinstance(error, ALWAYS_INPUT + MAY_BE_INPUT):
         place = frames[runner[-1]].f_code.co_name.strip('_').removeprefix('build_')
-        return f'the {place} cannot be made: {said(error)}' if place != 'init' else said(error)
+        return f'the {place} cannot be made: {first_line(error)}' if place != 'init' else first_line(error)
     return None

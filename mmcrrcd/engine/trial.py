@@ -46,6 +46,7 @@ def generators_kept() -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
+    """The type of an error and the first line of what it says."""
     text = str(error).strip().splitlines()
     return f'{type(error).__name__}: {text[0]}' if text else type(error).__name__
 
@@ -102,6 +103,7 @@ def check_sizes(model: Distiller, batch) -> None:
 
 
 def number_of_classes(model: nn.Module) -> int | None:
+    """That of the student's head, None where it has none."""
     return getattr(getattr(getattr(model, 'student', model), 'head', None), 'num_classes', None)
 
 
@@ -343,7 +345,7 @@ def check_evaluator(metrics, outputs, name: str) -> None:
 
 def try_validation(runner, model: nn.Module) -> None:
     """One batch through the network and the evaluator. Raises InputError where they do not fit, and where ``save_best`` is
-    none of the metrics; metrics of your own, which may need all images, are only given the batch.
+    none of the metrics. Metrics of your own, which may need all images, are only given the batch.
     """
     loader, evaluator, trained = runner.val_dataloader, runner.val_loop.evaluator, runner.train_dataloader.dataset
     check_labels(model, loader.dataset, 'val_dataloader')

@@ -82,6 +82,7 @@ class OverwriteHook(Hook):
     priority = 'LOWEST'
 
     def before_train(self, runner) -> None:
+        """Removes the files of an earlier training."""
         if is_main_process():
             for each in trainings_files(runner.work_dir):
                 each.unlink()

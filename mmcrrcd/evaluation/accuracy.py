@@ -19,6 +19,7 @@ class BatchAccuracy(BaseMetric):
         self.topk = topk
 
     def process(self, data_batch, data_samples: list[dict]) -> None:
+        """Keeps the rank of the right class of each sample, on the device."""
         for batch in data_samples:
             logits, labels = batch['logits'], batch['labels']
             of_truth = logits.gather(1, labels[:, None])
@@ -26,8 +27,10 @@ class BatchAccuracy(BaseMetric):
             self.results.append((~(logits < of_truth)).sum(1).sub(1))
 
     def evaluate(self, size: int) -> dict[str, float]:
+        """Fetches the ranks, and computes the metrics."""
         self.results = torch.cat(self.results).tolist() if self.results else []      # the one wait for the device
         return super().evaluate(size)
 
     def compute_metrics(self, results: list[int]) -> dict[str, float]:
+        """Accuracies in percent."""
         return {f'top{k}': 100 * sum(rank < k for rank in results) / len(results) for k in self.topk}

@@ -25,8 +25,9 @@ def statistics(images: Tensor) -> Tensor:
     """(N, F) of images (N, 3, h, w) uint8: how strong each frequency is, which blur, aliasing, noise and JPEG change each in
     its own way.
 
-    Of the 8 x 8 DCT of brightness and both colors (of smaller images the borders are repeated): the logarithm of the mean size
-    of each coefficient over an image's blocks, and how near the coefficients are to zero, as JPEG's rounding leaves them.
+    Of the 8 x 8 DCT of brightness and both colors (of smaller images the borders are repeated). They are the logarithm of the
+    mean size of each coefficient over an image's blocks, and how near the coefficients are to zero, as JPEG's rounding leaves
+    them.
     """
     ycbcr = torch.einsum('kc,nchw->nkhw', RGB_TO_YCBCR, images.float())
     n = len(images)

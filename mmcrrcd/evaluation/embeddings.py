@@ -16,7 +16,7 @@ from mmcrrcd.config import read_config
 from mmcrrcd.datasets import ImageArrays, downsample
 from mmcrrcd.datasets.transforms.resolution_pair import SETTINGS, check_resolution
 from mmcrrcd.datasets.transforms.student_view import Size, sides
-from mmcrrcd.errors import InputError
+from mmcrrcd.errors import InputError, first_line
 from mmcrrcd.models import PairPreprocessor
 from mmcrrcd.models.networks import extract, use_channels_last
 from mmcrrcd.models.teachers.adapters import EmbeddingNetwork
@@ -99,8 +99,7 @@ class Classifier:
             return extract(self.network, seen)
         except (RuntimeError, ValueError) as error:
             height, width = seen.shape[2:]
-            reason = str(error).splitlines()[0]
-            raise InputError(f'the network cannot take images of {height} x {width} pixels: {reason}') from error
+            raise InputError(f'the network cannot take images of {height} x {width} pixels: {first_line(error)}') from error
 
     def path_of(self, images: Tensor) -> str:
         """The sizes that images (N, H, W, 3) go through, in words."""
@@ -137,8 +136,9 @@ def load_classifier(config: str | Config, checkpoint: str, teacher: bool = False
     settings = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     normalization = dict(mean=settings.get('mean') or (0., 0., 0.), std=settings.get('std') or (1., 1., 1.),
                          to_rgb=settings.get('to_rgb', False) != reads_bgr(cfg))
+    preprocessor = PairPreprocessor(**normalization)     # it says what is wrong with these numbers
     if isinstance(network, EmbeddingNetwork):
-        network.convert_from(PairPreprocessor(**normalization))
+        network.convert_from(preprocessor)
     pair = next((step for step in steps_of(cfg) if kind(step) in ('ResolutionPair', 'StudentView')), settings)
     downsampling = {} if teacher else {key: pair[key] for key in SETTINGS if pair.get(key) is not None}
     scaling = {key: downsampling[key] for key in ('interpolation', 'antialias')

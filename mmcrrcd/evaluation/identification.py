@@ -1,8 +1,8 @@
 """Who is this? Ranks of the right faces of a gallery among all others, with any number of distractors: Table VII of the paper.
 
 The protocol is that of TinyFace (Cheng et al. 2018), whose average precision is the area under the curve of precision over
-recall by trapezoids. All is counted exactly in float64, without a matrix of all similarities:
-of a distractor only this matters, above how many of a probe's right faces it lies.
+recall by trapezoids. All is counted exactly in float64, without a matrix of all similarities.
+Of a distractor only this matters, above how many of a probe's right faces it lies.
 """
 from collections.abc import Iterable
 from dataclasses import dataclass

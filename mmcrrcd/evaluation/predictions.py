@@ -15,7 +15,7 @@ class KeepPredictions(BaseMetric):
     """Writes what the network says of each test image, as ``DumpResults`` of mmengine does, without pickle.
 
     For each image: ``sample_idx``, its place in the test data, ``img_path`` where it is a file, ``gt_label``, ``pred_label``
-    and ``pred_score``, the probabilities. A file ``.json`` has a list of these under ``predictions``; in a file ``.npz`` each
+    and ``pred_score``, the probabilities. A file ``.json`` has a list of these under ``predictions``. In a file ``.npz`` each
     is an array over the images, and ``pred_score`` is (N, classes). ``classes`` are their names, where the data tell them.
 
     Args:

@@ -1,3 +1,4 @@
+"""Algorithms, losses, teachers, networks and the data preprocessor."""
 from .algorithms import *  # noqa: F401,F403
 from .backbones import *  # noqa: F401,F403
 from .embedding_neck import EmbeddingNeck  # noqa: F401

@@ -6,7 +6,7 @@ from mmpretrain.models import ArcFaceClsHead, ClsHead, EfficientFormerClsHead, I
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmcrrcd.errors import InputError
+from mmcrrcd.errors import InputError, first_line
 from mmcrrcd.structures import NetworkOutput
 
 from .heads.arcface import arcface_cosine
@@ -82,6 +82,6 @@ def check_head(head: nn.Module, soft: bool) -> None:
         try:
             loss_of_logits(loss, torch.zeros(2, classes), soft_labels(labels, classes) if soft else labels)
         except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             what = 'the soft labels of images that batch_augments mix' if soft else 'the classes of images'
             raise InputError(f'the {type(loss).__name__} of the {kind} cannot take {what}: {reason}') from error

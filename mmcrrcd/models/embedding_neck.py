@@ -37,6 +37,7 @@ class EmbeddingNeck(BaseModule):
         self.last_norm.weight.requires_grad_(False)
 
     def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor]:
+        """The embedding (N, D) of the last feature map."""
         x = maps[-1]
         if x.shape[2:] != (self.map_size, self.map_size):
             raise InputError(f'the neck is for feature maps of {self.map_size} x {self.map_size}, the backbone gives '

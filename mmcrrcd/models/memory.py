@@ -94,9 +94,9 @@ class MemoryBank(nn.Module):
         """Rows of the bank for each sample, (b, 1 + number): its own, then ``number`` negatives.
 
         Labels are learned as batches pass. A negative is drawn uniformly, and independently of the others, from all rows
-        whose label is not the sample's; rows that no batch has shown yet are among them. So there are exactly ``number``,
+        whose label is not the sample's. Rows that no batch has shown yet are among them. So there are exactly ``number``,
         with none masked or drawn again, and after the first epoch none is of the sample's class. Rows are put in the order
-        of their labels for it, so a class is one stretch to step over, and no table of negatives is kept.
+        of their labels for it. So a class is one stretch to step over, and no table of negatives is kept.
         """
         self.check(batch.index)
         self.label[torch.cat(dist.all_gather(batch.index))] = torch.cat(dist.all_gather(batch.labels))

@@ -160,8 +160,8 @@ def features_as_maps(backbone: nn.Module, features: tuple, images: Tensor) -> tu
 
 
 def body(network: nn.Module) -> nn.Module | None:
-    """The module that does the work of :func:`extract`: a classifier's backbone, what an adapter is around; None where that is
-    no module of torch, as of :class:`OnnxNetwork`.
+    """The module that does the work of :func:`extract`. That is a classifier's backbone, or what an adapter is around; None
+    where that is no module of torch, as of :class:`OnnxNetwork`.
     """
     inner = getattr(network, 'backbone' if isinstance(network, ImageClassifier) else 'network', None)
     return inner if isinstance(inner, nn.Module) else None

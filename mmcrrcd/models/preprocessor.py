@@ -63,7 +63,7 @@ def crop_and_resize(images: Tensor, boxes: Boxes) -> Tensor:
 class PairPreprocessor(BaseDataPreprocessor):
     """Turns a batch of either data path into ``inputs=Pair(high, low)`` and ``data_samples``.
 
-    In-memory pipeline: ``inputs`` (N, 3, H, W) uint8, ``labels``, ``index``; crop and flip happen here, on the device, and
+    In-memory pipeline: ``inputs`` (N, 3, H, W) uint8, ``labels``, ``index``. Crop and flip happen here, on the device, and
     ``data_samples`` becomes a :class:`Batch`. mmpretrain pipeline: images, in a list or stacked, and a list of ``DataSample``
     from mmpretrain's pipelines, already cropped and flipped, with ``img_low`` where :class:`ResolutionPair` made it.
 
@@ -74,12 +74,12 @@ class PairPreprocessor(BaseDataPreprocessor):
         interpolation, antialias, upsample: see :func:`downsample`.
         padding: random crops after zero-padding by so many pixels, in-memory pipeline and training only; None for no crop.
         flip: probability of mirroring, in-memory pipeline and training only.
-        crop_scale: in place of ``padding``: random windows of such shares of the area, least and largest, scaled to the
+        crop_scale: in place of ``padding``: random windows of such shares of the area, scaled to the
             image's size (RandomResizedCrop); in-memory pipeline and training only.
         blur, noise, jpeg: of the student's images only, see :func:`degrade`. In validation and test the noise is always the
             same.
         train_resolutions: several, of which one is drawn for each batch in training, for a student that works at any of
-            them; validation and test stay at ``resolution``. docs/data.md says what this costs.
+            them. Validation and test stay at ``resolution``. docs/data.md says what this costs.
         batch_augments: Mixup and CutMix as in mmpretrain's ``ClsDataPreprocessor``: ``dict(augments=..., probs=...)``. The
             images of a batch are mixed before they are downsampled, so teacher and student see the same mixture, and its
             labels are soft ones.
@@ -144,6 +144,7 @@ class PairPreprocessor(BaseDataPreprocessor):
         self.cache = cache
 
     def forward(self, data: dict, training: bool = False) -> dict:
+        """A batch of the data loader -> ``inputs``, a normalized :class:`Pair`, and ``data_samples``."""
         given, data = data, self.cast_data(data)
         images, low, view = data['inputs'], None, None
         if isinstance(images, Tensor) and 'data_samples' not in data:
@@ -189,7 +190,7 @@ class PairPreprocessor(BaseDataPreprocessor):
         return mixed.round_().clamp_(0, 255).to(torch.uint8), batch._replace(labels=None, scores=scores)
 
     def check_range(self, images: Tensor) -> None:
-        """Raises InputError where the first images of a pipeline are floats of another range than 0 to 255: ``mean`` and
+        """Raises InputError where the first images of a pipeline are floats of another range than 0 to 255. ``mean`` and
         ``std`` are of that range, and downsampled images are rounded.
         """
         if self.range_is_known or images.dtype == torch.uint8:
@@ -266,6 +267,7 @@ class PairPreprocessor(BaseDataPreprocessor):
         return crops, self.crops.view_of(crops) if self.crops is not None else None
 
     def normalize(self, images: Tensor) -> Tensor:
+        """Pixels from 0 to 255 (N, C, H, W), float -> normalized, in the order of channels that the networks see."""
         if self.to_rgb:
             images = images.flip(1)
         return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)

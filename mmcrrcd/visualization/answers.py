@@ -7,7 +7,7 @@ from matplotlib.patches import Rectangle
 
 RIGHT, WRONG = ('#1a7f37', '#dafbe1'), ('#cf222e', '#ffebe9')             # text, and the ground behind it
 LINE = 0.42                                              # height of a line of answers; an image is 1 x 1
-LABELS = 3.3                                             # width of the names at the left
+LABELS = 3.9                                             # width of the names at the left
 
 
 def draw_answers(high: np.ndarray, low: np.ndarray, truth: Sequence[str], answers: dict[str, Sequence[str]],

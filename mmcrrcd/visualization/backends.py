@@ -14,7 +14,7 @@ def add_backends(cfg: Config, names: list[str]) -> None:
     """Adds backends of mmengine to the visualizer of ``cfg``: each takes every number that the log shows.
 
     TensorBoard reads the work directory. W&B and MLflow call a training by its work directory's name, in the project
-    ``mmcrrcd``; who is logged in, and where the server is, they read from their own environment variables.
+    ``mmcrrcd``. Who is logged in, and where the server is, they read from their own environment variables.
 
     Args:
         names: of :data:`BACKENDS`.
@@ -22,7 +22,11 @@ def add_backends(cfg: Config, names: list[str]) -> None:
     Raises:
         InputError: a package is missing; one line names it.
     """
-    visualizer = cfg.get('visualizer') or dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
+    if not names:
+        return
+    if not cfg.get('visualizer'):
+        cfg.visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
+    visualizer = cfg.visualizer                          # changed in place: a copy has classes in it, which no text can name
     backends = list(visualizer.get('vis_backends') or ())
     there = {getattr(each['type'], '__name__', each['type']) for each in backends}
     run = Path(cfg.work_dir).name
@@ -32,4 +36,4 @@ def add_backends(cfg: Config, names: list[str]) -> None:
             raise InputError(f'--vis {name} needs the package {name}: pip install {name}')
         if BACKENDS[name] not in there:
             backends.append(dict(type=f'mmengine.{BACKENDS[name]}', **settings.get(name, {})))
-    cfg.visualizer = dict(visualizer, vis_backends=backends)
+    visualizer.vis_backends = backends

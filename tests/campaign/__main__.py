@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ['CUDA_VISIBLE_DEVICES'] = ''                  # a process that has used a GPU cannot fork
@@ -37,7 +37,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='python -m campaign', description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--parts', nargs='+', choices=PARTS, default=list(PARTS))
-    parser.add_argument('--only', metavar='TEXT', help='cases with this in their kind or name, done again, and not kept')
+    parser.add_argument('--only', metavar='TEXT', help='cases with this in their kind or name')
     parser.add_argument('--share', type=float, default=1., help='of the cases of each part, drawn by the seed (default: all); '
                         'the table has all that are finished')
     parser.add_argument('--seed', type=int, default=0)
@@ -58,27 +58,28 @@ def finished(log: Path, again: bool) -> dict[tuple[str, str], dict]:
     return {key: row for key, row in found.items() if not (again and row['problem'])}
 
 
-def carry_out(name: str, args: argparse.Namespace, root: Path) -> Iterator[dict]:
-    """The rows of all cases of a part."""
+def carry_out(name: str, args: argparse.Namespace, root: Path) -> tuple[list[dict], int]:
+    """The rows of the cases of a part that are drawn or finished, and how many cases there are in all."""
     log = args.log / f'{name}_{args.seed}.jsonl'
     log.parent.mkdir(parents=True, exist_ok=True)
-    done = finished(log, args.failed)
+    done, rows, number = finished(log, args.failed), [], 0
     for kind, case, function in PARTS[name].cases(root / name, args.seed):
+        number += 1
         drawn = random.Random(f'{args.seed} {kind} {case}').random() < args.share
         if args.only is not None and args.only not in f'{kind}: {case}' or not drawn and (kind, case) not in done:
             continue
         if args.list:
             print(f'{name}: {kind}: {case}')
             continue
-        row = None if args.only else done.get((kind, case))
+        row = done.get((kind, case))
         if row is None:
             row = dict(kind=kind, name=case, **outcome(function))
             if row['problem']:
                 print(f'{name}: {kind}: {case}: {row["problem"]}', flush=True)
-            if not args.only:
-                with open(log, 'a') as file:
-                    file.write(json.dumps(row) + '\n')
-        yield row
+            with open(log, 'a') as file:
+                file.write(json.dumps(row) + '\n')
+        rows.append(row)
+    return rows, number
 
 
 def outcome(function: Callable[[], str | None]) -> dict:
@@ -91,13 +92,14 @@ def outcome(function: Callable[[], str | None]) -> dict:
 def table(result: dict) -> str:
     """Markdown of the results."""
     rows = []
-    for name, kinds in result['parts'].items():
+    for name, part in result['parts'].items():
+        kinds = part['kinds']
         rows += [[TITLES[name] if i == 0 else '', kind, f'{counts["cases"]:,}', counts['failed']]
                  for i, (kind, counts) in enumerate(kinds.items())]
         cases, failed = (sum(counts[key] for counts in kinds.values()) for key in ('cases', 'failed'))
-        rows.append(['', '**all**', f'**{cases:,}**', f'**{failed}**'])
+        rows.append(['', f'all kinds, drawn from {part["of"]:,} cases', f'**{cases:,}**', f'**{failed}**'])
     text = markdown_table(['part', 'kind', 'cases', 'failed'], rows)
-    return f'{text}\n\nSeed {result["seed"]}; {result["minutes"]} minutes. {conditions(result)}'
+    return f'{text}\n\nSeed {result["seed"]}, {result["minutes"]} minutes on a busy machine. {conditions(result)}'
 
 
 def counted(rows: list[dict]) -> dict[str, dict]:
@@ -126,14 +128,15 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     mmengine.config.config.FormatCode = lambda text, **_: (text, False)  # its layout takes longer than a tiny training
     mmengine.runner.runner.collect_env = dict            # it starts compilers to ask for their versions
-    root = Path(tempfile.mkdtemp(prefix='mmcrrcd-campaign'))
-    found = {}
+    memory = '/dev/shm' if os.access('/dev/shm', os.W_OK) else None      # where fsync costs nothing
+    root = Path(tempfile.mkdtemp(prefix='mmcrrcd-campaign', dir=memory))
+    found, numbers = {}, {}
     try:
         if not args.list:
             warm_up(root)
         for name in args.parts:
             (root / name).mkdir()
-            found[name] = list(carry_out(name, args, root))
+            found[name], numbers[name] = carry_out(name, args, root)
     finally:
         shutil.rmtree(root, ignore_errors=True)
     rows = [row for part in found.values() for row in part]
@@ -141,7 +144,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     result = about_this_run() | dict(
         seed=args.seed, minutes=round(sum(row['seconds'] for row in rows) / 60), parts={
-            name: counted(part) for name, part in found.items()},
+            name: dict(of=numbers[name], kinds=counted(part)) for name, part in found.items()},
         failed=[dict(part=name, **row) for name, part in found.items() for row in part if row['problem']])
     result['command'] = result['command'].replace(str(Path(__file__)), '-m campaign')
     print(table(result))

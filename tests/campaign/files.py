@@ -24,6 +24,7 @@ from test_datasets import test_recordio, test_verification_sets
 from mmcrrcd.datasets import (CIFAR10Arrays, FaceFolder, RecordFaces, STL10Arrays, SVHNArrays, TinyImageNetArrays, UCCSFaces,
                               bin_pairs, lfw_pairs, read_tinyface, stl10, tiny_imagenet)
 from mmcrrcd.datasets.read_image import read_image
+from mmcrrcd.safetensors_file import to_safetensors
 from tools import cache_teacher, export_student, predict
 from tools import test as test_tool
 from tools import train as train_tool
@@ -246,6 +247,9 @@ def trained(*args: str) -> dict:
 def ready(base: Path) -> None:
     finished_training(base)
     shutil.copy(base / 'out' / 'epoch_1.pth', base / 'start.pth')
+    weights = torch.load(base / 'start.pth', weights_only=True)['state_dict']
+    (base / 'start.safetensors').write_bytes(to_safetensors(
+        {key: value.contiguous() for key, value in weights.items() if key.startswith('student.')}))
 
 
 def exported(base: Path) -> None:
@@ -279,6 +283,8 @@ def readers(root: Path) -> Iterator[Reader]:
         trained, '--overwrite', '--cfg-options', 'model.student.backbone.init_cfg.type=Pretrained',
         'model.student.backbone.init_cfg.checkpoint=start.pth', 'model.student.backbone.init_cfg.prefix=student.backbone'),
         ('start.pth', ), number=40)
+    yield Reader('safetensors', base, partial(trained, '--overwrite', '--cfg-options', 'load_from=start.safetensors'),
+                 ('start.safetensors', ), same=False)
     yield Reader('a config', base, partial(trained, '--overwrite'), texts=('run.py', ), same=False)
 
     base = made(root, 'exported', exported)

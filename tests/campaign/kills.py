@@ -291,6 +291,7 @@ def write_images(base: Path) -> None:
 def works(root: Path) -> Iterator[Work]:
     """All kinds of work, each made when it is asked for."""
     root.mkdir(exist_ok=True)
+    yield from other_works(root)
     crrcd = partial(tiny.crrcd, Path('teacher.pth'))
     yield training(root, 'CRRCD', tiny.config('', crrcd(), epochs=3, custom_hooks=HOOKS))
 
@@ -317,7 +318,6 @@ def works(root: Path) -> Iterator[Work]:
     objective = dict(crd=dict(type='mmcrrcd.CRDLoss', num_samples=tiny.IMAGES, num_negatives=8), at=dict(type='mmcrrcd.ATLoss'))
     yield training(root, 'other losses', tiny.config('', crrcd(objective=objective), epochs=2, custom_hooks=HOOKS,
                                                      optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='Adam'))))
-    yield from other_works(root)
 
 
 # What other tools write.

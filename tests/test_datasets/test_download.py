@@ -2,15 +2,18 @@
 import hashlib
 import shutil
 import tarfile
+import threading
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from urllib.error import URLError
 
 import pytest
 from mmcrrcd.datasets import download
 from mmcrrcd.datasets.download import fetch
+from torch.distributed import HashStore
 from torchvision.datasets.utils import check_integrity
 
 URL = 'http://somewhere.org/data/'
@@ -124,3 +127,24 @@ def test_without_a_network_one_line_says_what_to_do(tmp_path, monkeypatch, name,
     with pytest.raises(FileNotFoundError) as error:
         fetch(target, URL + name, '0' * 32, download=False)
     assert str(error.value) == f'{target} is missing; set download=True, or {what} {URL}{name} into {tmp_path}'
+
+
+def test_others_wait_for_the_first_process_however_long(monkeypatch):
+    store, order, here = HashStore(), [], threading.local()
+    store.set_timeout(timedelta(milliseconds=100))       # what a barrier would end after
+    monkeypatch.setattr(download.distributed_c10d, '_get_default_store', lambda: store)
+    monkeypatch.setattr(download, 'get_world_size', lambda: 3)
+    monkeypatch.setattr(download, 'is_main_process', lambda: here.rank == 0)
+    monkeypatch.setattr(download, 'TIMES', iter([7, 7, 7]))
+
+    def process(rank: int) -> None:
+        here.rank = rank
+        if rank == 0:
+            time.sleep(0.5)
+            order.append('done')
+        download.wait_for_first()
+        order.append(rank)
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(process, (1, 2, 0)))
+    assert order[0] == 'done' and sorted(order[1:]) == [0, 1, 2]

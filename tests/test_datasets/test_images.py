@@ -296,3 +296,19 @@ def test_images_live_where_they_are_told_to():
     for device, expected in (('cpu', 'cpu'), ('auto', get_device()), ('meta', 'meta')):
         batch = ImageArrays(images, labels, CLASSES, 'here', device).__getitems__([1, 0])
         assert {value.device.type for value in batch.values()} == {expected}
+
+
+@pytest.mark.parametrize('labels, message', [
+    ([[0], [1]], None), ([0, 1], None), (torch.tensor([[0], [1]]), None), (np.array([0., 1.]), None), ((False, True), None),
+    ([[1, 0], [0, 1]], 'one-hot'), ([0.5, 1], r'whole numbers, got 0\.5'), ([float('nan'), 0], 'whole numbers, got nan'),
+    ([np.inf, 0], 'whole numbers, got inf'), (['0', '1'], 'whole numbers, got <U1'), ([[0], [0, 1]], 'several lengths'),
+    ([0, None], 'whole numbers, got object'), ([0, 1, 1], '2 images but 3 labels'), ([0, 2], 'labels go from 0 to 2')])
+def test_labels_of_many_kinds(labels, message):
+    images = np.zeros((2, 4, 4, 3), np.uint8)
+    if message is None:
+        batch = ImageArrays(images, labels, ['a', 'b'], 'mine').__getitems__([0, 1])
+        assert batch['labels'].tolist() == [0, 1] and batch['labels'].dtype == torch.int64
+        return
+    with pytest.raises(InputError, match=message) as error:
+        ImageArrays(images, labels, ['a', 'b'], 'mine')
+    assert '\n' not in str(error.value)

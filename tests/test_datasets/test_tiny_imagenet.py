@@ -276,3 +276,29 @@ def test_the_real_images(tmp_path):
     line = (folder / 'val' / 'val_annotations.txt').read_text().splitlines()[123].split('\t')
     assert np.array_equal(dataset.images[123].numpy(), np.asarray(Image.open(folder / 'val/images' / line[0]).convert('RGB')))
     assert sorted((folder / 'wnids.txt').read_text().split())[dataset.labels[123]] == line[1]
+
+
+@pytest.mark.parametrize('below', ['', 'images'])
+def test_a_validation_that_others_have_sorted_into_folders_is_read(folder, below):
+    """The same images with the same labels, in the order of the classes."""
+    before = load(folder)
+    for line in (folder / 'val' / 'val_annotations.txt').read_text().splitlines():
+        name, number, *_ = line.split('\t')
+        place = folder / 'val' / number / below
+        place.mkdir(parents=True, exist_ok=True)
+        (folder / 'val' / 'images' / name).rename(place / name)
+    (folder / 'val' / 'images').rmdir()
+    (folder / 'val' / 'val_annotations.txt').unlink()
+    after = load(folder)
+
+    def pairs(data):
+        return sorted((int(label), image.tobytes()) for image, label in zip(data.images.numpy(), data.labels))
+
+    assert pairs(after) == pairs(before) and (after.labels.diff() >= 0).all()
+
+
+def test_an_annotation_cannot_name_a_file_elsewhere(folder):
+    file = folder / 'val' / 'val_annotations.txt'
+    file.write_text(file.read_text().replace('val_3.JPEG', '/etc/passwd', 1))
+    with pytest.raises(InputError, match="line 4 names '/etc/passwd', which is not in"):
+        load(folder)

@@ -1,8 +1,29 @@
 """What the tools say of an error that the input caused."""
-import pytest
-from tiny import config, crrcd, pipeline_loader, train, write_folder, write_teacher
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
 
-from mmcrrcd.engine.launch import one_line_errors
+import pytest
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from tiny import CLASSES, IMAGES, config, crrcd, pipeline_loader, train, write_folder, write_teacher
+from torch.utils.data import DataLoader
+
+from mmcrrcd.engine.launch import one_line_errors, prepare_processes
+from mmcrrcd.engine.runner import WAIT, Runner
+from mmcrrcd.errors import InputError
+from mmcrrcd.files import inside, write_whole
+from mmcrrcd.interrupt import LINE
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        yield
 
 
 @pytest.mark.parametrize('workers', [0, 1])
@@ -14,9 +35,117 @@ def test_an_image_that_mmpretrain_cannot_read_is_named(tmp_path, workers):
     cfg = config(tmp_path / 'run', crrcd(write_teacher(tmp_path / 'teacher.pth')), epochs=1, train_dataloader=loader)
     with pytest.raises(SystemExit) as error, one_line_errors():
         train(cfg)
-    assert str(error.value) == f'error: {damaged} cannot be read as an image'
+    assert str(error.value) == f'error: {damaged} cannot be read as an image (it is damaged or no image)'
 
 
 def test_other_failed_assertions_keep_their_traceback():
     with pytest.raises(AssertionError, match='a bug'), one_line_errors():
         raise AssertionError('a bug')
+
+
+@pytest.mark.parametrize('workers', [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize('make, reason', [
+    (lambda file: file.write_bytes(b''), 'cannot be read as an image (it is empty)'),
+    (lambda file: None, 'is missing'),
+    (lambda file: os.mkfifo(file), 'cannot be read as an image (it is no regular file)'),
+    (lambda file: file.mkdir(), 'cannot be read as an image (it is no regular file)')])
+def test_an_image_that_is_met_while_training_is_named(tmp_path, workers, make, reason):
+    """Nor is a pipe waited for."""
+    folder = write_folder(tmp_path / 'images', seed=0)
+    dataset = Runner.build_dataloader(pipeline_loader(folder, training=True, workers=workers)).dataset
+    file = Path(dataset.get_data_info(5)['img_path'])
+    file.unlink()
+    make(file)
+    loader = DataLoader(dataset, batch_size=4, num_workers=workers, collate_fn=list)
+    with pytest.raises(SystemExit) as error, one_line_errors():
+        list(loader)
+    assert str(error.value).startswith('error: ') and str(error.value).endswith(f'{file} {reason}')
+
+
+@pytest.mark.parametrize('error, said', [
+    (OSError(errno.ENOSPC, 'No space left on device', 'run/3.pth'), 'run/3.pth cannot be read or written: No space'),
+    (OSError(errno.EROFS, 'Read-only file system'), 'a file cannot be read or written: Read-only'),
+    (PermissionError(errno.EACCES, 'Permission denied', 'run'), 'run cannot be read or written: Permission denied'),
+    (NotADirectoryError(errno.ENOTDIR, 'Not a directory', 'file/run'), 'file/run cannot be read or written: Not a directory'),
+    (RuntimeError('DataLoader timed out after 600 seconds'), 'a loader worker has not answered for 600 s (timeout of the'),
+    (RuntimeError('DataLoader worker (pid(s) 12, 13) exited unexpectedly'), 'loader worker 12, 13 ended unexpectedly'),
+    (RuntimeError('DataLoader worker (pid 12) is killed by signal: Killed. '), 'loader worker 12 was killed (Killed)'),
+    (RuntimeError('[gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 600000ms for recv operation to complete'),
+     'another process has ended, or has not answered in the time of env_cfg.dist_cfg.timeout'),
+])
+def test_what_the_machine_did_is_one_line_that_says_how_to_go_on(error, said):
+    with pytest.raises(SystemExit) as caught, one_line_errors():
+        raise error
+    line = str(caught.value)
+    assert line.startswith(f'error: {said}') and '\n' not in line and '--resume goes on' in line
+
+
+def test_other_runtime_errors_keep_their_traceback():
+    with pytest.raises(RuntimeError, match='a bug'), one_line_errors():
+        raise RuntimeError('a bug: 3 of 4 timed')
+
+
+def test_of_several_processes_one_leaves_the_line_for_the_end(tmp_path, monkeypatch):
+    """torchrun has many words of its own; tools/dist_train.sh says it after them."""
+    file = tmp_path / 'line'
+    monkeypatch.setenv('MMCRRCD_ERROR_FILE', str(file))
+    for line in ('the first', 'the second'):
+        with pytest.raises(SystemExit) as caught, one_line_errors():
+            raise InputError(line)
+        assert caught.value.code == 1
+    assert file.read_text() == 'error: the first\n'
+
+
+def test_a_full_disk_behind_stdout_is_one_line(tmp_path):
+    code = ('from mmcrrcd.engine.launch import one_line_errors\n'
+            'with one_line_errors():\n    print("an answer")')
+    with open('/dev/full', 'w') as full:
+        done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], stdout=full, stderr=subprocess.PIPE, text=True,
+                              env=os.environ | dict(PYTHONPATH=str(ROOT)))
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and 'No space left on device' in done.stderr
+
+
+def test_a_device_is_not_replaced_by_a_file(tmp_path):
+    os.mkfifo(tmp_path / 'pipe')
+    with pytest.raises(InputError, match='pipe cannot be written: it is no regular file'):
+        write_whole(tmp_path / 'pipe', 'text')
+
+
+@pytest.mark.parametrize('name', ['/etc/passwd', '../other/a.png', 'a/../../b.png'])
+def test_a_list_cannot_name_what_is_outside_its_folder(tmp_path, name):
+    with pytest.raises(InputError, match='which is not in'):
+        inside(tmp_path, name, 'pairs.txt')
+    assert inside(tmp_path, 'a/b.png', 'pairs.txt') == tmp_path / 'a/b.png'
+
+
+def test_ctrl_c_while_a_tool_imports_is_one_line():
+    code = 'import mmcrrcd.interrupt; raise KeyboardInterrupt'
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
+                          env=os.environ | dict(PYTHONPATH=str(ROOT)))
+    assert done.returncode and done.stderr == LINE + '\n'
+    for tool in (ROOT / 'tools').glob('*.py'):
+        first = next(line for line in tool.read_text().split('"""\n', 1)[1].splitlines() if line.startswith(('import', 'from')))
+        assert first.startswith('import mmcrrcd.interrupt'), tool
+
+
+@pytest.mark.parametrize('timeout', [0, -1, 'long', True])
+def test_the_time_out_of_processes_is_a_number_of_seconds(timeout):
+    cfg = Config(dict(model={}, env_cfg=dict(dist_cfg=dict(backend='gloo', timeout=timeout))))
+    with pytest.raises(InputError, match='env_cfg.dist_cfg.timeout is a number of seconds'):
+        prepare_processes(cfg, 'pytorch')
+
+
+def test_loaders_do_not_wait_for_ever(tmp_path):
+    folder = write_folder(tmp_path, seed=0)
+    assert Runner.build_dataloader(pipeline_loader(folder, training=False)).timeout == 0
+    with_workers = pipeline_loader(folder, training=False, workers=1)
+    assert Runner.build_dataloader(with_workers).timeout == WAIT
+    assert Runner.build_dataloader(with_workers | dict(timeout=7)).timeout == 7
+
+
+def test_hidden_folders_are_no_classes(tmp_path):
+    folder = write_folder(tmp_path, seed=0)
+    (folder / '.ipynb_checkpoints').mkdir()
+    (folder / '.ipynb_checkpoints' / 'a.png').write_bytes(b'x')
+    dataset = Runner.build_dataloader(pipeline_loader(folder, training=False)).dataset
+    assert dataset.metainfo['classes'] == tuple(f'class{i}' for i in range(CLASSES)) and len(dataset) == IMAGES

@@ -1,4 +1,5 @@
 """What comes from elsewhere runs no code, and what was reached is not lost: the Runner of this package."""
+import errno
 import logging
 import os
 import shutil
@@ -14,8 +15,8 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from tiny import BATCH, IMAGES, STUDENT, config, crrcd, in_memory_loader, train, write_teacher
 
-from mmcrrcd.checkpoint import find_checkpoint, safe_load
-from mmcrrcd.engine.launch import build_runner
+from mmcrrcd.checkpoint import UnfinishedTraining, find_checkpoint, read_network, safe_load
+from mmcrrcd.engine.launch import build_runner, one_line_errors
 from mmcrrcd.engine.work_dir import BeingTrained, one_training, refuse_another
 from mmcrrcd.errors import InputError
 
@@ -336,3 +337,49 @@ next(iter(DataLoader(Data(), num_workers=2)))
     while time.time() < deadline and any(os.path.exists(f'/proc/{worker}/exe') for worker in workers):
         time.sleep(0.05)
     assert not any(os.path.exists(f'/proc/{worker}/exe') for worker in workers)
+
+
+@pytest.mark.parametrize('code', [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_disk_that_fails_while_training_is_one_line_and_nothing_is_lost(tmp_path, teacher, monkeypatch, code):
+    """A full one, one that has become read-only, one that may no longer be written: the first checkpoint stays."""
+    real, written = os.fsync, []
+
+    def failing(handle):
+        if list((tmp_path / 'run').glob('epoch_1.pth')) and list((tmp_path / 'run').glob('epoch_2.pth.part')):
+            raise OSError(code, os.strerror(code))
+        written.append(handle)
+        return real(handle)
+
+    monkeypatch.setattr('mmcrrcd.files.os.fsync', failing)
+    with pytest.raises(SystemExit) as error, one_line_errors():
+        train(config(tmp_path / 'run', crrcd(teacher), epochs=3))
+    assert str(error.value).startswith(f'error: {tmp_path}/run/epoch_2.pth cannot be read or written: {os.strerror(code)}')
+    assert written and find_checkpoint(tmp_path / 'run').name == 'epoch_1.pth' and not list((tmp_path / 'run').glob('*.part'))
+
+
+def test_a_work_directory_on_a_file(tmp_path, monkeypatch):
+    (tmp_path / 'file').write_text('mine')
+    for folder in ('file', 'file/run'):
+        with pytest.raises(InputError, match='cannot be a work directory'), one_training(tmp_path / folder):
+            pass
+    assert (tmp_path / 'file').read_text() == 'mine'
+
+
+def test_an_early_stopped_training_is_finished_until_it_goes_on(tmp_path, teacher):
+    stop = dict(type='EarlyStoppingHook', monitor='accuracy/top1', rule='greater', patience=1, stopping_threshold=-1.)
+    cfg = config(tmp_path / 'run', crrcd(teacher), epochs=5)
+    cfg.custom_hooks = [*cfg.custom_hooks, stop]
+    train(cfg)
+    last = find_checkpoint(tmp_path / 'run')
+    assert last.name == 'epoch_1.pth' and read_network(tmp_path / 'run')
+    assert safe_load(last)['meta']['epoch'] == 1
+
+    class Killed(Hook):
+        def before_train_epoch(self, runner):
+            if runner.epoch == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):               # goes on without the hook, to be stopped from outside
+        train(config(tmp_path / 'run', crrcd(teacher), epochs=5), Killed(), resume=True)
+    with pytest.raises(UnfinishedTraining, match='training stopped after epoch 2 of 5'):
+        read_network(tmp_path / 'run')

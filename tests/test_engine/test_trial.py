@@ -40,7 +40,7 @@ def test_a_training_ends_the_same_with_and_without_it(tmp_path, folder, monkeypa
         val = pipeline_loader(folder / 'val', False, workers)
         loaders = dict(train_dataloader=pipeline_loader(folder / 'train', True, workers), val_dataloader=val,
                        test_dataloader=val, val_evaluator=dict(type='Accuracy', topk=(1, )),
-                 test_evaluator=dict(type='Accuracy', topk=(1, )))
+                       test_evaluator=dict(type='Accuracy', topk=(1, )))
     hooks = [hook for hook in CHECK if 'Seed' not in hook['type']]       # which would hide a number more that was drawn
     tried, found = [], {}
     for name in ('with', 'without'):

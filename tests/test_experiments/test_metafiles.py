@@ -33,7 +33,7 @@ def test_an_entry_says_what_its_records_say():
     assert entry['Config'] == 'configs/crrcd/resnet56_resnet20_cifar100.py' and len(accuracies) == 2
     assert entry['Results'] == [dict(Task='Image Classification', Dataset='CIFAR-100', Metrics={
         'Top 1 Accuracy': round(sum(accuracies) / 2, 2)})]
-    assert entry['Metadata']['Seeds'] == [5, 6] and 'model.relation=learned model.cls_weight=1' in entry['Metadata']['Options']
+    assert entry['Metadata']['Seeds'] == '5, 6' and 'model.relation=learned model.cls_weight=1' in entry['Metadata']['Options']
     face = models()['resnet18_lfw_16px_upsampled__16px__face_35e_in_24e__amp']
     assert [each['Dataset'] for each in face['Results']] == ['LFW, folds 9 and 10', 'ORL'] and face['Metadata']['Epochs'] == 24
 

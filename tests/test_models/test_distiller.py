@@ -1,4 +1,6 @@
 """The distiller: a frozen teacher that is nobody's parameter, an objective with weights, modes, and clear errors."""
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from mmcrrcd.models import (
     PairPreprocessor, PlainNetwork, RelationContrastLoss, ResNetCIFAR, RKDLoss, VIDLoss, kd_loss,
 )
 from mmcrrcd.models.algorithms.schedule import value_at
+from mmcrrcd.models.networks import extract, use_channels_last
 from mmcrrcd.structures import Batch, Pair
 from utils import GOLDEN
 
@@ -383,3 +386,48 @@ def test_a_teacher_that_lacks_what_a_loss_needs_is_refused(need, message):
 def test_pre_activations_are_computed_where_a_loss_needs_them():
     model = build(Distiller, objective=dict(a=dict(type=Shows, needs=('pre_activations', ))))
     assert model.teacher.backbone.gives_pre_activations and model.student.backbone.gives_pre_activations
+
+
+def test_a_narrow_convolution_keeps_the_usual_memory_format():
+    """In channels-last memory its gradient crashes torch on some CPUs."""
+    narrow, wide = nn.Conv2d(8, 16, 1, 2, bias=False), nn.Conv2d(16, 16, 1, 2, bias=False)
+    for layer, stays in ((narrow, False), (wide, True), (nn.Conv2d(8, 16, 3, 2), True), (nn.Conv2d(8, 16, 1), True)):
+        use_channels_last(nn.Sequential(layer))
+        images = torch.randn(2, layer.in_channels, 6, 6).to(memory_format=torch.channels_last)
+        assert layer(images).is_contiguous(memory_format=torch.channels_last) == stays
+    use_channels_last(nn.Sequential(narrow))             # twice is once
+    assert len(narrow._forward_pre_hooks) == 1
+    copied = copy.deepcopy(narrow)
+    x = torch.randn(2, 8, 6, 6)
+    torch.testing.assert_close(copied(x.to(memory_format=torch.channels_last)), F.conv2d(x, narrow.weight, stride=2))
+
+
+def test_a_network_that_reads_maps_in_their_order_is_set_to_it():
+    class Reads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3, padding=1)
+
+        def forward(self, x):
+            return (self.conv(x).view(len(x), -1), )
+
+    classifier = ImageClassifier(backbone=Reads(), head=dict(type='mmpretrain.LinearClsHead', num_classes=3, in_channels=64))
+    x = torch.randn(2, 3, 4, 4)
+    wanted = classifier(x)
+    use_channels_last(classifier)
+    for images in (x.to(memory_format=torch.channels_last), x):
+        torch.testing.assert_close(extract(classifier, images).logits, wanted)
+
+    class Wrong(nn.Module):
+        def forward(self, x):
+            raise RuntimeError('view size is not compatible, always')
+
+    classifier.backbone = Wrong()
+    with pytest.raises(RuntimeError, match='always'):
+        extract(classifier, x)
+
+
+def test_several_labels_for_an_image_are_refused():
+    samples = [DataSample().set_gt_label([0, 2]), DataSample().set_gt_label([1])]
+    with pytest.raises(InputError, match='2 images have labels .* expected one class for each image'):
+        Batch.of(samples)

@@ -1,4 +1,5 @@
 """tools/compare.py on trainings of one's own, and tools/train.py --vis."""
+import ast
 import json
 import sys
 import types
@@ -7,6 +8,7 @@ import pytest
 from mmengine.config import Config
 from tiny import config, crrcd, network, train, write_teacher
 
+from mmcrrcd.config import read_config
 from mmcrrcd.visualization import backends
 from mmcrrcd.visualization.comparison import read_training
 from tools import compare
@@ -118,6 +120,15 @@ def test_where_a_training_is_watched_is_named_by_its_folder(monkeypatch):
     assert [each['type'] for each in cfg.visualizer.vis_backends] == ['LocalVisBackend', 'WandbVisBackend',
                                                                      'mmengine.MLflowVisBackend']
     assert cfg.visualizer.vis_backends[2].run_name == 'kd' and cfg.visualizer.vis_backends[1].init_kwargs.project == 'mine'
+
+
+@pytest.mark.parametrize('names', [[], ['tensorboard']])
+def test_a_config_in_python_can_be_written_afterwards(monkeypatch, names):
+    monkeypatch.setattr(backends, 'find_spec', lambda name: True)
+    cfg = read_config('mmcrrcd::demo/kd.py')
+    cfg.work_dir = 'run'
+    backends.add_backends(cfg, names)
+    ast.parse(cfg.pretty_text)
 
 
 def test_a_missing_package_is_named_before_anything_starts(tmp_path, monkeypatch):

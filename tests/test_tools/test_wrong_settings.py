@@ -9,7 +9,7 @@ from mmengine.config import Config
 from tiny import config, crrcd, pipeline_loader, write_folder, write_teacher
 
 from mmcrrcd.config import read_config
-from mmcrrcd.engine.settings import check_settings, merge_options
+from mmcrrcd.engine.settings import check_pairs, check_settings, merge_options
 from mmcrrcd.errors import InputError
 from tools import train
 
@@ -105,7 +105,7 @@ TRIALS = [
     ('train_dataloader.collate_fn.type=pseudo_collate', 'train_dataloader'),
     ('val_dataloader.collate_fn.type=default_collate', 'val_dataloader'),
     ('train_dataloader.batch_size=23', 'the last batch of each epoch has one image'),
-    ('val_evaluator.type=Accuracy', 'val_evaluator: Accuracy cannot take what the model gives'),
+    ('val_evaluator.type=Accuracy', 'val_evaluator: Accuracy is for samples of a pipeline of mmpretrain'),
 ]
 MORE = {'train_dataloader.batch_size=23': ['model.data_preprocessor.resolution=4', 'model.num_negatives=64'],
         'model.objective.at.wieght=1': ['model.objective.at.type=mmcrrcd.ATLoss']}
@@ -244,3 +244,24 @@ def test_a_bug_keeps_its_traceback(here, monkeypatch):
     monkeypatch.setattr(CRRCD, '_try_networks', broken)
     with pytest.raises(TypeError, match='a bug'):
         train.main(['run.py', '--work-dir', 'out'])
+
+
+@pytest.mark.parametrize('train_pair, val_pair, fits', [
+    (None, None, True), (dict(resolution=8), dict(resolution=8), True), (dict(resolution=8), None, False),
+    (None, dict(resolution=8), False), (dict(resolution=8), dict(resolution=4), False),
+    (dict(resolution=8), dict(resolution=8, upsample=True), False)])
+def test_the_student_is_tested_on_what_it_learns_from(train_pair, val_pair, fits):
+    """Also where a wrapper is around the data set of the training."""
+    def dataset(pair):
+        steps = [] if pair is None else [dict(type='mmcrrcd.ResolutionPair', **pair)]
+        return dict(type='CustomDataset', pipeline=[dict(type='LoadImageFromFile'), *steps, dict(type='PackInputs')])
+
+    wrapped = dict(type='RepeatDataset', dataset=dataset(train_pair))
+    cfg = Config(dict(model=dict(type='CRRCD'), train_dataloader=dict(dataset=wrapped),
+                      val_dataloader=dict(dataset=dataset(val_pair))))
+    if fits:
+        return check_pairs(cfg, 'val_dataloader', 'test_dataloader')
+    with pytest.raises(InputError, match='the pipeline of train_dataloader has .* and that of val_dataloader '):
+        check_pairs(cfg, 'val_dataloader')
+    cfg.model.data_preprocessor = dict(resolution=8)     # which makes what the student sees in both
+    check_pairs(cfg, 'val_dataloader')

@@ -83,6 +83,7 @@ class ResolutionPair(BaseTransform):
         self.settings |= {key: value for key, value in dict(blur=blur, noise=noise, jpeg=jpeg).items() if value}
 
     def transform(self, results: dict) -> dict:
+        """Adds 'img_low', the downsampled image, uint8 (C, h, w), to the results."""
         img = np.ascontiguousarray(results['img'])
         if img.dtype != np.uint8:
             raise InputError(f'ResolutionPair takes uint8 images, before any normalization; got {img.dtype}')

@@ -31,7 +31,7 @@ class StudentView(BaseTransform):
     """Makes of ``img`` what a student of low resolution sees of it, for images from files and from small cameras.
 
     A natively small image, one whose area is nearer to ``resolution`` than to ``image_size``, is resized straight to
-    ``resolution``; if it has that size, it is seen as it is. Any other goes through the transforms of the training's tests
+    ``resolution``. If it has that size, it is seen as it is. Any other goes through the transforms of the training's tests
     first. A crop that is right for photographs would cut the border off a small image, and blur the rest.
 
     Required key: ``img`` (H, W, 3) or (H, W) uint8. Modified keys: ``img`` (h, w, C) uint8, ``img_shape``.
@@ -65,6 +65,7 @@ class StudentView(BaseTransform):
             self.large = [TRANSFORMS.build(dict(step)) for step in large]
 
     def transform(self, results: dict) -> dict:
+        """Replaces 'img' by what the student sees of it."""
         img = results['img']
         if img.dtype != np.uint8:
             raise InputError(f'StudentView takes uint8 images, before any normalization; got {img.dtype}')

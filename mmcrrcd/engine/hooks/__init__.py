@@ -1,3 +1,4 @@
+"""Hooks of mmengine's Runner."""
 from .atomic_checkpoint import AtomicCheckpointHook
 from .check_input import CheckInputHook
 from .compile import CompileHook

@@ -7,7 +7,7 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 
 from mmcrrcd.checkpoint import step_of
-from mmcrrcd.errors import InputError
+from mmcrrcd.errors import InputError, first_line
 from mmcrrcd.files import clear_parts, write_whole
 from mmcrrcd.registry import HOOKS
 
@@ -40,7 +40,7 @@ class AtomicCheckpointHook(CheckpointHook):
     """mmengine's hook with the same arguments, for local disks, that always leaves a checkpoint to resume from.
 
     mmengine 0.10.7 removes the old checkpoint before it writes the new one, overwrites in place when the same epoch is
-    saved again with a new best score, and writes ``last_checkpoint`` in place: a kill in between leaves that pointing at
+    saved again with a new best score, and writes ``last_checkpoint`` in place. A kill in between leaves that pointing at
     nothing, or at half a file. It also removes the files that a checkpoint calls its best and its last: here only files of
     such names in its own folder.
 
@@ -51,9 +51,10 @@ class AtomicCheckpointHook(CheckpointHook):
         try:
             super().__init__(*args, backend_args=dict(backend='mmcrrcd_atomic'), **kwargs)
         except (AssertionError, KeyError, ValueError) as error:          # of mmengine's own checks
-            raise InputError(f'the checkpoint hook: {str(error.args[0] if error.args else error).splitlines()[0]}') from error
+            raise InputError(f'the checkpoint hook: {first_line(error)}') from error
 
     def before_train(self, runner) -> None:
+        """Takes over what a resumed training knows of its checkpoints."""
         info = runner.message_hub.runtime_info
         kept = info.get('keep_ckpt_ids', [])
         if not isinstance(kept, list) or not all(type(step) is int for step in kept):
@@ -66,7 +67,7 @@ class AtomicCheckpointHook(CheckpointHook):
             self.best_ckpt_path = self._own(getattr(self, 'best_ckpt_path', None))
             self.best_ckpt_path_dict = {key: self._own(path)
                                         for key, path in getattr(self, 'best_ckpt_path_dict', {}).items()}
-        outdated = str(info.pop('outdated_ckpts', '')).split('/')
+        outdated = str(info.pop('outdated_ckpts', '')).split('/') if runner._load_from is None else []    # of this folder
         if is_main_process():
             for path in (Path(self.out_dir, name) for name in outdated if name.endswith('.pth')):
                 if path.name.startswith('best_') or step_of(path) is not None:

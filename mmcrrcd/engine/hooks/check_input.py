@@ -166,6 +166,7 @@ class CheckInputHook(Hook):
     """
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Refuses weights that do not fit the model."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         weights = checkpoint.get('state_dict', checkpoint)
         weights = {str(key).removeprefix('module.'): weights[key] for key in weights}
@@ -191,6 +192,7 @@ class CheckInputHook(Hook):
                                       + '; '.join(changed))
 
     def before_train(self, runner) -> None:
+        """Looks at data and model, and tries a few batches."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         check_pipeline(runner.train_dataloader.dataset, 'train_dataloader')
         if isinstance(model, Distiller):
@@ -200,6 +202,7 @@ class CheckInputHook(Hook):
             try_batches(runner)
 
     def check_distiller(self, runner, model: Distiller) -> None:
+        """Refuses schedules, stages and numbers of samples that do not fit the training."""
         weights = {'the classification loss': model.cls_weight, **model.weights}
         scheduled = [f'the weight of {name} is' for name, weight in weights.items() if isinstance(weight, (list, tuple))]
         scheduled += [f'{name} has' for name, loss in model.losses.items() if loss.student_from]
@@ -209,12 +212,15 @@ class CheckInputHook(Hook):
         check_training(model, runner.train_dataloader, runner.train_loop.max_epochs if by_epoch else math.inf)
 
     def before_val(self, runner) -> None:
+        """Looks at the pipeline of the validation."""
         check_pipeline(runner.val_dataloader.dataset, 'val_dataloader')
 
     def before_test(self, runner) -> None:
+        """Looks at the pipeline of the test."""
         check_pipeline(runner.test_dataloader.dataset, 'test_dataloader')
 
     def before_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        """Notes the size of the images, for those who ask the student later."""
         if batch_idx == 0 and data_batch is not None:
             size = [int(side) for side in data_batch['inputs'][0].shape[-2:]]
             runner.message_hub.update_info('image_size', size)

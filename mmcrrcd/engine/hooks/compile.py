@@ -34,6 +34,7 @@ class CompileHook(Hook):
         self.options = options
 
     def before_train(self, runner) -> None:
+        """Compiles backbones and losses."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         for part in heavy_parts(model):
             part.compile(**self.options)

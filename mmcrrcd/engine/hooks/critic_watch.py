@@ -31,6 +31,7 @@ class CriticWatchHook(Hook):
         self.gap = gap
 
     def before_train(self, runner) -> None:
+        """Says when the queue of negatives will be full."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         for name, loss in getattr(model, 'losses', {}).items():
             if isinstance(loss, RelationContrastLoss) and loss.num_negatives and not runner.iter:
@@ -39,6 +40,7 @@ class CriticWatchHook(Hook):
                                    f'{-(-loss.num_negatives // batch)} iterations; till then the batch gives negatives, too')
 
     def after_train_epoch(self, runner) -> None:
+        """Warns where positives and negatives score alike."""
         scalars = runner.message_hub.log_scalars
         if runner.epoch == 0:
             return

@@ -39,14 +39,17 @@ class EpochSeedHook(Hook):
     priority = 'VERY_HIGH'
 
     def before_train(self, runner) -> None:
+        """Warns of workers that outlive an epoch."""
         if getattr(runner.train_dataloader, 'persistent_workers', False):
             runner.logger.warning('train_dataloader.persistent_workers=True: workers that outlive an epoch are not seeded '
                                   'anew, so a resumed training draws other augmentations than one never stopped')
 
     def before_train_epoch(self, runner) -> None:
+        """Seeds all generators by seed, epoch and rank."""
         seed_all(runner.seed, runner.epoch, get_rank())
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        """In a training by iterations: seeds them by the iteration instead."""
         if isinstance(runner.train_loop, IterBasedTrainLoop):
             seed_all(runner.seed, runner.iter, get_rank())
 
@@ -56,11 +59,13 @@ class PairedSeedHook(EpochSeedHook):
     """Seeds before each iteration, too, and before the networks are initialized.
 
     So trainings of one seed start from the same student and see the same crops and flips, however many random numbers their
-    losses draw: a difference between two methods is then theirs alone.
+    losses draw. A difference between two methods is then only theirs.
     """
 
     def before_run(self, runner) -> None:
+        """Seeds all generators before the first weights are drawn."""
         seed_all(runner.seed)
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        """Seeds them for this batch."""
         seed_all(runner.seed, runner.epoch, get_rank(), batch_idx)

@@ -13,7 +13,7 @@ from mmcrrcd.registry import HOOKS
 class IntervalInfoHook(RuntimeInfoHook):
     """mmengine's hook, with means over the logger's interval in place of the values of each iteration.
 
-    mmengine's hook takes each number of each iteration off the device, which makes the host wait, and appends it to an array
+    mmengine's hook takes each number of each iteration off the device, which makes the host wait. It appends it to an array
     of the whole training, which is copied for it. This one keeps the tensors where they are and fetches their means at once,
     when the logger wants them and at the end of an epoch. Where the mean of the loss is not finite, ``lost_iter`` of the
     message hub says in which iteration (from 0) the loss first was not, for :class:`FiniteHook`.
@@ -22,6 +22,7 @@ class IntervalInfoHook(RuntimeInfoHook):
     """
 
     def before_train(self, runner) -> None:
+        """Takes over the interval of the log."""
         super().before_train(runner)
         self.interval = next((hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)), 100)
         self.values = defaultdict(list)
@@ -29,9 +30,11 @@ class IntervalInfoHook(RuntimeInfoHook):
             runner.message_hub.log_scalars[f'train/{name}'] = HistoryBuffer(max_length=self.interval)
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        """Notes the iteration."""
         runner.message_hub.update_info('iter', runner.iter)
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
+        """Keeps what the step returned; at the end of an interval its means go to the log."""
         for name, value in (outputs or {}).items():
             self.values[name].append(value.detach())
         if self.every_n_inner_iters(batch_idx, self.interval) or self.end_of_epoch(runner.train_dataloader, batch_idx):

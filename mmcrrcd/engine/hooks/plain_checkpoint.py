@@ -16,6 +16,7 @@ class PlainCheckpointHook(Hook):
     """
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Replaces mmengine's objects in the checkpoint by plain values."""
         hub = checkpoint['message_hub']
         hub['log_scalars'] = {}
         values = {key: plain(value) for key, value in hub['runtime_info'].items()}

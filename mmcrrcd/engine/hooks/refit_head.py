@@ -46,6 +46,7 @@ class RefitHeadHook(Hook):
         self.passes, self.samples, self.iterations, self.decay = passes, samples, iterations, decay
 
     def before_train(self, runner) -> None:
+        """Refuses models whose head it cannot fit."""
         model = plain(runner.model)
         if not isinstance(model, Distiller) or type(model.student.head) is not LinearClsHead:
             raise InputError('RefitHeadHook fits the LinearClsHead of the student of a Distiller; leave it out for others')
@@ -53,6 +54,7 @@ class RefitHeadHook(Hook):
             raise InputError('RefitHeadHook and EMAHook do not go together: the averaged weights would keep the old classifier')
 
     def after_train_epoch(self, runner) -> None:
+        """After the last epoch: fits the head to the embeddings of the training images."""
         if runner.epoch + 1 < runner.max_epochs:
             return
         model = plain(runner.model)
@@ -128,6 +130,7 @@ class RefitHeadHook(Hook):
 
 
 def plain(model: nn.Module) -> nn.Module:
+    """The model without what wraps it for several processes."""
     return model.module if is_model_wrapper(model) else model
 
 

@@ -14,6 +14,7 @@ class ReplayHook(Hook):
     """
 
     def before_train(self, runner) -> None:
+        """Finds the replayed data, and tells them which epoch comes first."""
         dataset = runner.train_dataloader.dataset
         self.dataset = dataset if isinstance(dataset, ReplayedViews) else None
         self.by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
@@ -21,12 +22,15 @@ class ReplayHook(Hook):
             self.tell(runner)
 
     def before_train_epoch(self, runner) -> None:
+        """Tells the data set which epoch it is."""
         if self.dataset is not None:
             self.tell(runner)
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        """The same in a training by iterations."""
         if self.dataset is not None and not self.by_epoch:
             self.tell(runner)
 
     def tell(self, runner) -> None:
+        """Sets the epoch that decides which view of an image is next."""
         self.dataset.set_epoch(runner.epoch if self.by_epoch else runner.iter // len(runner.train_dataloader))

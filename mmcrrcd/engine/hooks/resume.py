@@ -84,8 +84,8 @@ def check_resumable(checkpoint: dict, has_schedule: bool, file: str) -> None:
 
 @HOOKS.register_module()
 class ResumeHook(Hook):
-    """Keeps the settings in the checkpoints, as plain values, and says on resuming which of them are others now; tests the
-    resumed checkpoint first where a test was due: a kill may have come between both.
+    """Keeps the settings in the checkpoints, as plain values, and says on resuming which of them are others now. Tests the
+    resumed checkpoint first where a test was due. A kill may have come between both.
 
     The Runner of this package has it in any case.
 
@@ -109,11 +109,13 @@ class ResumeHook(Hook):
         return self.teacher
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Adds the settings and checksums that a resumed training is compared with."""
         cfg = runner.cfg
         checkpoint['meta']['settings'] = {key: plain_settings(cfg[key]) for key in COMPARED if key in cfg}
         checkpoint['meta'].update(self.digest(runner))
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Checks the weights; on resuming it says what differs from before."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         file = printable(runner._load_from or f'the last one in {runner.work_dir}')
         weights, untrained = checkpoint.get('state_dict', checkpoint), model.state_dict()
@@ -137,6 +139,7 @@ class ResumeHook(Hook):
             runner.logger.warning(printable(f'resumed with another setting: {line}'))
 
     def before_train(self, runner) -> None:
+        """Tests the resumed checkpoint once more, where a test was due."""
         loop = runner.train_loop
         by_epoch = isinstance(loop, EpochBasedTrainLoop)
         done, planned = (loop.epoch, loop.max_epochs) if by_epoch else (loop.iter, loop.max_iters)

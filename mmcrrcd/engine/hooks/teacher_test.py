@@ -105,6 +105,7 @@ class TeacherTestHook(Hook):
         self.images = images
 
     def before_train(self, runner) -> None:
+        """Tests the teacher on validation images, where there is one and its answers can be right or wrong."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         loader = getattr(runner.val_loop, 'dataloader', None)
         if (not is_main_process() or runner.iter or not isinstance(model, Distiller) or not model.has_teacher

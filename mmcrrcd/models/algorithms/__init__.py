@@ -1,3 +1,4 @@
+"""The distiller, CRRCD, and the methods that are more than a loss."""
 from .crrcd import CRRCD
 from .distiller import Distiller
 from .ekd import EKD

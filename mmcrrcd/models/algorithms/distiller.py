@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mmcrrcd.checkpoint import load_network, names_in_student
 from mmcrrcd.datasets.transforms.resolution_pair import check_size, sides
-from mmcrrcd.errors import InputError
+from mmcrrcd.errors import InputError, first_line
 from mmcrrcd.models.classification import check_head, classification_loss
 from mmcrrcd.models.losses.base import DistillLoss
 from mmcrrcd.models.networks import (ask_for_feature_maps, ask_for_pre_activations, check_network, extract, in_its_format,
@@ -67,7 +67,7 @@ class Distiller(BaseModel):
 
     The total is ``cls_weight`` x the student's own classification loss plus, for each entry of ``objective``, its weight
     x ``loss(student: NetworkOutput, teacher: NetworkOutput, batch: Batch)``. Without teacher and objective it is plain
-    supervised training, which is how teachers and student-only baselines are trained: rows of a table then differ in the
+    supervised training. So teachers and student-only baselines are trained, and rows of a table then differ in the
     objective only.
 
     The teacher is in eval mode whole, sees no gradient, and is not in ``state_dict()``, ``parameters()`` or DDP.
@@ -79,12 +79,12 @@ class Distiller(BaseModel):
         teacher_checkpoint: a file, or the work directory of a finished training; read when training starts. None where the
             teacher is a module, or loads its weights itself (``init_cfg=dict(type='Pretrained', ...)``).
         objective: from a name to ``dict(type=..., weight=..., **settings)``; ``weight`` is a number or a schedule over
-            epochs (see :func:`value_at`); a loss whose weight is the number 0 is left out. Shown in the log as
+            epochs, see :func:`value_at`. A loss whose weight is the number 0 is left out. Shown in the log as
             ``loss_<name>``, what it has in ``log_vars`` as ``<name>_<key>``. Without a teacher it may hold losses that say
             ``needs_teacher = False``, such as :class:`CenterLoss`; the teacher's output is None for them.
         cls_weight: weight of the classification loss, a number or a schedule.
-        backbone_gradient: what the losses of the logits send into the backbone is multiplied by this, a number or a schedule;
-            the head learns at its full rate. So other losses can lead the backbone.
+        backbone_gradient: what the losses of the logits send into the backbone is multiplied by this, a number or a schedule.
+            The head learns at its full rate. So other losses can lead the backbone.
         teacher_cache: ``dict(folder=...)``, the teacher's answers, computed before; no teacher is built then. The tools turn
             ``dict(views=16)`` into it (:func:`mmcrrcd.engine.teacher_cache.use_teacher_cache`).
         input_size: side in pixels of the teacher's images, or height and width, for the trial pass that gives the widths and
@@ -92,6 +92,14 @@ class Distiller(BaseModel):
         data_preprocessor: usually a :class:`PairPreprocessor`.
 
     Modes of ``forward``, as in mmpretrain: 'loss' needs both; 'tensor' (logits) and 'predict' run the student only.
+
+    Example:
+        >>> network = dict(type='mmpretrain.ImageClassifier', backbone=dict(type='mmcrrcd.ResNetCIFAR', depth=8),
+        ...                neck=dict(type='mmpretrain.GlobalAveragePooling'),
+        ...                head=dict(type='mmpretrain.LinearClsHead', num_classes=10, in_channels=64))
+        >>> model = Distiller(network, network, cls_weight=0.1, objective=dict(kd=dict(type='mmcrrcd.KDLoss', weight=0.9)))
+        >>> model(torch.zeros(4, 3, 8, 8)).shape         # logits of the student; a data preprocessor makes pairs for training
+        torch.Size([4, 10])
     """
 
     own_parts = frozenset({'cls'})  # names of the total's parts that an objective cannot use
@@ -209,6 +217,7 @@ class Distiller(BaseModel):
 
     @property
     def has_teacher(self) -> bool:
+        """True with a teacher or its stored answers."""
         return self.teacher is not None or self.cache is not None
 
     def _try_networks(self) -> None:
@@ -244,8 +253,7 @@ class Distiller(BaseModel):
             raise
         except Exception as error:                       # of a network that anybody wrote, and may be of another size
             height, width = images.shape[2:]
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise InputError(f'the {name} cannot take images of {height} x {width} pixels: {reason}') from error
+            raise InputError(f'the {name} cannot take images of {height} x {width} pixels: {first_line(error)}') from error
 
     def init_weights(self) -> None:
         """Initializes the student, loads the teacher. mmengine calls it when training starts."""
@@ -277,6 +285,7 @@ class Distiller(BaseModel):
         return super()._apply(fn, recurse)
 
     def forward(self, inputs: Pair | Tensor, data_samples=None, mode: str = 'tensor'):
+        """The parts of the loss in mode 'loss', predictions in 'predict', logits in 'tensor'."""
         unpaired = not isinstance(inputs, Pair) and not isinstance(data_samples, Batch)
         if unpaired and data_samples and 'img_low' in data_samples[0]:
             raise InputError("the samples carry img_low, which only a data_preprocessor of type 'mmcrrcd.PairPreprocessor' "
@@ -308,7 +317,7 @@ class Distiller(BaseModel):
     def compute_losses(self, student: NetworkOutput, teacher: NetworkOutput | None, batch: Batch) -> dict[str, Tensor]:
         """The weighted parts of the total, each named ``loss_*``, and what else the log should show.
 
-        A part whose weight is zero in this epoch is not computed: what it alone trains stays as it is, weight decay included.
+        A part whose weight is zero in this epoch is not computed. What only it trains stays as it is, weight decay included.
         """
         parts = {}
         if weight := value_at(self.cls_weight, self.epoch):
@@ -353,7 +362,7 @@ class Distiller(BaseModel):
                              'LearningRateDecayOptimWrapperConstructor sets their learning rates') from error
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
-        """A checkpoint of the student alone, as mmpretrain writes it, fills the student: ``load_from`` takes one."""
+        """A checkpoint of only the student, as mmpretrain writes it, fills the student: ``load_from`` takes one."""
         for key, name in names_in_student(state_dict, self.student.state_dict(), prefix).items():
             state_dict[name] = state_dict.pop(key)
         super()._load_from_state_dict(state_dict, prefix, *args)

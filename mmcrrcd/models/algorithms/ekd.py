@@ -34,6 +34,7 @@ class GuidedLoss(DistillLoss):
             self.guided.append(nn.Sequential(nn.Conv2d(here, there, 1, bias=False), nn.BatchNorm2d(there)))
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
+        """Mean squared error of guided feature maps, summed over the stages."""
         total = 0
         for (i, j), module in zip(self.pairs, self.guided, strict=True):
             guided = module(at_least_float32(student.feature_maps[i]))
@@ -46,11 +47,11 @@ class EKD(Distiller):
     """After Zhang et al., Student Network Learning via Evolutionary Knowledge Distillation, TCSVT 2022
     (https://arxiv.org/abs/2103.13811).
 
-    From the paper's abstract: the teacher is not pretrained and fixed, it learns online; it supervises the student with
-    intermediate knowledge all along; between corresponding blocks of the two stand several simple guided modules. The
+    From the paper's abstract: the teacher is not pretrained and fixed, it learns online. It supervises the student with
+    intermediate knowledge all along. Between corresponding blocks of the two stand several simple guided modules. The
     paper's equations were not at hand, so these are choices of this package: what a guided module is and the distance
-    (:class:`GuidedLoss`), their weight, that the teacher learns from its own classification loss alone (knowledge flows to
-    the student only), and that the student learns nothing from the teacher's logits unless ``objective`` says so.
+    (:class:`GuidedLoss`), their weight, that the teacher learns from its own classification loss,
+    and that the student learns nothing from the teacher's logits unless ``objective`` says so.
 
     The total is the student's and the teacher's classification losses + beta x the guided loss. The teacher is trained and
     saved with the student (``teacher.*`` in checkpoints), on the high-resolution images; the exported student is without it.
@@ -90,6 +91,7 @@ class EKD(Distiller):
         return extract(self.teacher, images)
 
     def compute_losses(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> dict[str, Tensor]:
+        """Those of the distiller, and the teacher's own classification loss."""
         parts = super().compute_losses(student, tree_map_only(Tensor, Tensor.detach, teacher), batch)
         parts['loss_teacher'] = classification_loss(self.teacher, teacher, batch.target)
         if batch.labels is not None:

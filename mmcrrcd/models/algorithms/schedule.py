@@ -9,9 +9,9 @@ Schedule = float | list[tuple[float, float]]
 def value_at(schedule: Schedule, epoch: float) -> float:
     """The value of ``schedule`` at ``epoch``.
 
-    A number stays what it is. A list of points (epoch, value) is joined by straight lines and constant outside: a warm-up
-    over 20 epochs is ``[(0, 0), (20, 1)]``; two points at the same epoch are a step, the later one counts:
-    ``[(0, 1), (30, 1), (30, 0)]`` is 1 for 30 epochs and 0 from then on.
+    A number stays what it is. A list of points (epoch, value) is joined by straight lines and constant outside. A warm-up
+    over 20 epochs is ``[[0, 0], [20, 1]]``. Two points at the same epoch are a step, the later one counts.
+    ``[[0, 1], [30, 1], [30, 0]]`` is 1 for 30 epochs and 0 from then on.
     """
     if isinstance(schedule, (int, float)):
         return float(schedule)

@@ -86,6 +86,7 @@ class ContrastLoss(DistillLoss):
         self.temperature, self.ratio = temperature, ratio
 
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
+        """Makes the two heads for the widths of the embeddings."""
         def head(width: int) -> nn.Sequential:
             return nn.Sequential(nn.Linear(width, width), nn.ReLU(inplace=True), nn.Linear(width, width))
 
@@ -106,6 +107,7 @@ class ContrastLoss(DistillLoss):
 
     @staticmethod
     def answers(scores: Tensor) -> Tensor:
+        """The right answers: each turned image belongs to its own upright one."""
         return torch.arange(scores.shape[1], device=scores.device).repeat(TURNS - 1)
 
 
@@ -116,8 +118,8 @@ class SSKD(Distiller):
     Losses, constants and stages are those of the published code (github.com/xuguodong03/SSKD, student.py and wrapper.py).
     First the frozen teacher gets a head that tells which upright image a turned one comes from. Then the student learns
     classification and KD on upright images, KD on turned ones, and the head's similarities. The published code crops each
-    turned image anew and optimizes the two stages apart; here the turns are of one crop, at both resolutions alike, and
-    the two stages are epochs of one training, whose learning rate the config sets: 60 + 240 epochs in the published
+    turned image anew and optimizes the two stages apart. Here the turns are of one crop, at both resolutions alike, and
+    the two stages are epochs of one training, whose learning rate the config sets. It has 60 + 240 epochs in the published
     recipe, 0.05 in both, x0.1 after epochs 30 and 45 of the first stage and 150, 180 and 210 of the second.
 
     Args:
@@ -168,6 +170,7 @@ class SSKD(Distiller):
         self.of_rotations = nn.ModuleDict({name: self.losses.pop(name) for name in ('transformed', 'contrast')})
 
     def forward(self, inputs: Pair | Tensor, data_samples=None, mode: str = 'tensor'):
+        """That of the distiller, in training with each image in four turns."""
         if mode != 'loss':
             return super().forward(inputs, data_samples, mode)
         if not isinstance(inputs, Pair):

@@ -1,3 +1,4 @@
+"""The networks of the published tables, with a feature map for each stage."""
 from .iresnet import IResNet
 from .mobilenet_v2 import MobileNetV2CIFAR
 from .resnet_cifar import ResNetCIFAR

@@ -8,9 +8,9 @@ from torch.nn import functional as F
 class StageBackbone(BaseModule):
     """A network as a stem, a list of stages and what follows them.
 
-    ``forward`` feature maps (N, 3, H, W) to ``(*maps, feature)``: the outputs of the stem and of each stage, (N, C, h, w), as
-    the distillation literature taps them, and the map that is pooled into the embedding. Where nothing follows the last stage
-    the feature *is* the last feature map. As in mmpretrain, a neck and a head take the last of the tuple.
+    ``forward`` feature maps (N, 3, H, W) to ``(*maps, feature)``. These are the outputs of the stem and of each stage, (N, C,
+    h, w), as the distillation literature taps them, and the map that is pooled into the embedding. Where nothing follows the
+    last stage the feature *is* the last feature map. As in mmpretrain, a neck and a head take the last of the tuple.
 
     Subclasses set ``self.stem``, ``self.stages`` (an ``nn.ModuleList``) and, where something follows the last stage,
     ``self.last``; ``self.out_channels`` is the width of the feature.
@@ -27,6 +27,7 @@ class StageBackbone(BaseModule):
         self.last = nn.Identity()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Feature maps of stem and stages, pre-activations where they were asked for, and the feature at the end."""
         x = self.stem(images)
         if self.gives_pre_activations:
             return self.forward_with_pre_activations(x)
@@ -57,25 +58,27 @@ class StageBackbone(BaseModule):
 
 
 class Center(torch.autograd.Function):
-    """The middle column of 3x3 weights (O, I, 3, 3), (O, I). Its gradient has the layout of the weights: that of plain indexing
-    is in another one where they are channels-last, and each step would copy it, which takes a third of a step at 8×8 px.
+    """The middle column of 3x3 weights (O, I, 3, 3), (O, I). Its gradient has the layout of the weights. That of plain indexing
+    is in another one where they are channels-last. Each step would copy it, which takes a third of a step at 8×8 px.
     """
 
     @staticmethod
     def forward(ctx, weight: Tensor) -> Tensor:
+        """The middle of each 3×3 kernel."""
         ctx.save_for_backward(weight)
         return weight[:, :, 1, 1]
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
+        """The gradient, with zeros around it."""
         whole = torch.zeros_like(ctx.saved_tensors[0])
         whole[:, :, 1, 1] = grad
         return whole
 
 
 class Conv3x3(nn.Conv2d):
-    """3x3 convolution with stride 1 and padding 1. On maps of one pixel eight of its nine columns meet padding alone, and the
-    ninth is a linear layer: the same numbers for a ninth of the work (VGG8 at 8x8 px takes half the time for a step).
+    """3x3 convolution with stride 1 and padding 1. On maps of one pixel eight of its nine columns meet only padding. The ninth
+    is a linear layer, so these are the same numbers for a ninth of the work (VGG8 at 8x8 px takes half the time for a step).
 
     It also spares these maps the bfloat16 weight gradient of torch 2.14 on CPUs, which is wrong there.
     """
@@ -84,6 +87,7 @@ class Conv3x3(nn.Conv2d):
         super().__init__(in_channels, out_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """A convolution, or a linear layer where a feature map is one pixel."""
         if x.shape[-2:] != (1, 1):
             return super().forward(x)
         return F.linear(x.flatten(1), Center.apply(self.weight), self.bias)[:, :, None, None]

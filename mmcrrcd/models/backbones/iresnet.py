@@ -27,14 +27,15 @@ class IBasicBlock(nn.Module):
                                             nn.BatchNorm2d(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C2, H2, W2)."""
         out = self.bn3(self.conv2(self.prelu(self.bn2(self.conv1(self.bn1(x))))))
         return out + (x if self.downsample is None else self.downsample(x))
 
 
 @MODELS.register_module()
 class IResNet(StageBackbone):
-    """ResNet with the improved block of ArcFace: a stem that keeps the size, four stages of stride 2; the feature maps of the
-    stages are after BN and sum, without activation.
+    """ResNet with the improved block of ArcFace. It has a stem that keeps the size, four stages of stride 2. The feature maps
+    of the stages are after BN and sum, without activation.
 
     `ArcFace: Additive Angular Margin Loss for Deep Face Recognition <https://arxiv.org/abs/1801.07698>`_.
 
@@ -73,5 +74,6 @@ class IResNet(StageBackbone):
                 nn.init.normal_(m.weight, std=0.1)
 
     def map_and_pre_activation(self, stage: nn.Sequential, x: Tensor) -> tuple[Tensor, Tensor]:
+        """A stage's output, which has no activation at its end."""
         x = stage(x)
         return x, x

@@ -25,6 +25,7 @@ class InvertedResidual(nn.Module):
             *conv_bn(hidden, channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C2, H2, W2)."""
         return x + self.conv(x) if self.residual else self.conv(x)
 
 
@@ -66,5 +67,6 @@ class MobileNetV2CIFAR(StageBackbone):
         kaiming_init(self)
 
     def map_and_pre_activation(self, stage: nn.Sequential, x: Tensor) -> tuple[Tensor, Tensor]:
+        """A stage's output, which has no activation at its end."""
         x = stage(x)
         return x, x

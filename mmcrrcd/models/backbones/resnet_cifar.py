@@ -29,6 +29,7 @@ class BasicBlock(nn.Module):
         return self.bn2(self.conv2(x)).add_(shortcut)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C2, H2, W2)."""
         return F.relu(self.pre_activation(x), inplace=True)
 
 

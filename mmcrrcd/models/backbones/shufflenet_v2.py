@@ -32,6 +32,7 @@ class SplitUnit(nn.Module):
         return channel_shuffle(torch.cat((kept, self.branch[:-1](rest)), dim=1), 2)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same shape."""
         kept, rest = x.chunk(2, dim=1)
         return channel_shuffle(torch.cat((kept, self.branch(rest)), dim=1), 2)
 
@@ -46,6 +47,7 @@ class DownUnit(nn.Module):
         self.branch = nn.Sequential(*pointwise(in_channels, half), *depthwise(half, 2), *pointwise(half, half))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C2, H / 2, W / 2)."""
         return channel_shuffle(torch.cat((self.short(x), self.branch(x)), dim=1), 2)
 
 

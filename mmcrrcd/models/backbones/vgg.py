@@ -12,6 +12,7 @@ class PoolLarge(nn.Module):
     """2x2 max-pooling of feature maps of at least 8 pixels; smaller ones stay as they are."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Pools feature maps that are large enough, and leaves others as they are."""
         return F.max_pool2d(x, 2) if min(x.shape[-2:]) >= 8 else x
 
 
@@ -53,5 +54,6 @@ class VGGCIFAR(StageBackbone):
         kaiming_init(self)
 
     def map_and_pre_activation(self, stage: nn.Sequential, x: Tensor) -> tuple[Tensor, Tensor]:
+        """A stage's output, and the same before its last ReLU."""
         pre_activation = stage[:-1](x)
         return F.relu(pre_activation), pre_activation

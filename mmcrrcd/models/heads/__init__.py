@@ -1,3 +1,4 @@
+"""Heads for faces: margins over cosines, and their gradients."""
 from .arcface import ArcFaceMargin, arcface_cosine
 from .cosface import CosFaceMargin, cosface_cosine
 from .cosine_head import CosineHead

@@ -21,4 +21,5 @@ class CosFaceMargin(nn.Module):
         self.margin = margin
 
     def forward(self, cosine: Tensor) -> Tensor:
+        """Cosines with the margin."""
         return cosface_cosine(cosine, self.margin)

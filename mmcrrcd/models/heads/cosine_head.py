@@ -28,6 +28,7 @@ class MarginSoftmax(nn.Module):
         self.cross_entropy = CrossEntropyLoss()
 
     def forward(self, logits: Tensor, labels: Tensor, **kwargs) -> Tensor:
+        """Cross-entropy of scaled cosines (N, classes), the right one with the margin."""
         return self.cross_entropy(with_margin(at_least_float32(logits), labels, self.margin, self.scale), labels, **kwargs)
 
 
@@ -36,8 +37,8 @@ class CosineHead(ClsHead):
     """Logits are ``scale`` x the cosine between the embedding and the vector of each class, in float32 under autocast, too.
 
     They are without margin: these are what distillation compares, what accuracy is counted from, and what a test sees. The
-    margin is in ``loss_module(logits, labels)`` alone. mmpretrain's ``ArcFaceClsHead`` has it in its forward pass instead,
-    and plain cross-entropy for its ``loss_module``: a pass gives it logits either with the margin or without, where
+    margin is in ``loss_module(logits, labels)`` only. mmpretrain's ``ArcFaceClsHead`` has it in its forward pass instead,
+    and plain cross-entropy for its ``loss_module``. A pass gives it logits either with the margin or without, where
     :class:`Distiller` needs both. It also takes the arc cosine, whose gradient is infinite at cosines of -1 and 1.
 
     Args:
@@ -64,6 +65,7 @@ class CosineHead(ClsHead):
             self.loss_module = MarginSoftmax(MODELS.build(margin) if isinstance(margin, dict) else margin, scale)
 
     def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
+        """Scaled cosines (N, classes) of embeddings and class vectors, in float32."""
         embedding = self.pre_logits(feats)
         with torch.autocast(embedding.device.type, enabled=False):
             return self.scale * F.linear(F.normalize(at_least_float32(embedding)), F.normalize(at_least_float32(self.weight)))

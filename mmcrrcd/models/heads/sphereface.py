@@ -10,7 +10,7 @@ from mmcrrcd.registry import MODELS
 def sphereface_cosine(cosine: Tensor, multiplier: int) -> Tensor:
     """psi of Eq. 7: (-1)^k cos(m theta) - 2k for theta in [k pi / m, (k + 1) pi / m], k = 0 ... m - 1. (N,) -> (N,).
 
-    cos(m theta) is a polynomial of cos(theta) (Chebyshev's), so gradients are finite everywhere; k is constant between the
+    cos(m theta) is a polynomial of cos(theta) (Chebyshev's), so gradients are finite everywhere. k is constant between the
     bounds, where psi is continuous, and is found without gradients.
     """
     cosine = at_least_float32(cosine).clamp(-1, 1)
@@ -36,4 +36,5 @@ class SphereFaceMargin(nn.Module):
         self.multiplier = multiplier
 
     def forward(self, cosine: Tensor) -> Tensor:
+        """Cosines with the margin."""
         return sphereface_cosine(cosine, self.multiplier)

@@ -1,3 +1,4 @@
+"""A file for each method; base.py has their contract."""
 from .ab import ABLoss, ab_loss
 from .at import ATLoss, attention_loss
 from .base import DistillLoss

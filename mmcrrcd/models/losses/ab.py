@@ -28,8 +28,8 @@ class ABLoss(DistillLoss):
     """:func:`ab_loss`, summed over the n stages of :func:`pair_stages`, the i-th weighted by 2^(i - n + 1).
 
     Where the channels differ a 1x1 convolution and BN bring the student's feature map to the teacher's. Where the teacher's
-    feature map is larger, r times, a transposed convolution of r x r pixels and stride r does, so that the r x r neurons that
-    stand over one of the student's pixels are read off it by different weights; what sticks out is averaged away, as is a
+    feature map is larger, r times, a transposed convolution of r x r pixels and stride r does. So the r x r neurons that
+    stand over one of the student's pixels are read off it by different weights. What sticks out is averaged away, as is a
     larger feature map of the student. Published as a stage of its own before the classification loss: a weight of ``[(0, 1),
     (30, 1), (30, 0)]`` and ``cls_weight=[(0, 0), (30, 0), (30, 1)]``.
 
@@ -59,6 +59,7 @@ class ABLoss(DistillLoss):
             self.connectors.append(nn.Sequential(*layers, nn.BatchNorm2d(width_t)) if layers else nn.Identity())
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
+        """:func:`ab_loss` of all stages, a scalar."""
         total = 0
         for exponent, ((i, j), connector) in enumerate(zip(self.pairs, self.connectors), 1 - len(self.pairs)):
             pre_activation = connector(at_least_float32(student.pre_activations[i - student.has_stem]))     # the stem has none

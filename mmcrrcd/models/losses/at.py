@@ -12,7 +12,7 @@ from .stages import at_least_float32, image_ratio, pair_wide_stages, same_size
 def attention_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
     """Eq. 2 for one pair of stages, (N, C_s, H, W) and (N, C_t, H, W) -> scalar.
 
-    Attention is the mean over channels of the squared map, flattened and l2-normalized; like the authors' code this is the
+    Attention is the mean over channels of the squared map, flattened and l2-normalized. Like the authors' code this is the
     mean squared difference over images and positions, where the paper writes a norm.
     """
     def attention(x: Tensor) -> Tensor:
@@ -25,7 +25,7 @@ def attention_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
 class ATLoss(DistillLoss):
     """:func:`attention_loss` summed over the stages that go together and have more than one pixel, at the smaller's size.
 
-    The squared distance of two unit vectors is about as large with few positions, their mean over them is not: so it is
+    The squared distance of two unit vectors is about as large with few positions, their mean over them is not. So it is
     multiplied by :func:`image_ratio`, which makes it that of feature maps repeated to the teacher's size, and the weight, which
     was published for images of one size, what it was.
     """
@@ -37,6 +37,7 @@ class ATLoss(DistillLoss):
         self.pairs = pair_wide_stages(student, teacher)
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
+        """:func:`attention_loss` of all stages, a scalar."""
         pairs = (map(at_least_float32, (student.feature_maps[i], teacher.feature_maps[j])) for i, j in self.pairs)
         total = sum(attention_loss(*same_size(*pair)) for pair in pairs)
         return total * image_ratio(student, teacher)

@@ -7,13 +7,13 @@ from mmcrrcd.structures import Batch, NetworkOutput
 class DistillLoss(nn.Module):
     """Base of every loss in the ``objective`` of a :class:`Distiller`. A subclass writes ``forward``; the rest has defaults.
 
-    Before training the distiller calls :meth:`build` once with the networks' outputs for a trial batch, :meth:`check_batch`
-    with the size of a batch of all processes, and ``forward`` in each step after :meth:`set_epoch`. Parameters made in
-    ``__init__`` or :meth:`build` are trained with the student; buffers are saved with it.
+    Before training the distiller calls :meth:`build` once with the networks' outputs for a trial batch. It
+    calls :meth:`check_batch` with the size of a batch of all processes, and ``forward`` in each step after :meth:`set_epoch`.
+    Parameters made in ``__init__`` or :meth:`build` are trained with the student; buffers are saved with it.
 
     Example:
-        >>> @LOSSES.register_module()
-        ... class MyLoss(DistillLoss):
+        >>> from torch.nn import functional as F
+        >>> class MyLoss(DistillLoss):                   # in a file of your own: @LOSSES.register_module() above it
         ...     def build(self, student, teacher):
         ...         self.map = nn.Linear(student.embedding.shape[1], teacher.embedding.shape[1])
         ...

@@ -37,4 +37,5 @@ class CCLoss(DistillLoss):
         self.embed_teacher = nn.Linear(teacher.embedding.shape[1], self.dim)
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
+        """:func:`cc_loss` of the mapped embeddings, a scalar."""
         return cc_loss(self.embed_student(student.embedding), self.embed_teacher(teacher.embedding))

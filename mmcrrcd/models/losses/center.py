@@ -44,6 +44,7 @@ class CenterLoss(DistillLoss):
         self.register_buffer('centers', torch.zeros(student.logits.shape[1], student.embedding.shape[1]))
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput | None, batch: Batch) -> Tensor:
+        """:func:`center_loss` of the student's embeddings, a scalar; the centers follow in training."""
         loss = center_loss(student.embedding, self.centers[batch.labels])
         self.update(student.embedding, batch.labels)
         return loss

@@ -25,7 +25,7 @@ def relation_scores(features: Tensor, bank: Tensor, index: Tensor, anchors: Tens
         anchors: (A,) rows of the bank.
 
     Returns:
-        (b, A, 1 + K). The b x A x (1 + K) relations of the rows are never made: their inner products and norms are expanded
+        (b, A, 1 + K). The b x A x (1 + K) relations of the rows are never made. Their inner products and norms are expanded
         into inner products of the vectors. Where a row is the anchor itself nothing would be left of that in float32, but
         the relation is known: all coordinates are equal.
     """
@@ -48,6 +48,7 @@ class RelationMemoryContrast(MemoryContrast):
     """:class:`MemoryContrast` of relations to anchors; the anchors are the bank's rows of the batch of all processes."""
 
     def scores(self, features: Tensor, bank: Tensor, index: Tensor) -> Tensor:
+        """Those of relations to the anchors of all processes."""
         anchors = torch.cat(dist.all_gather(index[:, 0].contiguous()))
         return relation_scores(features, bank, index, anchors)
 
@@ -56,10 +57,10 @@ class RelationMemoryContrast(MemoryContrast):
 class CRCDLoss(DistillLoss):
     """The contrast of feature relations plus, with ``gradient``, that of gradient relations.
 
-    The published gradient is that of the cross-entropy at the embedding, W^T (softmax - one-hot) for a linear classifier W,
-    which a learned linear layer then projects to ``dim``. A frozen teacher has no graph to differentiate, and a
-    :class:`NetworkOutput` does not hold W. So the gradient is taken at the logits, where both networks have it in closed form,
-    and the learned layer stands for the product of the two linear maps: every published projection is one of ours. It is
+    The published gradient is that of the cross-entropy at the embedding, W^T (softmax - one-hot) for a linear classifier W.
+    A learned linear layer then projects it to ``dim``. A frozen teacher has no graph to differentiate, and a
+    :class:`NetworkOutput` does not hold W. So the gradient is taken at the logits, where both networks have it in closed form.
+    The learned layer stands for the product of the two linear maps, and every published projection is one of ours. It is
     each sample's own; divided by the batch size, as there, it would be small beside the layer's bias.
 
     Args:
@@ -81,11 +82,13 @@ class CRCDLoss(DistillLoss):
             self.needs = frozenset({'embedding', 'logits'})
 
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
+        """Makes memories and modules for the widths of embeddings and logits."""
         self.feature.build(student.embedding.shape[1], teacher.embedding.shape[1])
         if self.gradient is not None:
             self.gradient.build(student.logits.shape[1], teacher.logits.shape[1])
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
+        """The contrasts of features and of gradients, a scalar."""
         loss = self.feature(student.embedding, teacher.embedding, batch)
         if self.gradient is not None:
             gradients = (logit_gradient(output.logits, batch.labels) for output in (student, teacher))

@@ -49,6 +49,7 @@ class ScoresOfBank(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, features: Tensor, bank: Tensor, index: Tensor) -> Tensor:
+        """Products of features (B, D) with the entries ``index`` (B, K) of a bank, (B, K)."""
         # A copy: the bank moves on before the backward pass.
         ctx.save_for_backward(bank.clone(), index)
         return (features @ bank.T).gather(1, index)
@@ -56,6 +57,7 @@ class ScoresOfBank(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        """The gradient of the features; the bank has none."""
         bank, index = ctx.saved_tensors
         products = gradient.new_zeros(len(gradient), len(bank)).scatter_add_(1, index, gradient)
         return products @ bank, None, None
@@ -110,6 +112,7 @@ class MemoryContrast(nn.Module):
         return sum(nce_loss(x, z, self.temperature, self.num_samples) for x, z in zip(scores, self.z))
 
     def scores(self, features: Tensor, bank: Tensor, index: Tensor) -> Tensor:
+        """Those of a bank, (B, K)."""
         return bank_scores(features, bank, index)
 
 
@@ -134,7 +137,9 @@ class CRDLoss(DistillLoss):
         self.contrast = MemoryContrast(num_samples, dim, num_negatives, temperature, momentum)
 
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
+        """Makes banks and maps for the widths of the embeddings."""
         self.contrast.build(student.embedding.shape[1], teacher.embedding.shape[1])
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
+        """The contrast in both directions, a scalar."""
         return self.contrast(student.embedding, teacher.embedding, batch)

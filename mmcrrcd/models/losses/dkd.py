@@ -23,7 +23,7 @@ def dkd_loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, alp
              temperature: float) -> Tensor:
     """Eq. 7: T^2 (alpha TCKD + beta NCKD), averaged over the batch.
 
-    TCKD is the KL divergence of target against the rest, NCKD that of the other classes among themselves; :func:`kd_loss`
+    TCKD is the KL divergence of target against the rest, NCKD that of the other classes among themselves. :func:`kd_loss`
     is TCKD + (1 - the teacher's probability of the target) NCKD. Logits (N, classes), labels (N,) -> scalar.
     """
     student, teacher = (decouple(logits, labels, temperature) for logits in (student_logits, teacher_logits))
@@ -51,4 +51,5 @@ class DKDLoss(DistillLoss):
         self.alpha, self.beta, self.temperature = alpha, beta, temperature
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
+        """:func:`dkd_loss`, a scalar."""
         return dkd_loss(student.logits, teacher.logits, batch.labels, self.alpha, self.beta, self.temperature)

@@ -19,7 +19,7 @@ class FitNetLoss(DistillLoss):
     """:func:`hint_loss` of a middle stage, the student's after a learned 1x1 convolution, batch norm and ReLU.
 
     The stage is the student's second, the stem not counted, where it has a counterpart of the teacher's, otherwise the
-    middle one of those that do. No first stage of training with hints alone.
+    middle one of those that do. No first stage of training with only hints.
     """
 
     needs = frozenset({'feature_maps'})
@@ -32,6 +32,7 @@ class FitNetLoss(DistillLoss):
         self.regressor = nn.Sequential(nn.Conv2d(width_s, width_t, 1, bias=False), nn.BatchNorm2d(width_t), nn.ReLU())
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
+        """:func:`hint_loss` of the middle stage, a scalar."""
         i, j = self.pair
         student_map, teacher_map = same_size(*map(at_least_float32, (student.feature_maps[i], teacher.feature_maps[j])))
         return hint_loss(self.regressor(student_map), teacher_map)

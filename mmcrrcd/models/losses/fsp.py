@@ -50,4 +50,5 @@ class FSPLoss(DistillLoss):
                              f'got {channels_t} and {channels}{hint(student, teacher)}')
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
+        """:func:`fsp_loss` of neighboring stages, a scalar."""
         return sum(fsp_loss(s, t) for s, t in zip(*map(pairwise, maps_of(student, teacher))))

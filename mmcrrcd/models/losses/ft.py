@@ -35,9 +35,9 @@ def layers(kind: type[nn.Module], widths: list[int], norm: bool) -> nn.Sequentia
 class FTLoss(DistillLoss):
     """First the paraphraser learns to reconstruct the teacher's last map from a factor; then the student's factor follows.
 
-    For ``paraphraser_epochs`` epochs this is the mean squared error of the reconstruction, which trains no student; from then
-    on the paraphraser is frozen and this is :func:`factor_loss` of the translator's and the paraphraser's factors, times the
-    root of :func:`image_ratio`: so much larger are the numbers of a unit vector of a smaller image. As published: a weight of
+    For ``paraphraser_epochs`` epochs this is the mean squared error of the reconstruction, which trains no student. From then
+    on the paraphraser is frozen, and this is :func:`factor_loss` of the translator's and the paraphraser's factors, times the
+    root of :func:`image_ratio`. So much larger are the numbers of a unit vector of a smaller image. As published: a weight of
     ``[(0, 1), (30, 1), (30, 200)]`` and ``cls_weight=[(0, 0), (30, 0), (30, 1)]``.
 
     Args:
@@ -77,6 +77,7 @@ class FTLoss(DistillLoss):
         self.epoch = epoch
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
+        """The paraphraser's reconstruction in its stage, then :func:`factor_loss`; a scalar."""
         map_t = at_least_float32(teacher.feature_maps[-1])
         if self.epoch < self.paraphraser_epochs:
             return F.mse_loss(self.decoder(self.encoder(map_t)), map_t)

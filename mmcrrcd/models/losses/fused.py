@@ -1,4 +1,4 @@
-"""Two operations of the relational contrastive loss with gradients by hand: the same values, fewer passes over memory."""
+"""Two operations of the relational contrastive loss with gradients written out: the same values, fewer passes over memory."""
 import torch
 from torch import Tensor
 
@@ -8,6 +8,7 @@ class L2(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
+        """x over its l2 norm, along the last dimension."""
         length = x.norm(dim=-1, keepdim=True).clamp_(min=1e-12)
         unit = x / length
         ctx.save_for_backward(unit, length)
@@ -15,6 +16,7 @@ class L2(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:
+        """The gradient of x."""
         unit, length = ctx.saved_tensors
         return torch.addcmul(gradient, unit, (gradient * unit).sum(-1, keepdim=True), value=-1).div_(length)
 
@@ -27,6 +29,7 @@ class SoftmaxContrast(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, v_t: Tensor, v_ts: Tensor, closed: Tensor, own: Tensor) -> Tensor:
+        """The loss of each pair, and what its gradient needs."""
         scores = closed.baddbmm_(v_ts, v_t.mT)
         place = own.expand(v_ts.shape[:2])[..., None]
         positive, top = scores.gather(-1, place), scores.amax(-1, keepdim=True)
@@ -38,6 +41,7 @@ class SoftmaxContrast(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple:
+        """The gradients of both relations."""
         slope_v_t, *kept = ctx.saved_tensors
         of_v_t = kept[0].mT @ (gradient[..., None] * kept[1]) if kept else None
         return of_v_t, gradient[..., None] * slope_v_t, None, None

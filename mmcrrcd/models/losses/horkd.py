@@ -24,9 +24,9 @@ class HORKDLoss(DistillLoss):
     Recognition, AAAI 2020 (https://arxiv.org/abs/2409.05384).
 
     From the paper's abstract: the student, at low resolution, is supervised with multiple losses that preserve the
-    similarities in relational structures of various orders; an assistant stream stands between teacher and student. The
-    paper's equations were not at hand, so these are choices of this package: the order of a relation is its number of
-    samples (some count from zero); pairs and triplets are compared as in RKD, with its proportion of 1 to 2 as weights; a
+    similarities in relational structures of various orders. An assistant stream stands between teacher and student. The
+    paper's equations were not at hand, so these are choices of this package. The order of a relation is its number of
+    samples (some count from zero). Pairs and triplets are compared as in RKD, with its proportion of 1 to 2 as weights. A
     learned linear map of the student's embedding stands for the assistant, which a loss of two outputs has not.
 
     Args:
@@ -46,6 +46,7 @@ class HORKDLoss(DistillLoss):
         self.regressor = nn.Linear(student.embedding.shape[1], teacher.embedding.shape[1])
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
+        """The weighted sum of :func:`horkd_losses`, a scalar."""
         orders = horkd_losses(student.embedding, self.regressor(student.embedding), teacher.embedding)
         self.log_vars = {name: order.detach() for name, order in zip(self.order_weights, orders)}
         return sum(weight * order for weight, order in zip(self.order_weights.values(), orders))

@@ -12,8 +12,8 @@ from .base import DistillLoss
 def kd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     """Eq. 12: rho^2 H(softmax(z_t / rho), softmax(z_s / rho)), averaged over the batch.
 
-    Computed as the divergence KL(teacher || student): it differs from the cross-entropy by the teacher's entropy, which
-    is constant, so the gradients are the same, and it is zero where the two agree. Logits (N, classes) -> scalar.
+    Computed as the divergence KL(teacher || student). It differs from the cross-entropy by the teacher's entropy, which
+    is constant. So the gradients are the same, and it is zero where the two agree. Logits (N, classes) -> scalar.
     Hinton et al., 2015.
     """
     log_student = F.log_softmax(student_logits / temperature, dim=1)
@@ -33,4 +33,5 @@ class KDLoss(DistillLoss):
         self.temperature = temperature
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
+        """:func:`kd_loss`, a scalar."""
         return kd_loss(student.logits, teacher.logits, self.temperature)

@@ -42,5 +42,6 @@ class NSTLoss(DistillLoss):
         self.pairs = pair_wide_stages(student, teacher)
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
+        """:func:`nst_loss` of all stages, a scalar."""
         return sum(nst_loss(*same_size(at_least_float32(student.feature_maps[i]), at_least_float32(teacher.feature_maps[j])))
                    for i, j in self.pairs)

@@ -27,4 +27,5 @@ class PKTLoss(DistillLoss):
     """:func:`pkt_loss` of the embeddings."""
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
+        """:func:`pkt_loss` of the embeddings, a scalar."""
         return pkt_loss(student.embedding, teacher.embedding)

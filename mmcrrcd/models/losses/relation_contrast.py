@@ -60,7 +60,7 @@ def contrast(scores: Tensor, own: Tensor, log_offset: Tensor | None) -> Tensor:
     """Eq. 11 of each pair of an anchor a and an image i, (A, B), from its scores over tau, (A, B, N); without the second n.
 
     ``own`` (B,) is the k that is i; the others are negatives. ``log_offset`` is the log of what Eq. 10 adds in its denominator,
-    so that h = sigmoid(score - log_offset); None for a softmax over the positive and its negatives.
+    so that h = sigmoid(score - log_offset). None for a softmax over the positive and its negatives.
     """
     positive = scores.gather(-1, own.expand(scores.shape[:2])[..., None]).squeeze(-1)
     if log_offset is None:
@@ -76,20 +76,27 @@ class RelationContrastLoss(DistillLoss):
     batch of all processes. The queue takes the batch after scoring; its filled part serves.
 
     Args:
-        relation: form of Eq. 1. 'direction': l2(t_k - t_a) and l2(E s_i - t_a), with t and E s standardized over the batch;
-            only the linear map E (``student_map``) learns; negatives come from batch and queue. 'learned': F^t and F^{t,s} as
-            printed, both trained; negatives come from the queue, and from the batch until it is full or if there is none.
+        relation: form of Eq. 1. 'direction': l2(t_k - t_a) and l2(E s_i - t_a), with t and E s standardized over the batch.
+            Only the linear map E (``student_map``) learns. Negatives come from batch and queue. 'learned': F^t and F^{t,s} as
+            printed, both trained. Negatives come from the queue, and from the batch until it is full or if there is none.
         num_negatives: length of the queue, at least a batch of all processes; 0 or None for no queue.
         tau: temperature.
         num_anchors: A, None for the whole batch. Memory grows as A x (batch + queue) x (batch + width of a relation).
         sampling: negatives are of another class ('supervised') or any other image ('unsupervised'), but never the anchor.
-        normalizer: 'softmax' over the positive and its negatives (InfoNCE); 'none', Eq. 10 as printed, n the images that serve
-            as negatives; 'batch', exp(s / tau) / Z in Eq. 10, Z as in CRD m x its mean over the first negatives; m cancels.
+        normalizer: 'softmax' over the positive and its negatives (InfoNCE). 'none', Eq. 10 as printed, n the images that serve
+            as negatives. 'batch', exp(s / tau) / Z in Eq. 10, Z as in CRD m x its mean over the first negatives; m cancels.
         dim: width of learned relations; None for 128.
         center: 'anchor' or None, see :class:`LearnedRelation`; 'auto' for 'anchor' with learned relations.
         num_samples: m, the number of training images, for ``normalizer='none'``.
 
     In the log: ``score_positive`` and ``score_negative``, mean cosines of one anchor's pairs; ``negatives``: n.
+
+    Example:
+        >>> student, teacher = (NetworkOutput((), torch.randn(8, width), None) for width in (16, 64))
+        >>> loss = RelationContrastLoss(num_negatives=64)
+        >>> loss.build(student, teacher)
+        >>> loss(student, teacher, Batch(torch.arange(8) % 2, torch.arange(8))).shape
+        torch.Size([])
     """
 
     def __init__(self, relation: str = 'direction', num_negatives: int | None = 512, tau: float = 0.1,
@@ -139,8 +146,7 @@ class RelationContrastLoss(DistillLoss):
             e_t, e_s = standardize(e_t), standardize(self.student_map(e_s))
         size, world, rank = len(e_t), dist.get_world_size(), dist.get_rank()
         number, places = min(self.num_anchors or size, size), torch.arange(size, device=keys.device)
-        at = places[:number] * size // number                                        # of anchors: evenly over all processes
-        own = places.chunk(world)[rank]                                              # of this process's images
+        at, own = places[:number] * size // number, places.chunk(world)[rank]        # of anchors, evenly; of its own images
         there = torch.cat([places >= 0, self.queue.filled])                          # of batch and queue, from here on
         closed, n = self.closed(at, own, keys, there)
         self.log_vars['negatives'] = n.to(self.log_mean.dtype)

@@ -43,5 +43,6 @@ class RKDLoss(DistillLoss):
         self.distance, self.angle = distance, angle
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
+        """The weighted sum of :func:`rkd_distance_loss` and :func:`rkd_angle_loss`, a scalar."""
         pair = student.embedding, teacher.embedding
         return self.distance * rkd_distance_loss(*pair) + self.angle * rkd_angle_loss(*pair)

@@ -54,9 +54,9 @@ class SKDLoss(DistillLoss):
     (https://arxiv.org/abs/1811.09998): a linear regressor from the student's embedding to the selected ones of the teacher's.
 
     From the paper's abstract: the most informative features of the teacher are selected by solving a sparse graph
-    optimization; the student, at low resolution, classifies and approximates those features by regression. The paper's
-    equations were not at hand, so these are choices of this package: a graph over the batch instead of the data set, its
-    energy (:func:`informativeness`), a fixed share instead of a threshold, and the constants.
+    optimization. The student, at low resolution, classifies and approximates those features by regression. The paper's
+    equations were not at hand, so these are choices of this package. They are a graph over the batch instead of the data set,
+    its energy (:func:`informativeness`), a fixed share instead of a threshold, and the constants.
 
     Args:
         ratio: share of the batch that is selected.
@@ -74,8 +74,10 @@ class SKDLoss(DistillLoss):
         self.ratio, self.neighbors, self.smoothness = ratio, neighbors, smoothness
 
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
+        """Makes the map from the student's to the teacher's width."""
         self.regressor = nn.Linear(student.embedding.shape[1], teacher.embedding.shape[1])
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
+        """:func:`skd_loss` of the mapped embeddings, a scalar."""
         return skd_loss(self.regressor(student.embedding), teacher.embedding, batch.labels, self.ratio, self.neighbors,
                         self.smoothness)

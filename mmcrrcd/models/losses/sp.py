@@ -32,4 +32,5 @@ class SPLoss(DistillLoss):
                 raise InputError(f'SPLoss compares the last feature maps of the two networks, and the {name} gives none')
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
+        """:func:`sp_loss` of the last feature maps, a scalar."""
         return sp_loss(at_least_float32(student.feature_maps[-1]), at_least_float32(teacher.feature_maps[-1]))

@@ -17,7 +17,7 @@ def stages(output: NetworkOutput) -> tuple[Tensor, ...]:
 def reductions(output: NetworkOutput, image_height: int) -> list[int]:
     """How often the map of each stage has been halved since the image.
 
-    Counted from map to map: an odd height is rounded up or down each time it is halved, and over several feature maps, from 13
+    Counted from map to map. An odd height is rounded up or down each time it is halved, and over several feature maps, from 13
     to 1, say, that can add up to a halving. Not known is how often the first feature map was halved since an odd image, nor
     what became of a map of one pixel.
     """
@@ -29,7 +29,7 @@ def reductions(output: NetworkOutput, image_height: int) -> list[int]:
 
 
 def halvings(before: int, after: int) -> int:
-    """How many lead from one height to a smaller one; one alone leaves from a third, of 3, to two thirds of it."""
+    """How many lead from one height to a smaller one. A single one leaves from a third, of 3, to two thirds of it."""
     return 0 if 3 * after > 2 * before else max(1, math.floor(math.log2(before / after) + 0.35))
 
 
@@ -44,9 +44,9 @@ def pair_stages(student: NetworkOutput, teacher: NetworkOutput) -> list[tuple[in
     """Positions in ``student.feature_maps`` and ``teacher.feature_maps`` of the stages that have reduced their image equally.
 
     The stem's feature map is left out, where there is one. Where both networks have as many stages at one reduction these go
-    one by one, otherwise the last of each. So networks of one family are paired stage by stage, as in the published code;
-    others by what their feature maps show of the image, which also holds where the student's image is smaller than the
-    teacher's. VGG is an
+    one by one, otherwise the last of each. So networks of one family are paired stage by stage, as in the published code.
+    Others are paired by what their feature maps show of the image, which also holds where the student's image is smaller than
+    the teacher's. VGG is an
     exception: its fourth pooling is there for 64×64 px only, so of 64 and 8 the student's fourth stage goes with the third.
 
     Raises:

@@ -57,6 +57,7 @@ class VIDLoss(DistillLoss):
             self.alphas.append(nn.Parameter(torch.full((width_t, ), alpha)))
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
+        """:func:`vid_loss` of all stages, a scalar."""
         total = 0
         for (i, j), regressor, alpha in zip(self.pairs, self.regressors, self.alphas):
             student_map, teacher_map = same_size(*map(at_least_float32, (student.feature_maps[i], teacher.feature_maps[j])))

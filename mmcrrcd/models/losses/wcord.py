@@ -69,8 +69,8 @@ class WCoRDLoss(DistillLoss):
 
     Embeddings are normalized first. The global part takes pairs of two images from the batch and from a queue of the
     teacher's last embeddings, of any class, since the product of the two distributions has all pairs. The local part moves
-    the student's embeddings, mapped linearly to the teacher's width, to the teacher's own: with a learned map on that side
-    as well both could shrink to a point. With several processes the queue is the same in each, the batch of the global part
+    the student's embeddings, mapped linearly to the teacher's width, to the teacher's own. With a learned map on that side
+    as well both could shrink to a point. With several processes the queue is the same in each. The batch of the global part
     is that of all of them, and that of the local part a process's own.
 
     The defaults are choices of this package, not the paper's constants.
@@ -91,6 +91,7 @@ class WCoRDLoss(DistillLoss):
         self.epsilon, self.iterations, self.local_weight = epsilon, iterations, local_weight
 
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
+        """Makes critic, map and queue for the widths of the embeddings."""
         width_t, width_s = teacher.embedding.shape[1], student.embedding.shape[1]
         self.critic = LipschitzCritic(width_t, width_s, self.dim)
         self.project = nn.Linear(width_s, width_t)
@@ -102,6 +103,7 @@ class WCoRDLoss(DistillLoss):
             raise InputError(f'the queue holds num_negatives={self.num_negatives} samples, fewer than the batch of {size}')
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
+        """The global contrast and the local transport, a scalar."""
         s, t = F.normalize(student.embedding), F.normalize(teacher.embedding)
         everyone = torch.cat(dist.all_gather(t))
         self.check_batch(len(everyone))

@@ -1,7 +1,8 @@
 """A teacher's answers on disk: embedding and logits for each view of each training image, in float16.
 
 A folder of them is a teacher. It holds ``embedding.npy`` and ``logits.npy`` (views, images, width), the linear layer between
-the two where there is one, and ``manifest.json``: of what the answers are, and all checksums. No file is ever unpickled.
+the two where there is one, and ``manifest.json``. That says of what the answers are, and all checksums. No file is ever
+unpickled.
 """
 import hashlib
 import json
@@ -50,6 +51,7 @@ def rows_of(block: int, num_images: int) -> tuple[int, int, int]:
 
 
 def number_of_blocks(shape: dict) -> int:
+    """That a cache of this shape has."""
     return shape['views'] * -(-shape['images'] // BLOCK)
 
 
@@ -66,7 +68,7 @@ def size_in_bytes(shape: dict) -> int:
 class CacheWriter:
     """A folder of answers while it is being built, beside its final place, as ``<folder>.part``.
 
-    Killed at any moment it goes on where it was: a block counts once it stands, with its checksum, in ``blocks.txt``, and its
+    Killed at any moment it goes on where it was. A block counts once it stands, with its checksum, in ``blocks.txt``, and its
     numbers are read again before that is believed. Several processes may write different blocks.
 
     Args:
@@ -91,8 +93,9 @@ class CacheWriter:
         head = self.part / 'head.json'
         if self.part.is_symlink() or self.part.is_file():
             self.part.unlink()
-        if self.part.exists() and (any(each.is_symlink() for each in self.part.iterdir()) or not head.is_file()
-                                   or head.read_text() != json.dumps(self.head)):
+        foreign = self.part.exists() and any(each.is_symlink() or not each.is_file() for each in self.part.iterdir())
+        known = head.is_file() and head.read_bytes() == json.dumps(self.head).encode()
+        if foreign or self.part.exists() and not (known and self._whole()):
             shutil.rmtree(self.part)                         # links are none of ours, and none is followed
         if self.part.exists():
             return
@@ -110,6 +113,16 @@ class CacheWriter:
         (self.part / 'blocks.txt').touch()
         write_whole(head, json.dumps(self.head))             # last: a folder without it is begun again
 
+    def _whole(self) -> bool:
+        """Have the arrays the form that they were made in?"""
+        try:
+            arrays = {name: np.lib.format.open_memmap(self.part / f'{name}.npy', mode='r')
+                      for name in ARRAYS if self.shape[name]}
+        except (OSError, ValueError):
+            return False
+        return (self.part / 'blocks.txt').exists() and all(
+            array.shape == array_shape(self.shape, name) and array.dtype == np.float16 for name, array in arrays.items())
+
     def open(self) -> None:
         """Opens the files that :meth:`prepare` has made. For each process."""
         self.arrays = {name: np.lib.format.open_memmap(self.part / f'{name}.npy', mode='r')
@@ -125,7 +138,7 @@ class CacheWriter:
     def finished(self) -> dict[int, int]:
         """Checksums of the blocks that are there."""
         found = {}
-        for line in (self.part / 'blocks.txt').read_text().splitlines():
+        for line in (self.part / 'blocks.txt').read_text(errors='replace').splitlines():
             words = line.split()
             if len(words) == 3 and words[2] == 'end' and all(word.isdecimal() for word in words[:2]):
                 found[int(words[0])] = int(words[1])
@@ -154,6 +167,7 @@ class CacheWriter:
         os.write(self.log, f'{block} {checksum(parts)} end\n'.encode())
 
     def close(self) -> None:
+        """Writes what is buffered to disk and closes the files."""
         for file in [*self.files.values(), self.log]:
             os.fsync(file)
             os.close(file)
@@ -174,6 +188,7 @@ class CacheWriter:
 
 
 def checksum(parts: Iterable[np.ndarray]) -> int:
+    """CRC-32 of arrays, one after the other."""
     crc = 0
     for part in parts:
         crc = zlib.crc32(np.ascontiguousarray(part), crc)
@@ -184,7 +199,7 @@ def read_manifest(folder: Path) -> dict:
     """The manifest of a folder of answers.
 
     Raises:
-        InputError: there is none, or it is damaged, changed by hand, or of another version of the format.
+        InputError: there is none, or it is damaged, changed, or of another version of the format.
     """
     file = folder / 'manifest.json'
     if not file.is_file():
@@ -227,6 +242,7 @@ class TeacherCache:
 
     @property
     def num_images(self) -> int:
+        """The number of training images."""
         return self.shape['images']
 
     @property
@@ -237,6 +253,8 @@ class TeacherCache:
     def _open(self, name: str) -> np.ndarray:
         file, wanted = self.folder / f'{name}.npy', array_shape(self.shape, name)
         try:
+            if not file.is_file():                           # a pipe would be waited for
+                raise OSError('it is no file')
             array = np.lib.format.open_memmap(file, mode='c')        # writable, as torch wants it; the file stays as it is
         except (ValueError, OSError) as error:
             raise InputError(f'{file} is missing or damaged ({error}): delete the folder, and the answers are computed anew'
@@ -264,6 +282,8 @@ class TeacherCache:
             return None
         files = [self.folder / f'classifier_{name}.npy' for name in CLASSIFIER]
         try:
+            if not all(file.is_file() for file in files):
+                raise OSError('it is no file')
             values = [np.load(file, allow_pickle=False) for file in files]
         except (ValueError, OSError) as error:
             raise InputError(f'{files[0]} or {files[1].name} is missing or damaged: delete the folder, and the answers are '
@@ -278,8 +298,8 @@ class TeacherCache:
         return self._output(values)
 
     def place(self, device: torch.device) -> torch.device:
-        """Where answers for ``device`` are looked up: there, if it is the CPU or they take less than half of its free memory;
-        else on the CPU, from where they are sent.
+        """Where answers for ``device`` are looked up: there, if it is the CPU or they take less than half of its free memory.
+        Else on the CPU, from where they are sent.
         """
         if device.type == 'cpu' or self._placed is not None:
             return self._placed or device

@@ -13,7 +13,7 @@ from mmcrrcd.models.networks import extract, use_channels_last
 def fold(network: nn.Module, images: Tensor, tolerance: float = 1e-3) -> nn.Module:
     """A copy of ``network`` (in eval mode) without the batch norms that follow a convolution.
 
-    The folding goes by the order in which a module lists its children, so the copy is tried on ``images`` (N, 3, H, W), and
+    The folding follows the order in which a module lists its children. So the copy is tried on ``images`` (N, 3, H, W).
     ``network`` itself is returned where that cannot be done, or where the logits (embeddings, where it has none) differ by
     more than ``tolerance`` x their largest value.
     """

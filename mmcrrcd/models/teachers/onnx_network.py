@@ -9,7 +9,7 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from mmcrrcd.errors import InputError
+from mmcrrcd.errors import InputError, first_line
 from mmcrrcd.registry import MODELS
 from mmcrrcd.structures import NetworkOutput, Pair
 
@@ -39,7 +39,7 @@ def open_session(model: str | bytes, device: torch.device | None = None, threads
     try:
         return onnxruntime.InferenceSession(model, options, providers)
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise InputError(f'onnxruntime cannot run {model if isinstance(model, str) else "the network"}: {reason}') from error
 
 
@@ -76,6 +76,7 @@ class OnnxNetwork(nn.Module):
         self.input, self.output, self.image_shape = inputs[0].name, outputs[0].name, inputs[0].shape[1:]
 
     def open(self, device: torch.device) -> None:
+        """Loads the file for a device; where onnxruntime lacks it, for the CPU."""
         self.session = open_session(self.file, device)
         self.device = device
         self.place = device if 'CUDAExecutionProvider' in self.session.get_providers() else torch.device('cpu')
@@ -85,6 +86,7 @@ class OnnxNetwork(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
+        """The file's output for images (N, C, H, W)."""
         if images.device != self.device:
             self.open(images.device)
         if any(isinstance(want, int) and want != have for want, have in zip(self.image_shape, images.shape[1:])):
@@ -109,8 +111,8 @@ class OnnxClassifier(BaseModel):
     """A student in an ONNX file, as ``tools/export_student.py --onnx`` writes it.
 
     The file takes RGB images (N, H, W, 3) uint8 and gives probabilities (N, classes). In tests and predictions it stands where
-    the network stood: its images (N, 3, h, w) are RGB from 0 to 255, as a data preprocessor with a mean of 0 and a std of 1
-    makes them, and its logits are the logarithms of the probabilities.
+    the network stood. Its images (N, 3, h, w) are RGB from 0 to 255, as a data preprocessor with a mean of 0 and a std of 1
+    makes them. Its logits are the logarithms of the probabilities.
 
     Args:
         file: such a file.
@@ -177,8 +179,10 @@ class OnnxClassifier(BaseModel):
 
 
 def told_shape(shape) -> str:
+    """A shape as one writes it."""
     return f'({", ".join(str(size) for size in shape)})'
 
 
 def told(values) -> str:
+    """Inputs or outputs of a file: name, type and shape of each."""
     return ' and '.join(f'{x.name}: {x.type} {told_shape(x.shape)}' for x in values)
