@@ -20,7 +20,7 @@ class CRRCD(Distiller):
             :class:`RelationContrastLoss`.
         objective: further losses beside these two.
         backbone_gradient: what classification and KD send into the backbone is multiplied by this, so that the relations lead
-            it (docs/method.md). 1 for the paper's sum, which suits the learned form with a smaller ``beta``.
+            it (docs/method.md). Say 1 with AdamW, which takes the size out of a gradient, and with the learned form.
         student, teacher, teacher_checkpoint, ...: see :class:`Distiller`.
 
     Example:
