@@ -15,7 +15,6 @@ from mmcrrcd.structures import Batch, NetworkOutput
 from .base import DistillLoss
 from .fused import L2, SoftmaxContrast
 
-NORMALIZERS, CENTERS = ('softmax', 'batch', 'none'), ('anchor', None, 'auto')
 CLOSED = -1e30                                           # is added to scores that do not count; finite, as all may be closed
 
 
@@ -79,22 +78,19 @@ class RelationContrastLoss(DistillLoss):
         relation: form of Eq. 1. 'direction': l2(t_k - t_a) and l2(E s_i - t_a), with t and E s standardized over the batch.
             Only the linear map E (``student_map``) learns. Negatives come from batch and queue. 'learned': F^t and F^{t,s} as
             printed, both trained. Negatives come from the queue, and from the batch until it is full or if there is none.
-        num_negatives: length of the queue, at least a batch of all processes; 0 or None for no queue.
-        tau: temperature.
+        num_negatives, tau: length of the queue, at least a batch of all processes, 0 or None for no queue; temperature.
         num_anchors: A, None for the whole batch. Memory grows as A x (batch + queue) x (batch + width of a relation).
         sampling: negatives are of another class ('supervised') or any other image ('unsupervised'), but never the anchor.
         normalizer: 'softmax' over the positive and its negatives (InfoNCE). 'none', Eq. 10 as printed, n the images that serve
             as negatives. 'batch', exp(s / tau) / Z in Eq. 10, Z as in CRD m x its mean over the first negatives; m cancels.
-        dim: width of learned relations; None for 128.
-        center: 'anchor' or None, see :class:`LearnedRelation`; 'auto' for 'anchor' with learned relations.
+        dim, center: of learned relations. The width, None for 128. 'anchor' (also 'auto') or None, see :class:`LearnedRelation`.
         num_samples: m, the number of training images, for ``normalizer='none'``.
 
     In the log: ``score_positive`` and ``score_negative``, mean cosines of one anchor's pairs; ``negatives``: n.
 
     Example:
         >>> student, teacher = (NetworkOutput((), torch.randn(8, width), None) for width in (16, 64))
-        >>> loss = RelationContrastLoss(num_negatives=64)
-        >>> loss.build(student, teacher)
+        >>> loss = RelationContrastLoss(num_negatives=64); loss.build(student, teacher)
         >>> loss(student, teacher, Batch(torch.arange(8) % 2, torch.arange(8))).shape
         torch.Size([])
     """
@@ -103,10 +99,10 @@ class RelationContrastLoss(DistillLoss):
                  num_anchors: int | None = 16, sampling: str = 'supervised', normalizer: str = 'softmax',
                  dim: int | None = None, center: str | None = 'auto', num_samples: int | None = None):
         super().__init__()
-        for name, value, known in (('relation', relation, ('direction', 'learned')), ('normalizer', normalizer, NORMALIZERS),
-                                   ('sampling', sampling, ('supervised', 'unsupervised')), ('center', center, CENTERS)):
+        for name, value, *known in (('relation', relation, 'direction', 'learned'), ('center', center, 'anchor', None, 'auto'),
+                 ('normalizer', normalizer, 'softmax', 'batch', 'none'), ('sampling', sampling, 'supervised', 'unsupervised')):
             if value not in known:
-                raise InputError(f'{name} is one of {known}, got {value!r}')
+                raise InputError(f'{name} is one of {tuple(known)}, got {value!r}')
         if normalizer == 'none' and not num_samples:
             raise InputError("normalizer='none' needs num_samples, the number of training images")
         if relation == 'direction' and (dim is not None or center == 'anchor'):
@@ -114,10 +110,9 @@ class RelationContrastLoss(DistillLoss):
         check_positive(tau=tau)
         whole = dict(num_negatives=num_negatives or None, num_anchors=num_anchors, dim=dim, num_samples=num_samples)
         check_positive(whole=True, **{name: value for name, value in whole.items() if value is not None})
-        self.needs_labels = sampling == 'supervised'
-        self.relation, self.sampling, self.normalizer, self.tau = relation, sampling, normalizer, tau
+        self.relation, self.sampling, self.needs_labels = relation, sampling, sampling == 'supervised'
         self.num_negatives, self.num_anchors, self.num_samples = num_negatives or 0, num_anchors, num_samples
-        self.dim, self.center = dim or 128, 'anchor' if center == 'auto' else center
+        self.normalizer, self.tau, self.dim, self.center = normalizer, tau, dim or 128, 'anchor' if center == 'auto' else center
         self.register_buffer('log_mean', torch.tensor(-torch.inf))           # log of Z / m
 
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
@@ -136,8 +131,8 @@ class RelationContrastLoss(DistillLoss):
 
     def compile(self, **options) -> None:
         """Compiles the relations. Not the queue: torch.compile (2.14) would give the backward pass what it holds later."""
-        self.relation_t.compile(**options)
-        self.relation_ts.compile(**options)
+        for relation in (self.relation_t, self.relation_ts):
+            relation.compile(**options)
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
         """The loss of the pairs of each anchor with this process's images, times the number of processes."""
@@ -149,8 +144,7 @@ class RelationContrastLoss(DistillLoss):
         at, own = places[:number] * size // number, places.chunk(world)[rank]        # of anchors, evenly; of its own images
         there = torch.cat([places >= 0, self.queue.filled])                          # of batch and queue, from here on
         closed, n = self.closed(at, own, keys, there)
-        self.log_vars['negatives'] = n.to(self.log_mean.dtype)
-
+        self.log_vars['negatives'] = n.to(e_t.dtype)
         v_t = self.relation_t(e_t[at], torch.cat([e_t, self.queue.embedding]), there)    # Eq. 1, F^t, and h_1 of Eq. 10
         v_ts = self.relation_ts(e_t[at], e_s).chunk(world, 1)[rank] / self.tau       # Eq. 1, F^{t,s}, and h_2
         self.watch(torch.addmm(closed[0], v_ts[0], v_t[0].mT), own)
@@ -159,7 +153,6 @@ class RelationContrastLoss(DistillLoss):
         else:
             scores = torch.baddbmm(closed, v_ts, v_t.mT)                             # Eq. 10
             loss = contrast(scores, own, self.log_offset(scores, own, at, n))        # Eq. 11
-
         if self.num_negatives:
             self.queue.push(e_t, keys)
         return torch.where(at[:, None] != own, loss, 0).sum() * world / max(number * (size - 1), 1)
