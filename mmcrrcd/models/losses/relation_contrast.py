@@ -83,7 +83,7 @@ class RelationContrastLoss(DistillLoss):
         sampling: negatives are of another class ('supervised') or any other image ('unsupervised'), but never the anchor.
         normalizer: 'softmax' over the positive and its negatives (InfoNCE). 'none', Eq. 10 as printed, n the images that serve
             as negatives. 'batch', exp(s / tau) / Z in Eq. 10, Z as in CRD m x its mean over the first negatives; m cancels.
-        dim, center: of learned relations. The width, None for 128. 'anchor' (also 'auto') or None, see :class:`LearnedRelation`.
+        dim, center: of learned relations. The width, None: 128. 'anchor' (also 'auto') or None, see :class:`LearnedRelation`.
         num_samples: m, the number of training images, for ``normalizer='none'``.
 
     In the log: ``score_positive`` and ``score_negative``, mean cosines of one anchor's pairs; ``negatives``: n.
