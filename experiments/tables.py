@@ -27,7 +27,7 @@ NOT_AS_PUBLISHED = dict(
     crrcd='with F^t fixed, and all of that (docs/method.md)')
 NAMES = dict(teacher='teacher', student='student-only', naive='teacher on small images upsampled', fitnet='FitNet',
              wcord='WCoRD', lskd='LSKD', simkd='SimKD', student_alone='student-only', default='CRRCD',
-             crrcd_learned='CRRCD, learned F (as printed)')
+             crrcd_learned='CRRCD, learned F')
 DOWNSAMPLINGS = {                                        # the first is that of the training
     'bilinear, antialiased': dict(interpolation='bilinear', antialias=True),
     'bicubic, antialiased': dict(interpolation='bicubic', antialias=True),

@@ -86,7 +86,7 @@ def test_teachers_are_not_mixed_and_figure_3_shows_what_was_run():
     assert 'number of negatives n: 64' not in first
     assert len(report.write('figure3')) == 3
     main = report.results_markdown()
-    assert '| CRRCD, learned F (as printed) | 62.80' in main and '72.1 |' in main and main.count('### ') == 1
+    assert '| CRRCD, learned F | 62.80' in main and '72.1 |' in main and main.count('### ') == 1
     assert '| CRRCD | 63.00 (n = 1) | 64.00 (n = 1) | +1.00 (n = 1) |' in main
 
 
