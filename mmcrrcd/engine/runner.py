@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from mmcrrcd.checkpoint import find_checkpoint, read_checkpoint
 from mmcrrcd.datasets.mended import name_images
 from mmcrrcd.errors import InputError, printable
-from mmcrrcd.files import write_whole
+from mmcrrcd.files import clear_parts, write_whole
 from mmcrrcd.registry import HOOKS
 
 from .hooks.atomic_checkpoint import AtomicCheckpointHook
@@ -116,6 +116,7 @@ class Runner(mmengine.runner.Runner):
         """mmengine's, but whole or not at all, and over a link rather than through it."""
         name = Path(self.cfg.filename).name if self.cfg.filename is not None else f'{self.timestamp}.py'
         if is_main_process():
+            clear_parts(self.work_dir, '.py')            # of a kill
             write_whole(Path(self.work_dir, name), self.cfg.pretty_text)
 
     def _init_model_weights(self) -> None:
