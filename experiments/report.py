@@ -417,10 +417,11 @@ def results_markdown() -> str:
 
 
 def best_kd(found: Records) -> str:
-    """The arm of a study that is KD and nothing else with the highest mean: each of its settings had its chance."""
-    arms_of_kd = {record['method'] for record in found if record['method'].startswith('KD') and '+' not in record['method']}
-    means = {arm: mean(values) for arm in arms_of_kd if (values := by_seed(found, arm).values())}
-    return max(means, key=means.get, default='KD')
+    """The arm of a study that is KD and nothing else with the highest mean of the seeds that all of them have."""
+    own = {arm: values for arm in dict.fromkeys(record['method'] for record in found if record['method'].startswith('KD')
+                                                and '+' not in record['method']) if (values := by_seed(found, arm))}
+    common = set.intersection(*map(set, own.values())) if own else set()
+    return max(own, key=lambda arm: mean(own[arm][seed] for seed in common or own[arm]), default='KD')
 
 
 def headline_markdown() -> str:
