@@ -15,7 +15,7 @@ from mmcrrcd.engine import launch
 from mmcrrcd.engine.launch import one_line_errors, prepare_processes
 from mmcrrcd.engine.runner import WAIT, Runner
 from mmcrrcd.errors import InputError
-from mmcrrcd.files import inside, write_whole
+from mmcrrcd.files import inside, whole_file, write_whole
 from mmcrrcd.interrupt import LINE
 
 ROOT = Path(__file__).parents[2]
@@ -108,8 +108,10 @@ def test_a_full_disk_behind_stdout_is_one_line(tmp_path):
 
 def test_a_device_is_not_replaced_by_a_file(tmp_path):
     os.mkfifo(tmp_path / 'pipe')
-    with pytest.raises(InputError, match='pipe cannot be written: it is no regular file'):
-        write_whole(tmp_path / 'pipe', 'text')
+    with pytest.raises(InputError, match='pipe cannot be written: it is no regular file'), whole_file(tmp_path / 'pipe'):
+        pass
+    write_whole('/dev/null', 'text')                     # a program asks for its answers there
+    assert not Path('/dev/null').is_file()
 
 
 @pytest.mark.parametrize('name', ['/etc/passwd', '../other/a.png', 'a/../../b.png'])
