@@ -13,7 +13,7 @@ CHANGES = {                                              # of both forms
     **{f'negatives_{n}': dict(num_negatives=n) for n in (64, 128, 256, 1024)},   # not fewer than the batch
     'in_batch': dict(num_negatives=None),                # no queue: the batch itself
     **{f'tau_{tau}': dict(tau=tau) for tau in (0.02, 0.05, 0.07, 0.08, 0.2, 0.3)},
-    **{f'beta_{beta}': dict(beta=beta) for beta in (0.05, 0.5, 1, 2)},
+    **{f'beta_{beta}': dict(beta=beta) for beta in (0.05, 0.2, 0.5, 1, 2)},
     'alpha_0': dict(alpha=0),                            # without KD
     'unsupervised': dict(sampling='unsupervised'),
     **{f'anchors_{number or "all"}': dict(num_anchors=number) for number in (1, 32, None)}}
@@ -24,8 +24,9 @@ OF_LEARNED = {                                           # its width is 128, and
     'batch_not_centered': dict(normalizer='batch', center=None),
     'as_printed_beta_0.2': dict(normalizer='none', center=None, num_samples=50_000),      # Eq. 10, with this form's beta
     'as_printed': dict(normalizer='none', center=None, num_samples=50_000, beta=2)}       # Eq. 10 and the paper's beta
-ABLATIONS = BASELINES | {'default': {}} | CHANGES | {'learned': LEARNED} | {
-    f'learned_{name}': LEARNED | changes for name, changes in (CHANGES | OF_LEARNED).items()}
+ABLATIONS = BASELINES | {'default': {}} | {name: change for name, change in CHANGES.items() if name != 'beta_1'} | {
+    'learned': LEARNED} | {f'learned_{name}': LEARNED | changes for name, changes in (CHANGES | OF_LEARNED).items()
+                           if name != 'beta_0.2'}        # each form has its default among them
 
 
 class Sweep(NamedTuple):
@@ -56,14 +57,17 @@ OF_BOTH = dict(
         0.02: 'tau_0.02', 0.05: 'tau_0.05', 0.07: 'tau_0.07', 0.08: 'tau_0.08', 0.1: 'default', 0.2: 'tau_0.2',
         0.3: 'tau_0.3'}, paper={0.08: 'works well', 0.1: 'chosen; 0.08 to 0.1 works well'}),
     beta=Sweep('weight β of the relational loss', {
-        0.05: 'beta_0.05', 0.2: 'default', 0.5: 'beta_0.5', 1: 'beta_1', 2: 'beta_2'}),
-    alpha=Sweep('weight α of KD', {'0': 'alpha_0', '0.5': 'default'}, False),
+        0.05: 'beta_0.05', 0.2: 'beta_0.2', 0.5: 'beta_0.5', 1: 'default', 2: 'beta_2'}),
+    alpha=Sweep('weight α of KD', {'0': 'alpha_0', '0.9': 'default'}, False),
     sampling=Sweep('negatives are of another', {'class': 'default', 'image': 'unsupervised'}, False,
                    {'class': 'chosen; from a queue +0.25 or more'}))
 ANCHORS = {'1': 'anchors_1', '16': 'default', '32': 'anchors_32', 'all': 'anchors_all'}
 SWEEPS = OF_BOTH | dict(anchors=Sweep('anchors', ANCHORS)) | {
     f'learned_{key}': sweep.of_learned() for key, sweep in OF_BOTH.items()} | dict(
     learned_anchors=Sweep('anchors', {'8' if value == '16' else value: name for value, name in ANCHORS.items()}).of_learned(),
+    learned_beta=Sweep(OF_BOTH['beta'].title, {
+        0.05: 'beta_0.05', 0.2: 'default', 0.5: 'beta_0.5', 1: 'beta_1', 2: 'beta_2'}).of_learned(),
+    learned_alpha=Sweep(OF_BOTH['alpha'].title, {'0': 'alpha_0', '0.5': 'default'}, False).of_learned(),
     learned_dim=Sweep('width of relations and critic', {64: 'dim_64', 128: 'default', 256: 'dim_256'}).of_learned(),
     learned_forms=Sweep('form of the critic', {
         'softmax, centered': 'default', 'softmax': 'softmax_not_centered', 'Z, centered': 'batch', 'Z': 'batch_not_centered',

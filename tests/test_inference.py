@@ -129,6 +129,7 @@ def test_the_size_of_the_training_s_images_is_kept_in_its_checkpoints(tmp_path):
         Image.open(file).resize((12, 20)).save(file)
     model = crrcd(write_teacher(tmp_path / 'teacher.pth'), resolution=(10, 6))
     model['data_preprocessor'] |= dict(upsample=True, to_rgb=True)
+    model['input_size'] = (20, 12)
     loader = pipeline_loader(folder, training=False)
     loader['dataset']['pipeline'] = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
     accuracy = dict(type='Accuracy', topk=(1, ))

@@ -134,12 +134,12 @@ def test_settings_of_a_study():
         assert study.reference in study.arms
         for arm in study.arms.values():
             assert all(key in Setting._fields or '.' in key for key in arm)
-    assert len(STUDIES['few'].arms) == 14 and STUDIES['few'].base.holdout is None and STUDIES['rates'].base.holdout == 5000
+    assert len(STUDIES['few'].arms) == 17 and STUDIES['few'].base.holdout is None and STUDIES['rates'].base.holdout == 5000
 
 
 @pytest.mark.parametrize('study, arm, cls, weights', [
-    ('few', 'CRRCD', 0.1, dict(kd=0.9, rcd=1)), ('few', 'KD as before', 1, dict(kd=0.5)),
-    ('weights', 'with SRD', 0.1, dict(kd=0.9, rcd=1, srd=1)), ('weights', 'CRRCD, 1 CE + 0.5 KD', 1, dict(kd=0.5, rcd=1)),
+    ('few', 'CRRCD', 1, dict(kd=0.9, rcd=1)), ('few', 'KD as before', 1, dict(kd=0.5)),
+    ('weights', 'with SRD', 1, dict(kd=0.9, rcd=1, srd=1)), ('weights', 'CRRCD, 1 CE + 0.5 KD', 1, dict(kd=0.5, rcd=1)),
     ('label_free', 'CRRCD', 0, dict(rcd=1)), ('label_free', 'cosine regression', 0, dict(cosine=1))])
 def test_arms_of_the_study_of_the_loss(study, arm, cls, weights):
     changes = STUDIES[study].arms[arm]
