@@ -24,7 +24,8 @@ IMAGES = torch.randint(0, 256, (4, 3, 112, 112), dtype=torch.uint8, generator=to
 def check(model) -> None:
     """The relational loss alone moves the student."""
     model.init_weights()
-    model.losses.rcd.queue.push(torch.randn(512, 12), torch.full((512,), 4))
+    queue = model.losses.rcd.queue
+    queue.push(torch.randn(512, queue.embedding.shape[1]), torch.full((512,), 4))
     parts = model(**model.data_preprocessor(dict(inputs=IMAGES, labels=torch.arange(4), index=torch.arange(4)), training=True),
                   mode='loss')
     parts['loss_rcd'].backward()
