@@ -31,7 +31,8 @@ def test_students_differ_in_the_objective_only():
         for part in ('student', 'data_preprocessor'):
             assert other['model'][part] == student_only['model'][part]
     assert student_only['data_preprocessor']['resolution'] == 8
-    assert set(crrcd['model']) - set(student_only['model']) == {'teacher', 'teacher_checkpoint'}   # the method's own defaults
+    assert set(crrcd['model']) - set(student_only['model']) == {
+        'teacher', 'teacher_checkpoint', 'alpha', 'backbone_gradient'}   # the weights for AdamW (docs/method.md)
 
 
 @pytest.mark.parametrize('name', ['teacher', 'student_only', 'kd', 'crrcd'])
