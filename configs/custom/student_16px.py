@@ -10,7 +10,7 @@ from mmcrrcd.models import CRRCD
 
 teacher_config = 'configs/custom/teacher_64px.py'
 model = dict(
-    type=CRRCD, alpha=0.5, backbone_gradient=1,          # the default is for SGD
+    type=CRRCD, alpha=0.5, beta=0.2, backbone_gradient=1,       # the default is for SGD
     teacher=resnet18_64px,
     teacher_checkpoint='work_dirs/{data}/teacher_64px',   # {data}: the folder's name
     student=shufflenetv2,

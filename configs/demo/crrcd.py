@@ -8,7 +8,7 @@ from mmcrrcd.models import CRRCD
 
 data_preprocessor.update(resolution=8)
 model = dict(
-    type=CRRCD, alpha=0.5, backbone_gradient=1,          # the default is for SGD
+    type=CRRCD, alpha=0.5, beta=0.2, backbone_gradient=1,       # the default is for SGD
     teacher=teacher,
     teacher_checkpoint='work_dirs/demo/teacher',
     student=student,

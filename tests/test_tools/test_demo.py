@@ -32,7 +32,7 @@ def test_students_differ_in_the_objective_only():
             assert other['model'][part] == student_only['model'][part]
     assert student_only['data_preprocessor']['resolution'] == 8
     assert set(crrcd['model']) - set(student_only['model']) == {
-        'teacher', 'teacher_checkpoint', 'alpha', 'backbone_gradient'}   # the weights for AdamW (docs/method.md)
+        'teacher', 'teacher_checkpoint', 'alpha', 'beta', 'backbone_gradient'}   # the weights for AdamW (docs/method.md)
 
 
 @pytest.mark.parametrize('name', ['teacher', 'student_only', 'kd', 'crrcd'])
