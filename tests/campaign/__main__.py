@@ -13,20 +13,16 @@ import random
 import shutil
 import tempfile
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-os.environ['CUDA_VISIBLE_DEVICES'] = ''                  # a process that has used a GPU cannot fork
-warnings.filterwarnings('ignore')
+import mmengine.config.config
+import mmengine.runner.runner
+import tiny
 
-import mmengine.config.config  # noqa: E402
-import mmengine.runner.runner  # noqa: E402
-import tiny  # noqa: E402
-
-from campaign import code, files, kills, settings  # noqa: E402
-from mmcrrcd.environment import about_this_run  # noqa: E402
-from mmcrrcd.visualization.markdown import conditions, markdown_table  # noqa: E402
+from campaign import code, files, kills, settings
+from mmcrrcd.environment import about_this_run
+from mmcrrcd.visualization.markdown import conditions, markdown_table
 
 PARTS = dict(kills=kills, settings=settings, files=files, code=code)
 TITLES = dict(kills='Kills and full disks', settings='Wrong settings', files='Damaged files', code='Files with code')

@@ -92,8 +92,7 @@ class RefitHeadHook(Hook):
         scale = (square / number - mean.square()).clamp(min=0).sqrt() + 1e-3
         x = (embedding - mean) / scale
         weight = (layer.weight.detach() * scale).requires_grad_()
-        bias = layer.weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach() + layer.weight.detach() @ mean
-        bias.requires_grad_()
+        bias = (layer.bias + layer.weight @ mean).detach().requires_grad_()
         lbfgs = torch.optim.LBFGS([weight, bias], max_iter=self.iterations, line_search_fn='strong_wolfe')
 
         def objective() -> Tensor:
@@ -114,8 +113,7 @@ class RefitHeadHook(Hook):
             after = float(objective())
         with torch.no_grad():
             layer.weight.copy_(weight / scale)
-            if layer.bias is not None:
-                layer.bias.copy_(bias - layer.weight @ mean)
+            layer.bias.copy_(bias - layer.weight @ mean)
         return before, after
 
     def loss(self, logits: Tensor, labels: Tensor | None, teacher: Tensor | None) -> Tensor:
