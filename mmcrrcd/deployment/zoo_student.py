@@ -11,9 +11,9 @@ from mmengine.config import Config
 from torch import Tensor
 
 from mmcrrcd.checkpoint import check_finite, find_checkpoint
-from mmcrrcd.config import check_types, short_types, without_training
+from mmcrrcd.config import check_types, kind, short_types, without_training
 from mmcrrcd.errors import InputError
-from mmcrrcd.evaluation.embeddings import accuracy, config_with_model, kind, test_data
+from mmcrrcd.evaluation.embeddings import accuracy, config_with_model, test_data
 from mmcrrcd.files import write_whole
 from mmcrrcd.inference import Student, build_student, only_a_student
 from mmcrrcd.safetensors_file import read_safetensors, to_safetensors
