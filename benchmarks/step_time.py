@@ -21,7 +21,6 @@ import random
 import sys
 import types
 import uuid
-from collections import defaultdict
 from pathlib import Path
 from statistics import median
 from unittest import mock
@@ -250,7 +249,7 @@ def measure(args: argparse.Namespace) -> dict:
     if args.reference:
         reference = Reference(args.data_root)
         turns |= {f'reference {method}': lambda m=method: reference.seconds(args, m) for method in ('kd', 'crd')}
-    rates = defaultdict(list)
+    rates = {name: [] for name in turns}
     for i in track(range(args.rounds), 'rounds'):
         for name in random.Random(i).sample(list(turns), len(turns)):        # what comes after what changes
             rates[name].append(BATCH * args.iterations / turns[name]())
@@ -269,9 +268,9 @@ def table(result: dict) -> str:
              *(ratio(rates, name, other) for other in others.values())] for name, own in rates.items()]
     return page(result, ['', 'images/s, median', 'range', 'over the live teacher', *others], rows,
                 f'{Path(result["config"]).stem}, the student sees {result["resolution"] or 32} pixels, '
-                f'batch {result["batch"]}, {result["precision"]} (the reference in float32); '
-                f'n = {len(next(iter(rates.values())))} rounds of {result["iterations"]} iterations; '
-                f'{result["workers"]} workers of the reference.')
+                f'batch {result["batch"]}, {result["precision"]}; '
+                f'n = {len(next(iter(rates.values())))} rounds of {result["iterations"]} iterations'
+                + (f'; the reference in float32, with {result["workers"]} workers.' if 'reference kd' in rates else '.'))
 
 
 def main(argv: list[str] | None = None) -> None:
