@@ -264,9 +264,9 @@ def table(result: dict) -> str:
              *(ratio(rates, name, other) for other in others.values())] for name, own in rates.items()]
     return page(result, ['', 'images/s, median', 'range', 'over the live teacher', *others], rows,
                 f'{Path(result["config"]).stem}, the student sees {result["resolution"] or 32} pixels, '
-                f'batch {result["batch"]}, {result["precision"]} (the reference in float32); '
-                f'n = {len(next(iter(rates.values())))} rounds of {result["iterations"]} iterations; '
-                f'{result["workers"]} workers of the reference.')
+                f'batch {result["batch"]}, {result["precision"]}; '
+                f'n = {len(next(iter(rates.values())))} rounds of {result["iterations"]} iterations'
+                + (f'; the reference in float32, with {result["workers"]} workers.' if 'reference kd' in rates else '.'))
 
 
 def main(argv: list[str] | None = None) -> None:

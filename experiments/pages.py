@@ -23,10 +23,12 @@ def zoo_markdown() -> str:
     rows = []
     for name in zoo.names():
         known, size = zoo.read_metafile(zoo.find(name)), zoo.find(name).stat().st_size
-        accuracy = ', '.join(f'{value:.2f} % at {side} px' for side, value in known['accuracy'].items())
-        rows.append([f'`{name}`', f'{known["data"]}, {len(known["classes"])} classes', accuracy, f'{known["parameters"]:,}',
-                     f'{known["macs"] / 1e6:.2f}', f'{size / 1000:.0f}', f'`{known["command"]}`'])
-    return markdown_table(['name', 'data', 'accuracy', 'parameters', 'M MACs', 'kB', 'trained by'], rows)
+        student, teacher = (', '.join(f'{value:.2f} at {side} px' for side, value in known.get(key, {}).items()) or '–'
+                            for key in ('accuracy', 'teacher'))
+        rows.append([f'`{name}`', f'{known["data"]}, {len(known["classes"])} classes', student, teacher, f'{known["images"]:,}',
+                     f'{known["parameters"]:,}', f'{known["macs"] / 1e6:.2f}', f'{size / 1000:.0f}', f'`{known["command"]}`'])
+    return markdown_table(['name', 'data', 'accuracy (%)', 'its teacher (%)', 'n', 'parameters', 'M MACs', 'kB', 'trained by'],
+                          rows)
 
 
 BLOCKS = {

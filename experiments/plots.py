@@ -11,33 +11,38 @@ from mmcrrcd.visualization.style import CRRCD, KD, STUDENT_ONLY, label_lines, st
 from .figure3 import SWEEPS, Sweep
 from .report import FORMS, MAIN, Records, by_seed, described, groups, in_words
 from .studies import RATE
+from .tables import name_of
 
 FAILED = 10                                              # points below the baselines, where a panel of Figure 3 ends
 READABLE = dict(facecolor='white', edgecolor='none', alpha=0.75, pad=0.5)
 
 
 def draw_sweep(axes: Axes, sweep: Sweep, found: Records) -> None:
-    """Accuracies over the values of a setting; the baselines are dashed lines. One far below is told at the foot."""
+    """Accuracies over the values of a setting that were run; dashed lines: the baselines. One far below is told at the foot."""
     base = {label: by_seed(found, MAIN[label]).values() for label in list(MAIN)[:2]}
     floor = min((mean(values) for values in base.values() if values), default=-math.inf) - FAILED
-    places, ours = sweep.places(), [list(by_seed(found, method).values()) for method in sweep.names.values()]
-    heights = [mean(values) if values and mean(values) >= floor else math.nan for values in ours]
+    run = [(place, value, values) for place, (value, method) in zip(sweep.places(), sweep.names.items())
+           if (values := list(by_seed(found, method).values()))]
+    if not run:
+        return
+    places, names, ours = zip(*run)
+    heights = [mean(values) if mean(values) >= floor else math.nan for values in ours]
     errors = [stdev(values) if len(values) > 1 else 0 for values in ours]
-    axes.errorbar(places, heights, errors, marker='o', capsize=3, linestyle='-' if sweep.ordered else 'none', label='CRRCD',
-                  color=CRRCD)
+    axes.errorbar(places, heights, errors, marker='o', capsize=3, linestyle='-' if sweep.ordered else 'none', color=CRRCD,
+                  label=name_of('crrcd_learned' if sweep.title.startswith('learned F') else 'crrcd'))
     for place, values, height in zip(places, ours, heights):
         if not math.isnan(height):
             axes.annotate(f'{height:.2f}\nn = {len(values)}', (place, height), (6, 4), textcoords='offset points', size=7,
                           color='0.3', bbox=READABLE)
-        elif values:
+        else:
             axes.text(place, 0.03, f'{mean(values):.2f} ↓\nn = {len(values)}', transform=axes.get_xaxis_transform(), size=8,
                       color='0.4', ha='center', bbox=READABLE)
     for (label, values), color in zip(base.items(), (STUDENT_ONLY, KD)):
         if values:
             axes.axhline(mean(values), color=color, linestyle='--', label=f'{label} (n = {len(values)})')
-    room = 0.12 * (places[-1] - places[0])
+    room = 0.12 * (places[-1] - places[0]) or 1
     axes.set_xlim(places[0] - room, places[-1] + room)
-    axes.set_xticks(places, [str(value).replace(', ', ',\n') for value in sweep.names])
+    axes.set_xticks(places, [str(value).replace(', ', ',\n') for value in names])
     axes.set(xlabel=sweep.title, ylabel='test accuracy (%)')
     axes.margins(y=0.15)
 
@@ -53,23 +58,26 @@ def draw_curves(axes: Axes, title: str, lines: dict[str, Records]) -> None:
                   **looks[label])
     axes.set_title(textwrap.fill(title, 76), size=9, loc='left')
     axes.set(xlabel='epoch', ylabel='test accuracy (%)')
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.spines[['top', 'right']].set_visible(False)
     label_lines(axes, 2.9)
 
 
 def panels(draw, each: list[tuple], title: str = '') -> Figure:
     """A figure with ``draw(axes, *arguments)`` in a panel for each arguments."""
-    rows = max(1, -(-len(each) // 2))
-    figure = Figure(figsize=(13, 3.6 * rows + 0.6), layout='constrained')
-    grid = figure.subplots(rows, 2, squeeze=False)
+    columns = min(2, len(each))
+    rows = -(-len(each) // columns)
+    figure = Figure(figsize=(6.5 * columns, 3.6 * rows + 0.6), layout='constrained')
+    grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat[len(each):]:
         axes.set_axis_off()
     for axes, arguments in zip(grid.flat, each):
         draw(axes, *arguments)
         axes.grid(alpha=0.3)
     if title:
-        figure.legend(*grid.flat[0].get_legend_handles_labels(), loc='outside lower center', ncols=3, frameon=False)
-        figure.suptitle(title, size=11)
+        legend = {label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels())}
+        figure.legend(legend.values(), legend, loc='outside lower center', ncols=2 if columns == 1 else 4, frameon=False)
+        figure.suptitle(textwrap.fill(title, 64 * columns), size=11)
     return figure
 
 
@@ -87,9 +95,12 @@ def lines_of(found: Records, labels: dict[str, str]) -> dict[str, Records]:
 
 
 def curves(found: Records, labels: dict[str, str]) -> Figure | None:
-    """A panel for each pair, recipe and teacher; None where nothing was tested in training."""
-    drawn = [(f'{in_words(pair)}, {described(recipe)}', lines_of(own, labels))
-             for (pair, recipe, _), own in groups(found).items()]
+    """A panel for each pair, recipe and teacher, with the student-only baseline; None where nothing was tested in training."""
+    found, drawn = groups(found), []
+    for (pair, recipe, _), own in found.items():         # the baseline is of its own network, a part of the pair's name
+        alone = [each for (one, other, _), each in found.items() if other == recipe and pair.endswith(f'_{one}')]
+        if not any(one.endswith(f'_{pair}') and other == recipe for one, other, _ in found):
+            drawn.append((f'{in_words(pair)}, {described(recipe)}', lines_of(sum(alone, own), labels)))
     drawn = [(title, lines) for title, lines in drawn if lines]
     return panels(draw_curves, drawn) if drawn else None
 

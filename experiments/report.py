@@ -344,5 +344,5 @@ def headline_markdown() -> str:
     line = (f'Teacher ResNet56 at 32×32 px ({teacher["accuracy"]:.1f} %), student VGG8, '
             f'{records_of_all[0]["training"]["epochs"]} epochs from {records_of_all[0]["setting"]["views"]} cached views, '
             f'{min(minutes):.0f} to {max(minutes):.0f} minutes a training on one CPU thread. '
-            'Paired: over the best KD, seed by seed, with its standard error.')
+            'Paired: over the best KD, seed by seed, with its standard error. KD: 0.1 CE + 0.9 KD; "1 CE": 1 CE + 0.9 KD.')
     return f'{markdown_table(head, rows)}\n\n{line}'

@@ -115,6 +115,7 @@ VIEWS = {f'{name}, {views} views' if views else f'{name}, live teacher': arm | d
 FINAL = {'student-only': RIVALS['student-only'], 'KD as before': KD_TODAY | dict(lr=0.05), 'KD': KD, 'KD, 1 CE': KD_MORE_CE}
 FINAL = FINAL | {name: arm for name, arm in chosen(FINAL | RIVALS | OWN, CHOSEN).items() if name != 'KD as before'}
 FINAL |= {rival: FINAL[rival] | CHOSEN['KD, 1 CE'] for rival in ('KD + ITRD', 'KD + SRD')}       # whose weights they have
+OTHERS = {name: FINAL[name] for name in ('student-only', 'KD', 'KD, 1 CE', 'CRRCD')}           # on other networks
 
 STUDIES = dict(
     views=Study('How many views of each image a teacher cache needs',
@@ -131,6 +132,10 @@ STUDIES = dict(
                   chosen(WEIGHTS, CHOSEN), reference='KD', seeds=2),
     few=Study('CIFAR-100, 100 images a class', FEW._replace(refit=True), FINAL, reference='KD', seeds=3),
     full=Study('CIFAR-100, all 500 images a class', FEW._replace(images_per_class=None, refit=True), FINAL, reference='KD'),
+    few_resnet20=Study('CIFAR-100, 100 images a class, another student', FEW._replace(student='resnet20'), OTHERS,
+                       reference='KD'),
+    few_densenet=Study('CIFAR-100, 100 images a class, a teacher by others', FEW._replace(teacher='densenet100'), OTHERS,
+                       reference='KD'),
     label_free_rates=Study('Learning rates without labels, on held-out training images', HELD, {
         f'{name}{RATE}{lr}': arm | dict(lr=lr) for name, arm in (LABEL_FREE | dict(KD=KD)).items() for lr in RATES},
         reference='KD, rate 0.05', seeds=1, **EMBEDDING),

@@ -54,8 +54,8 @@ def find_checkpoint(path: str | Path) -> Path:
     """``path`` itself if it is a file, the last whole checkpoint in it if it is a work directory.
 
     That is the one that ``last_checkpoint`` names, by its name in this folder first, as the folder may have been renamed or
-    copied. Where that file is missing, empty, or names nothing whole, or where a checkpoint was written after it, the one
-    with the largest number is taken.
+    copied. That file may be missing, be empty, name nothing whole, or be older than a checkpoint. Then the one with the largest
+    number is taken.
 
     Raises:
         FileNotFoundError: there is none.
@@ -174,7 +174,9 @@ def fitted(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, T
 
 
 def names_in_student(weights: dict[str, Tensor], student: dict[str, Tensor], prefix: str = '') -> dict[str, str]:
-    """New names ``student.*`` for the weights of a checkpoint that is of the student alone; {} for one of a distiller."""
+    """New names ``student.*`` for the weights of a checkpoint that has a student and nothing else; {} for one of a
+    distiller.
+    """
     if any(key.startswith(f'{prefix}student.') for key in weights):
         return {}
     return {prefix + key: f'{prefix}student.{key}' for key in student if prefix + key in weights}

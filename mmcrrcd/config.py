@@ -41,8 +41,8 @@ def own_config(name: str) -> Path:
 
 @contextmanager
 def own_configs() -> Iterator[None]:
-    """In the block mmengine finds this package's configs wherever it is installed, and takes them into configs of both forms:
-    ``_base_ = 'mmcrrcd::custom/student_16px.py'``, and ``from mmcrrcd.configs.custom.student_16px import *`` under
+    """In the block mmengine finds this package's configs wherever it is installed. Configs of both forms may then begin with
+    one: ``_base_ = 'mmcrrcd::custom/student_16px.py'``, and ``from mmcrrcd.configs.custom.student_16px import *`` under
     ``read_base()``. By itself it knows OpenMMLab's packages only, and no base of the other form.
     """
     module, path_of = mmengine.config.config, Config.__dict__['_get_cfg_path']

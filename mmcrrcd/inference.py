@@ -115,7 +115,7 @@ class Student:
         return np.broadcast_to(seen, (*seen.shape[:2], 3))
 
     def ask(self, seen: np.ndarray) -> np.ndarray:
-        """Probabilities (N, classes) float32 of images (N, h, w, 3) as :meth:`see` gives them."""
+        """Probabilities (N, classes) float32 of images as :meth:`see` gives them."""
         images = torch.from_numpy(np.ascontiguousarray(seen)).permute(0, 3, 1, 2).to(get_device())
         return self.classifier.ask(images).logits.softmax(1).cpu().numpy()
 
@@ -143,7 +143,8 @@ class Student:
         """The class of each image.
 
         Args:
-            images: a file, a folder, a PIL image, an array (H, W, 3) or (N, H, W, 3) of RGB in uint8, or a list of these.
+            images: a file, a folder, a PIL image, an array of RGB in uint8, or a list of these. An array is (H, W, 3), of
+                several images with N before it.
             batch_size: images that the network sees at once.
             unreadable: where it is a list, images that cannot be read are put there, as ``dict(file, reason)``.
 
@@ -307,11 +308,11 @@ def load_student(path: str | Path, config: str | Path | None = None, resolution:
     """A trained student that predicts.
 
     Args:
-        path: work directory of a training, folder of an exported student, checkpoint with its config beside it, ONNX file, or
-            the name of a student of the model zoo.
+        path: work directory of a training, folder of an exported student, checkpoint with its config beside it, or ONNX file.
+            Or the name of a student of the model zoo.
         config: file to take in place of the config in the folder. A config is a Python program: **one that is named here is
-            run**. In a folder only a config of plain values, as a training and an export leave it, is read, and only networks
-            of mmpretrain and this package are built. So nothing in a folder from elsewhere is run.
+            run**. In a folder only a config of plain values is read, as a training and an export leave it. Only networks of
+            mmpretrain and this package are built. So nothing in a folder from elsewhere is run.
         resolution: what the student shall see, a side in pixels or height and width; by default as in its training's tests.
             Of several in its training it is the nearest to the image's own.
 

@@ -1,7 +1,8 @@
 """Take a CIFAR network that others trained and published as a teacher: ``python tools/import_teacher.py FILE CONFIG``.
 
-For the names that RepDistiller gives the layers of its ResNets, wide ResNets and VGGs, and pytorch-cifar-models those of its
-ResNets. The network is tested first, then put where the students of CONFIG, the teacher's, look for it.
+For the names that RepDistiller gives the layers of its ResNets, wide ResNets and VGGs, pytorch-cifar-models those of its
+ResNets, and densenet-pytorch those of its DenseNets. The network is tested first, then put where the students of CONFIG, the
+teacher's, look for it.
 """
 import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse
@@ -24,7 +25,10 @@ RULES = dict(
                  r'^fc\.': 'head.fc.'},
     WRNCIFAR={r'^conv1\.': 'backbone.stem.', r'^bn1\.': 'backbone.last.0.', r'^block(\d)\.layer\.': 'backbone.stages.{0}.',
               r'\.convShortcut\.': '.shortcut.', r'^fc\.': 'head.fc.'},
-    VGGCIFAR={r'^block0\.': 'backbone.stem.', r'^block(\d)\.(\d)\.': 'backbone.stages.{0}.{1}.', r'^classifier\.': 'head.fc.'})
+    VGGCIFAR={r'^block0\.': 'backbone.stem.', r'^block(\d)\.(\d)\.': 'backbone.stages.{0}.{1}.', r'^classifier\.': 'head.fc.'},
+    DenseNetCIFAR={r'^conv1\.': 'backbone.stem.', r'^bn1\.': 'backbone.last.0.',
+                   r'^block(\d)\.layer\.': 'backbone.stages.{0}.layers.', r'^trans1\.': 'backbone.stages.1.transition.',
+                   r'^trans2\.': 'backbone.stages.2.transition.', r'^fc\.': 'head.fc.'})
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:

@@ -1,6 +1,6 @@
 """The embeddings of test images in the plane, a panel for each network, Figure 4 of the paper.
 
-``python tools/plot_tsne.py --run CONFIG CHECKPOINT alone --run CONFIG CHECKPOINT CRRCD --out tsne.png``
+``python tools/plot_tsne.py --run CONFIG CHECKPOINT student-only --run CONFIG CHECKPOINT CRRCD --out tsne.png``
 """
 import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse
@@ -18,7 +18,7 @@ from mmcrrcd.evaluation.embeddings import embed
 from mmcrrcd.files import write_whole
 from mmcrrcd.visualization.tsne import draw_points
 
-NEIGHBOURS = 5
+NEIGHBORS = 5
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -65,23 +65,23 @@ def main(argv: list[str] | None = None) -> None:
         networks = load_networks(args.run, args.teacher)
         data = load_images(args)
         some = choose(data, args.classes, args.per_class, args.seed)
-        least = max(args.perplexity, NEIGHBOURS)
+        least = max(args.perplexity, NEIGHBORS)
         if len(some) <= least:
             raise InputError(f'more than {least:g} images are needed (--perplexity), but only {len(some)} are chosen')
         labels, classes, panels, numbers = some.labels.numpy(), some.metainfo['classes'], {}, []
         for label, network in networks.items():
             x = embed(network, some, f'embeddings ({label})')[0].cpu().numpy()
             row = dict(label=label, pixels=network.path_of(some.images), width=x.shape[1],
-                       silhouette=silhouette(x, labels), knn_accuracy=knn_accuracy(x, labels, NEIGHBOURS))
-            title = f'{label}\nsilhouette {row["silhouette"]:.3f}, {NEIGHBOURS} nearest neighbors {row["knn_accuracy"]:.1f} %'
+                       silhouette=silhouette(x, labels), knn_accuracy=knn_accuracy(x, labels, NEIGHBORS))
+            title = f'{label}\nsilhouette {row["silhouette"]:.3f}, {NEIGHBORS} nearest neighbors {row["knn_accuracy"]:.1f} %'
             panels[title] = tsne(x, args.seed, args.perplexity)
             numbers.append(row)
             print(title.replace('\n', ': '))
     result = dict(**about_this_run(), runs=args.run, teacher=args.teacher, dataset=args.dataset or 'of the first config',
-                  classes=classes, images=len(some), seed=args.seed, perplexity=args.perplexity, neighbors=NEIGHBOURS,
+                  classes=classes, images=len(some), seed=args.seed, perplexity=args.perplexity, neighbors=NEIGHBORS,
                   networks=numbers)
     write_whole(numbers_file, json.dumps(result, indent=2) + '\n')
-    draw_points(panels, labels, classes).savefig(picture, dpi=150)
+    draw_points(panels, labels, classes, f'{len(some):,} test images').savefig(picture, dpi=150)
     print(f'wrote {picture} and {numbers_file}')
 
 

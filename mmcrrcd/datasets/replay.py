@@ -32,8 +32,8 @@ RATIO = 4 / 3                                            # a window is at most s
 
 
 def boxes_of(drawn: Tensor, scale: tuple[float, float], flip: float) -> Boxes:
-    """Windows of RandomResizedCrop from uniform numbers (N, 5): of shares of the area in ``scale``, of any ratio of sides in
-    [3/4, 4/3] that leaves them within the image.
+    """Windows of RandomResizedCrop from uniform numbers (N, 5). Their shares of the area are in ``scale``, their ratios of
+    sides in [3/4, 4/3], as far as that leaves them within the image.
     """
     area = scale[0] + (scale[1] - scale[0]) * drawn[:, 0]
     most = (-area.log()).clamp(max=math.log(RATIO))
@@ -93,7 +93,7 @@ class CropTable:
         return self
 
     def __call__(self, view: Tensor, index: Tensor) -> Crops | Boxes:
-        """Of the images ``index`` (N,) in their ``view`` (N,)."""
+        """Of the images ``index`` in their ``view``, (N,) both."""
         if self.scale:
             return boxes_of(self.table[view, index], self.scale, self.flip)
         if self.every:
@@ -155,7 +155,7 @@ class ReplayedViews(Dataset):
         self.epoch.fill_(epoch)
 
     def view_of(self, index: Tensor) -> Tensor:
-        """The views (N,) int64 of the images ``index`` (N,) in this epoch."""
+        """The views of the images ``index`` in this epoch, (N,) int64 both."""
         return (int(self.epoch) + self.offset[index]) % self.views
 
     def in_view(self, i: int, view: int):

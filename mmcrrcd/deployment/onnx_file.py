@@ -33,10 +33,11 @@ def resampling(before: int, after: int, interpolation: str, antialias: bool) -> 
 
 
 class DeployedStudent(nn.Module):
-    """From RGB images (N, h, w, 3) uint8 to probabilities (N, classes) float32: a student with all that came before it.
+    """A student with all that came before it: from RGB images (N, h, w, 3) uint8 to probabilities. These are (N, classes)
+    float32.
 
-    In it are the gray image and the upsampling of its training, where it has them, the order of the channels, the normalization
-    and the layout. Upsampling is two products with constant matrices, which every runtime has.
+    In it are the order of the channels, the normalization and the layout. So are the gray image and the upsampling of its
+    training, where it has them. Upsampling is two products with constant matrices, which every runtime has.
 
     Args:
         classifier: of the student.

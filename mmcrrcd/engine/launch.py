@@ -31,10 +31,10 @@ PICTURES = ('.png', '.pdf', '.svg', '.jpg')
 
 
 def leaves_parameters_out(model: dict) -> bool:
-    """May parameters of an algorithm's config go without gradients: does a weight change over the epochs, is that of the
-    classification loss 0 (losses of weight 0 are not built), or has an algorithm or loss stages of its own?
+    """May parameters of an algorithm's config go without gradients?
 
-    Of the latter the class says so, by an attribute ``staged``.
+    They may where a weight changes over the epochs, or that of the classification loss is 0; other losses of weight 0 are not
+    built. They also may where an algorithm or a loss has stages of its own, which its class says by an attribute ``staged``.
     """
     losses = list((model.get('objective') or {}).values())
     weights = [model.get(name) for name in ('alpha', 'beta', 'cls_weight')] + [loss.get('weight') for loss in losses]

@@ -50,8 +50,9 @@ def merge_options(cfg: Config, options: dict | None) -> None:
     A ``data_root`` goes to all data sets that have read from that of ``cfg``.
 
     Raises:
-        InputError: an option can have no effect. Its first name is no part of a config, it is a place that a list does not
-            have, or the ``data_preprocessor`` beside a model that has one of its own. :func:`check_settings` sees the rest.
+        InputError: an option can have no effect. Its first name may be no part of a config. It may be a place that a list does
+            not have. It may be the ``data_preprocessor`` beside a model that has one of its own. What remains is seen by
+            :func:`check_settings`.
     """
     for option in options or {}:
         first, *rest = option.split('.')

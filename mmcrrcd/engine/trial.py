@@ -152,8 +152,8 @@ def stages_of_training(runner, model: nn.Module) -> list[int]:
 
 
 def try_losses(runner, model: nn.Module, batch) -> None:
-    """A batch forward through the losses and back, by a copy of the model, so that neither weights nor batch norm statistics,
-    queues and banks change. Raises InputError where they cannot take it; an error in code of others keeps its traceback.
+    """A batch forward through the losses and back, by a copy of the model. So weights, batch norm statistics, queues and banks
+    stay. Raises InputError where they cannot take it; an error in code of others keeps its traceback.
 
     Args:
         batch: as the network sees it.

@@ -17,12 +17,12 @@ AS_LOGITS_SAY = {ClsHead.loss, EfficientFormerClsHead.loss}              # how a
 
 
 def soft_labels(labels: Tensor, classes: int) -> Tensor:
-    """(N,) int64 -> (N, classes): 1 at an image's class, zeros for an image without label (-100)."""
+    """A row for each image, (N, classes): 1 at its class, zeros for an image without label, -100."""
     return F.one_hot(labels.clamp(min=0), classes).float() * (labels >= 0)[:, None]
 
 
 def arcface_logits(head: ArcFaceClsHead, logits: Tensor, labels: Tensor) -> Tensor:
-    """The logits (N, classes) of mmpretrain's head, without margin, with its margin at each image's own class (N,).
+    """The logits (N, classes) of mmpretrain's head, which are without margin, with its margin at each image's own class.
 
     mmpretrain computes them in a pass of its own, by an arc cosine, whose gradient is infinite at cosines of -1 and 1.
     """
@@ -37,7 +37,7 @@ def loss_of_logits(loss: nn.Module, logits: Tensor, target: Tensor) -> Tensor:
     """mmpretrain's ``loss`` of logits (N, classes), averaged over the N images. Scalar.
 
     Args:
-        target: classes (N,), or soft labels (N, classes). Some losses take the latter only, so these are made for them.
+        target: N classes, or soft labels (N, classes). Some losses take soft labels only, so these are made for them.
     """
     if target.dim() == 1 and (getattr(loss, 'use_soft', False) or getattr(loss, 'use_sigmoid', False)):
         target = soft_labels(target, logits.shape[1])
@@ -50,7 +50,7 @@ def classification_loss(network: ImageClassifier, output: NetworkOutput, target:
     A head whose loss needs more than the logits offers ``loss_of(output, labels)``, as :class:`MagFaceHead` does.
 
     Args:
-        target: classes (N,), or soft labels (N, classes) where :func:`check_head` allows them.
+        target: N classes, or soft labels (N, classes) where :func:`check_head` allows them.
     """
     head = network.head
     if hasattr(head, 'loss_of'):

@@ -64,8 +64,8 @@ class PairPreprocessor(BaseDataPreprocessor):
     """Turns a batch of either data path into ``inputs=Pair(high, low)`` and ``data_samples``.
 
     In-memory pipeline: ``inputs`` (N, 3, H, W) uint8, ``labels``, ``index``. Crop and flip happen here, on the device, and
-    ``data_samples`` becomes a :class:`Batch`. mmpretrain pipeline: images, in a list or stacked, and a list of ``DataSample``
-    from mmpretrain's pipelines, already cropped and flipped, with ``img_low`` where :class:`ResolutionPair` made it.
+    ``data_samples`` becomes a :class:`Batch`. In the mmpretrain pipeline: images, in a list or stacked, and a list of
+    ``DataSample``, already cropped and flipped. These have ``img_low`` where :class:`ResolutionPair` made it.
 
     Args:
         mean, std: of the three channels, 0 to 255, in the order of the images (after ``to_rgb``).
@@ -74,8 +74,8 @@ class PairPreprocessor(BaseDataPreprocessor):
         interpolation, antialias, upsample: see :func:`downsample`.
         padding: random crops after zero-padding by so many pixels, in-memory pipeline and training only; None for no crop.
         flip: probability of mirroring, in-memory pipeline and training only.
-        crop_scale: in place of ``padding``: random windows of such shares of the area, scaled to the
-            image's size (RandomResizedCrop); in-memory pipeline and training only.
+        crop_scale: in place of ``padding``: random windows of such shares of the area, scaled to the image's size. In-memory
+            pipeline and training only.
         blur, noise, jpeg: of the student's images only, see :func:`degrade`. In validation and test the noise is always the
             same.
         train_resolutions: several, of which one is drawn for each batch in training, for a student that works at any of
@@ -235,7 +235,7 @@ class PairPreprocessor(BaseDataPreprocessor):
         return low.flip(1) if bgr else low
 
     def large(self, data: dict) -> tuple[Tensor, Tensor | None]:
-        """The images (N, 3, H, W) uint8 of a batch as a teacher would see them in a test, and their labels (N,)."""
+        """The images (N, 3, H, W) uint8 of a batch as a teacher would see them in a test, and their N labels."""
         data = self.cast_data(data)
         images, samples = data['inputs'], data.get('data_samples')
         images = images if isinstance(images, Tensor) else torch.stack(images)

@@ -151,11 +151,13 @@ def warn_of_schedules(runner) -> None:
 
 @HOOKS.register_module()
 class CheckInputHook(Hook):
-    """Compares, before training, the data's classes with the student's, the batch and the number of images with what the
-    losses can hold, the weights' schedules with the loop and its length, the place of the images with the loader's workers;
-    a few images go through data, preprocessor, network and evaluator (:func:`mmcrrcd.engine.trial.try_batches`);
-    and a checkpoint with the model: to resume from it all must fit, to start from it (``load_from``) the student. Where the
-    learning rate's schedule is another than the checkpoint's, whose state mmengine takes, it warns.
+    """Compares data, model, schedules and checkpoint before training, and tries a few images.
+
+    The data's classes must be the student's. The losses must be able to hold the batch and the number of images. The weights'
+    schedules must fit the loop and its length, and the place of the images the loader's workers. A few images go through data,
+    preprocessor, network and evaluator, see :func:`mmcrrcd.engine.trial.try_batches`. To resume from a checkpoint all of it
+    must fit, to start from it (``load_from``) the student. Where the learning rate's schedule is another than the checkpoint's,
+    whose state mmengine takes, it warns.
 
     Of a model that is no :class:`Distiller`, such as a plain classifier of mmpretrain, only pipeline, labels and trial.
 

@@ -9,8 +9,8 @@ from mmcrrcd.registry import HOOKS
 
 
 def heavy_parts(model: nn.Module) -> list[nn.Module]:
-    """What of ``model`` to compile: the backbones of student and teacher, what an adapter is around, and the losses, each of
-    which says by :meth:`DistillLoss.compile` what that means. Of a plain classifier of mmpretrain, its backbone.
+    """What of ``model`` to compile: the backbones of student and teacher, what an adapter is around, and the losses. Each loss
+    says by :meth:`DistillLoss.compile` what that means. Of a plain classifier of mmpretrain, its backbone.
     """
     if not isinstance(model, Distiller):
         return [model.backbone] if isinstance(model, ImageClassifier) else [model]

@@ -12,8 +12,8 @@ from mmcrrcd.registry import FUNCTIONS, HOOKS
 def seed_worker(worker_id: int) -> None:
     """``worker_init_fn`` of a data loader: other augmentations in every worker and every epoch, repeatable all the same.
 
-    PyTorch has seeded the worker from the main process's state, which :class:`EpochSeedHook` sets. (mmengine's own
-    function gives a worker the same seed in every epoch.) Needs ``persistent_workers=False``.
+    PyTorch has seeded the worker from the main process's state, which :class:`EpochSeedHook` sets. The function of
+    mmengine gives a worker the same seed in every epoch. Needs ``persistent_workers=False``.
     """
     seed_all(torch.initial_seed() % 2**63)
 

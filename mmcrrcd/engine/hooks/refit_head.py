@@ -27,8 +27,8 @@ class RefitHeadHook(Hook):
     classifier.
 
     Args:
-        cls_weight, kd_weight, temperature: of the objective; without a teacher's logits, or without labels, the other part
-            remains alone.
+        cls_weight, kd_weight, temperature: of the objective; without a teacher's logits, or without labels, only the other part
+            remains.
         passes: through the training data, for several augmentations of each image.
         samples: stops the passes after so many images, of all processes together; memory is 4 x samples x (width of the
             embedding + classes) bytes.

@@ -89,9 +89,9 @@ class TeacherTestHook(Hook):
     """Tests the teacher on the student's validation images, as the student's data and preprocessor show them to it.
 
     The accuracy is printed before training begins. A line says what may be wrong where it is far below that of the teacher's
-    own training, or where the teacher knows the images better in another form: with red and blue swapped, or normalized by
-    other numbers. Of many images a sample is seen, of a slow teacher fewer: it takes a second on a GPU, and at most 20 + 20
-    on a CPU. Where the answers come from a cache the teacher is built for the test, if its weights are there.
+    own training. So does one where the teacher knows the images better in another form: with red and blue swapped, or
+    normalized by other numbers. Of many images a sample is seen, of a slow teacher fewer: it takes a second on a GPU, and at
+    most 20 + 20 on a CPU. Where the answers come from a cache the teacher is built for the test, if its weights are there.
 
     It is silent without labels, without logits of the student's classes, without validation data, and where a training goes
     on.

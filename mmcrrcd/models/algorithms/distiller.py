@@ -32,19 +32,19 @@ NO_MIXTURES = 'batch_augments mix images, to which teacher_cache has no answers:
 class Distiller(BaseModel):
     """Trains ``student`` on the low-resolution images with what ``teacher`` says of the high-resolution ones.
 
-    The total is ``cls_weight`` x the student's own classification loss plus, for each entry of ``objective``, its weight
-    x ``loss(student: NetworkOutput, teacher: NetworkOutput, batch: Batch)``. Without teacher and objective it is plain
-    supervised training. So teachers and student-only baselines are trained, and rows of a table then differ in the
+    The total is ``cls_weight`` x the student's own classification loss + the losses of ``objective``, each x its weight. A loss
+    is asked as ``loss(student: NetworkOutput, teacher: NetworkOutput, batch: Batch)``. Without teacher and objective it is
+    plain supervised training. So teachers and student-only baselines are trained, and rows of a table then differ in the
     objective only.
 
-    The teacher is in eval mode whole, sees no gradient, and is not in ``state_dict()``, ``parameters()`` or DDP.
+    The teacher is in eval mode whole, sees no gradient, and is in neither ``state_dict``, nor ``parameters``, nor DDP.
 
     Args:
         student: config of an mmpretrain classifier.
         teacher: the same, or a :class:`PlainNetwork` or :class:`EmbeddingNetwork`, or None. A module is taken with the
             weights that it has.
         teacher_checkpoint: a file, or the work directory of a finished training; read when training starts. None where the
-            teacher is a module, or loads its weights itself (``init_cfg=dict(type='Pretrained', ...)``).
+            teacher is a module, or loads its weights itself by an ``init_cfg``.
         objective: from a name to ``dict(type=..., weight=..., **settings)``; ``weight`` is a number or a schedule over
             epochs, see :func:`value_at`. A loss whose weight is the number 0 is left out. Shown in the log as
             ``loss_<name>``, what it has in ``log_vars`` as ``<name>_<key>``. Without a teacher it may hold losses that say
@@ -53,7 +53,7 @@ class Distiller(BaseModel):
         backbone_gradient: what the losses of the logits send into the backbone is multiplied by this, a number or a schedule.
             The head learns at its full rate. So other losses can lead the backbone.
         teacher_cache: ``dict(folder=...)``, the teacher's answers, computed before; no teacher is built then. The tools turn
-            ``dict(views=16)`` into it (:func:`mmcrrcd.engine.teacher_cache.use_teacher_cache`).
+            ``dict(views=16)`` into it, by :func:`mmcrrcd.engine.teacher_cache.use_teacher_cache`.
         input_size: side in pixels of the teacher's images, or height and width, for the trial pass that gives the widths and
             map sizes.
         data_preprocessor: usually a :class:`PairPreprocessor`.

@@ -75,7 +75,7 @@ class SimKD(Distiller):
                              'the classes')
 
     def teacher_classifier(self) -> tuple[Tensor, Tensor]:
-        """Weight (classes, D) and bias (classes,) of the teacher's last layer."""
+        """Weight (classes, D) and bias of the teacher's last layer."""
         classifier = linear_classifier(self.teacher) if self.cache is None else self.cache.classifier()
         if classifier is None:
             raise InputError("SimKD gives the student the teacher's classifier, one linear layer, and the teacher "

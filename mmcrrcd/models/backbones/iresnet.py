@@ -27,7 +27,7 @@ class IBasicBlock(nn.Module):
                                             nn.BatchNorm2d(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C2, H2, W2)."""
+        """Takes (N, C, H, W). Gives (N, C2, H2, W2)."""
         out = self.bn3(self.conv2(self.prelu(self.bn2(self.conv1(self.bn1(x))))))
         return out + (x if self.downsample is None else self.downsample(x))
 

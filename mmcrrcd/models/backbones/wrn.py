@@ -24,7 +24,7 @@ class PreActivationBlock(nn.Module):
             self.shortcut = nn.Conv2d(in_channels, channels, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C2, H2, W2)."""
+        """Takes (N, C, H, W). Gives (N, C2, H2, W2)."""
         return self.convolve(x, F.relu(self.bn1(x), inplace=True))
 
     def convolve(self, x: Tensor, active: Tensor) -> Tensor:

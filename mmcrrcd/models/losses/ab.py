@@ -14,7 +14,7 @@ from .stages import at_least_float32, pair_stages
 
 
 def ab_loss(student_pre_activation: Tensor, teacher_map: Tensor, margin: float) -> Tensor:
-    """3 / (1000 N) x the sum of max(m - s, 0)^2 where the teacher's neuron is on and of max(m + s, 0)^2 where it is off.
+    """The sum of max(m - s, 0)^2 where the teacher's neuron is on. The same with m + s where it is off. All x 3 / (1000 N).
 
     m is ``margin``, s is ``student_pre_activation`` (N, C, H, W), before its activation. Of ``teacher_map``, of the same shape,
     only the signs count, so it may be after its ReLU. The factor 3 / 1000 is that of the published code. -> scalar.

@@ -61,7 +61,7 @@ class CacheWriter:
         about: what the answers are of, as JSON; a part of something else is thrown away.
         shape: numbers of ``views`` and ``images``, widths of ``embedding`` and ``logits`` (None where there are none), and
             ``image_size``.
-        classifier: weight (classes, D) and bias (classes,) of the teacher's last layer, None where it is no linear one.
+        classifier: weight (classes, D) and bias of the teacher's last layer, None where it is no linear one.
 
     Raises:
         OSError: no room, or no permission.
@@ -254,7 +254,7 @@ class TeacherCache:
                                  'the folder, and they are computed anew')
 
     def classifier(self) -> tuple[Tensor, Tensor] | None:
-        """Weight (classes, D) and bias (classes,) of the layer that made the logits of the embedding; None if it is unknown.
+        """Weight (classes, D) and bias of the layer that made the logits of the embedding; None if it is unknown.
 
         Raises:
             InputError: its files are damaged.
@@ -289,7 +289,7 @@ class TeacherCache:
         return self._placed
 
     def __call__(self, view: Tensor, index: Tensor, device: torch.device) -> NetworkOutput:
-        """The answers to the images ``index`` (N,) in their ``view`` (N,), in float32 on ``device``.
+        """The answers to the images ``index`` in their ``view``, (N,) both, in float32 on ``device``.
 
         ``view`` and ``index`` are where :meth:`place` says.
         """
