@@ -17,7 +17,6 @@ Networks have random weights, and caches hold random answers; times do not depen
 import argparse
 import contextlib
 import io
-import random
 import sys
 import types
 import uuid
@@ -31,14 +30,13 @@ from mmengine.device import get_device
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.datasets import CIFAR100
-from rich.progress import track
 from torch.nn import functional as F
 
 from mmcrrcd.models.networks import extract
 from mmcrrcd.models.teachers.cache import CacheWriter, number_of_blocks, rows_of
 from mmcrrcd.registry import DATASETS, MODELS
 
-from .common import carry_out, now, page, parser_of, ratio
+from .common import carry_out, in_turns, now, page, parser_of, ratio
 
 OF_REFERENCE = 'resnet56_resnet20_cifar100'             # the pair that the reference's loop trains here
 BATCH, LR, VIEWS = 96, 0.05, 16
@@ -249,10 +247,8 @@ def measure(args: argparse.Namespace) -> dict:
     if args.reference:
         reference = Reference(args.data_root)
         turns |= {f'reference {method}': lambda m=method: reference.seconds(args, m) for method in ('kd', 'crd')}
-    rates = {name: [] for name in turns}
-    for i in track(range(args.rounds), 'rounds'):
-        for name in random.Random(i).sample(list(turns), len(turns)):        # what comes after what changes
-            rates[name].append(BATCH * args.iterations / turns[name]())
+    seconds = in_turns(turns, args.rounds)
+    rates = {name: [BATCH * args.iterations / each for each in found] for name, found in seconds.items()}
     return dict(config=args.config, resolution=args.resolution, batch=BATCH, iterations=args.iterations,
                 workers=args.workers, precision='float32' if args.float32 else 'bfloat16', rates=rates)
 

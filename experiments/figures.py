@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from mmcrrcd.visualization.resolution import draw_lines
 from mmcrrcd.visualization.style import MUTED, SIZE, role
 
-from . import records, report
+from . import plots, records, report
 from .tables import TABLES, UNTRAINED, name_of, pair_name
 
 STUDENT = 'student_alone'
@@ -131,8 +131,8 @@ def resolution() -> Figure:
 
 def curves() -> Figure | None:
     """Test accuracy over the epochs of the main results; None without any."""
-    found = [(title, report.lines_of(own, report.MAIN)) for title, own in report.main_results().items()]
-    return report.panels(report.draw_curves, found) if found else None
+    found = [(title, plots.lines_of(own, report.MAIN)) for title, own in report.main_results().items()]
+    return plots.panels(plots.draw_curves, found) if found else None
 
 
 PICTURES = dict(gains=gains, bars=bars, resolution=resolution, results=curves)

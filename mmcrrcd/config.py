@@ -4,7 +4,6 @@ A config is a program, and the names in it can lead to any program that is insta
 directory needs neither: assignments of numbers, texts, lists and ``dict(...)``, and types from a few libraries.
 """
 import ast
-import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +12,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import mmengine.config.config
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import Registry
 from mmengine.utils import get_object_from_string
 from torch import nn
 
-from mmcrrcd.errors import InputError, first_line
+from mmcrrcd.errors import InputError, with_kind
 
 PACKAGES = ('mmcrrcd', 'mmpretrain', 'mmengine', 'mmcv', 'torch', 'torchvision')
 FETCHING = {'HuggingFaceClassifier', 'TimmClassifier'}     # may ask the network for more than weights
@@ -91,7 +90,7 @@ def read_config(path: str | Path) -> Config:
     except InputError:
         raise
     except Exception as error:                           # a program can raise anything
-        raise InputError(f'{where_in_config(error, path)}: {type(error).__name__}: {first_line(error)}') from error
+        raise InputError(f'{where_in_config(error, path)}: {with_kind(error)}') from error
 
 
 def where_in_config(error: BaseException, path: str | Path) -> str:
@@ -106,21 +105,6 @@ def where_in_config(error: BaseException, path: str | Path) -> str:
     if isinstance(error, SyntaxError) and error.lineno:
         last = f'{path}, line {error.lineno}'
     return last
-
-
-class Options(DictAction):
-    """``--cfg-options KEY=VALUE ...``, with one line for what cannot be read so."""
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        for value in values:
-            key, equals, text = value.partition('=')
-            if not (key and equals):
-                sys.exit(f'error: {option_string} takes KEY=VALUE, got {value!r}')
-            try:
-                self._parse_iterable(text)
-            except (AssertionError, IndexError, ValueError) as error:
-                sys.exit(f'error: {option_string} {value}: {first_line(error) if str(error) else "the brackets do not close"}')
-        super().__call__(parser, namespace, values, option_string)
 
 
 def value_of(node: ast.expr):
@@ -201,6 +185,12 @@ def nested(settings) -> Iterator[dict]:
         settings = list(settings.values())
     for each in settings if isinstance(settings, (list, tuple)) else ():
         yield from nested(each)
+
+
+def kind(settings: dict) -> str:
+    """The bare name of a type, which is a class or a path; empty where there is none."""
+    found = settings.get('type', '')
+    return (found if isinstance(found, str) else getattr(found, '__name__', '')).split('.')[-1]
 
 
 def check_types(settings, source: str | Path) -> None:

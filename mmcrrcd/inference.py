@@ -16,13 +16,13 @@ from PIL import Image
 
 from mmcrrcd import zoo
 from mmcrrcd.checkpoint import find_checkpoint, read_checkpoint
-from mmcrrcd.config import check_network, check_steps, read_text, read_values, short_types, without_training
+from mmcrrcd.config import check_network, check_steps, kind, read_text, read_values, short_types, without_training
 from mmcrrcd.datasets import StudentView
 from mmcrrcd.datasets.read_image import SUFFIXES, ImageError, read_image, to_rgb
 from mmcrrcd.datasets.transforms.resolution_pair import SETTINGS
 from mmcrrcd.datasets.transforms.student_view import Size, distance
 from mmcrrcd.errors import InputError, check_positive, first_line
-from mmcrrcd.evaluation.embeddings import Classifier, config_with_model, kind, load_classifier, plain_size, steps_of
+from mmcrrcd.evaluation.embeddings import Classifier, config_with_model, load_classifier, plain_size, steps_of
 from mmcrrcd.models import OnnxClassifier
 
 ImageLike = str | Path | Image.Image | np.ndarray
@@ -345,13 +345,3 @@ def load_student(path: str | Path, config: str | Path | None = None, resolution:
         return build_student(cfg, file if exported.is_file() else path, resolution)   # a folder is asked whether it is finished
     except InputError as error:
         raise error if str(path) in str(error) else InputError(f'{config}: {error}') from error
-
-
-def load_runs(runs: list[tuple[str, str, str]], teacher: str | None) -> dict[str, Classifier]:
-    """From (config, checkpoint, label) to the networks by label; then 'teacher', that of the first config, unless None."""
-    labels = [label for _, _, label in runs] + ['teacher'] * (teacher is not None)
-    double = [label for label in labels if labels.count(label) > 1]
-    if double:
-        raise InputError(f'two networks are called {double[0]!r}')
-    networks = {label: load_student(checkpoint, config).classifier for config, checkpoint, label in runs}
-    return networks if teacher is None else networks | dict(teacher=load_classifier(runs[0][0], teacher, teacher=True))

@@ -242,10 +242,16 @@ def test_one_line_switches_to_the_recipe_of_the_paper(path, switched):
     assert cfg.train_cfg.max_epochs == 35
 
 
-WRN50 = ROOT / 'configs' / 'teachers' / 'wrn50_cifar100.py'
-slow_where_large = pytest.mark.parametrize('path', [
-    pytest.param(path, id=name_of(path), marks=[pytest.mark.slow] if path == WRN50 else [])
-    for path in FILES])
+PAIRS_OF_THE_FAST_RUN = (OF_THE_STUDIES, 'resnet56_resnet20_cifar100', 'resnet56_resnet20_cifar100_8px',
+                         'densenet100_vgg8_cifar100')
+# Each network takes its step in its own config, each method in one; other pairs of these are slow, and so is the large network.
+FAST = [path for path in FILES if path.parent.name == 'baselines' or path.stem in PAIRS_OF_THE_FAST_RUN
+        or path.parent.name in ('teachers', 'students') and resolution_of(path) == 32 and 'wrn50' not in path.stem]
+
+
+def test_the_fast_run_has_every_network_and_method():
+    assert {networks_of(path)[1] for path in FAST} == PARAMETERS.keys() - {'wrn50'}
+    assert {path.stem for path in FAST} > set(METHODS) and {resolution_of(path) for path in FAST} == {32, 8}
 
 
 def shrink(teacher: Config) -> None:
@@ -259,7 +265,8 @@ PARTS = dict(ab=set(), fsp=set(), crcd={'loss_kd', 'loss_crcd'}, ekd={'loss_guid
              sskd={'loss_kd', 'loss_transformed', 'loss_contrast'})
 
 
-@slow_where_large
+@pytest.mark.parametrize('path', [
+    pytest.param(path, id=name_of(path), marks=[] if path in FAST else [pytest.mark.slow]) for path in FILES])
 def test_takes_one_step(path, request):
     torch.manual_seed(0)
     cfg = Config.fromfile(path)

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from mmcrrcd.checkpoint import check_weights, fitted, read_checkpoint, weights_in
-from mmcrrcd.config import read_config
+from mmcrrcd.config import kind, read_config
 from mmcrrcd.engine.launch import build_runner, one_line_errors, prepare_processes
 from mmcrrcd.errors import InputError
 from mmcrrcd.files import whole_file, write_whole
@@ -76,8 +76,7 @@ def import_teacher(args: argparse.Namespace) -> None:
     folder = Path(args.work_dir or f'work_dirs/{Path(args.config).stem}')
     if (folder / 'last_checkpoint').exists():
         raise InputError(f'{folder} has a training already: move it away, or name another --work-dir')
-    kind = cfg.model.student.backbone.type
-    checkpoint = converted(Path(args.file), (kind if isinstance(kind, str) else kind.__name__).split('.')[-1])
+    checkpoint = converted(Path(args.file), kind(cfg.model.student.backbone))
     cfg.work_dir = str(folder / 'test')
     prepare_processes(cfg, 'none')
     runner = build_runner(cfg)

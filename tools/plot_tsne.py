@@ -8,14 +8,14 @@ import json
 
 import numpy as np
 import torch
+from compared_networks import add_network_arguments, load_images, load_networks
 
 from mmcrrcd.datasets import ImageArrays
 from mmcrrcd.engine.launch import one_line_errors, picture_and_numbers
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.errors import InputError
-from mmcrrcd.evaluation.embeddings import NAMED, embed, named_images, own_images
+from mmcrrcd.evaluation.embeddings import embed
 from mmcrrcd.files import write_whole
-from mmcrrcd.inference import load_runs
 from mmcrrcd.visualization.tsne import draw_points
 
 NEIGHBORS = 5
@@ -24,12 +24,7 @@ NEIGHBORS = 5
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Draw the embeddings of test images by t-SNE, with two numbers of the '
                                      'embeddings: their silhouette and the accuracy of their nearest neighbors.')
-    parser.add_argument('--run', nargs=3, action='append', required=True, metavar=('CONFIG', 'CHECKPOINT', 'LABEL'),
-                        help='a network; repeat for more panels')
-    parser.add_argument('--teacher', nargs='?', const='', metavar='CHECKPOINT',
-                        help='one more panel: the teacher of the first CONFIG (CHECKPOINT: default as in CONFIG)')
-    parser.add_argument('--dataset', choices=NAMED, help="whose test images (default: the first CONFIG's own)")
-    parser.add_argument('--data-root', help='where the files of --dataset are (default: data/<dataset>)')
+    add_network_arguments(parser, 'panel')
     parser.add_argument('--classes', nargs='+', metavar='NAME', help='which classes (default: the first 10)')
     parser.add_argument('--per-class', type=int, default=400, help='images drawn from each class, at most (default: 400)')
     parser.add_argument('--perplexity', type=float, default=30.0)
@@ -67,8 +62,8 @@ def main(argv: list[str] | None = None) -> None:
         except ModuleNotFoundError as error:
             raise InputError('scikit-learn is missing: pip install scikit-learn') from error
         picture, numbers_file = picture_and_numbers(args.out)
-        networks = load_runs(args.run, args.teacher)
-        data = named_images(args.dataset, 'test', args.data_root) if args.dataset else own_images(args.run[0][0])
+        networks = load_networks(args.run, args.teacher)
+        data = load_images(args)
         some = choose(data, args.classes, args.per_class, args.seed)
         least = max(args.perplexity, NEIGHBORS)
         if len(some) <= least:

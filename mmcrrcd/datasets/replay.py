@@ -1,7 +1,5 @@
 """Augmentation that repeats: view v of image i is the same in every epoch, process and training."""
 import math
-import random
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mmcrrcd.errors import InputError, check_positive, is_number
+from mmcrrcd.generators import generators_seeded
 from mmcrrcd.registry import DATASETS
 
 
@@ -108,22 +107,6 @@ class CropTable:
         """The view (N,) that shows these crops, where there are all of them: the inverse of calling the table."""
         place = crops.top * (2 * self.padding + 1) + crops.left
         return place * 2 + crops.flip if self.flips else place
-
-
-@contextmanager
-def generators_seeded(*numbers: int):
-    """Python's, NumPy's and torch's generators on the CPU, seeded from a few numbers; afterwards they go on as before."""
-    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.random.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
-        torch.set_rng_state(before[2])
 
 
 @DATASETS.register_module()

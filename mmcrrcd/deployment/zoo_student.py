@@ -11,11 +11,11 @@ from mmengine.config import Config
 from torch import Tensor
 
 from mmcrrcd.checkpoint import check_finite, find_checkpoint
-from mmcrrcd.config import check_types, short_types, without_training
+from mmcrrcd.config import check_types, kind, short_types, without_training
 from mmcrrcd.datasets import ImageArrays
 from mmcrrcd.datasets.transforms.student_view import sides
 from mmcrrcd.errors import InputError, first_line
-from mmcrrcd.evaluation.embeddings import accuracy, config_with_model, kind, load_classifier, test_data
+from mmcrrcd.evaluation.embeddings import accuracy, config_with_model, load_classifier, test_data
 from mmcrrcd.files import write_whole
 from mmcrrcd.inference import Student, build_student, only_a_student
 from mmcrrcd.safetensors_file import read_safetensors, to_safetensors

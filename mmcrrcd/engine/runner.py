@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from mmcrrcd.checkpoint import find_checkpoint, read_checkpoint
 from mmcrrcd.datasets.mended import name_images
-from mmcrrcd.errors import InputError, printable
+from mmcrrcd.errors import InputError, printable, with_kind
 from mmcrrcd.files import clear_parts, write_whole
 from mmcrrcd.registry import HOOKS
 
@@ -137,8 +137,7 @@ class Runner(mmengine.runner.Runner):
         except InputError:
             raise
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:   # of a crafted file
-            reason = f'{type(error).__name__}: {error}'.splitlines()[0]
-            raise InputError(f'{printable(filename)} cannot be resumed from ({reason})') from error
+            raise InputError(f'{printable(filename)} cannot be resumed from ({with_kind(error)})') from error
 
     def _optimizers(self) -> list:
         """The optimizer wrappers, of which most trainings have one."""

@@ -1,13 +1,8 @@
 """The names and values of a config, looked at before anything is built: what nothing takes would be lost in silence."""
-import ast
 import inspect
-import textwrap
-import types
-import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 
 from mmengine.config import Config
-from mmengine.hooks import CheckpointHook
 from mmengine.optim import OptimWrapper
 from mmengine.registry import (DATA_SAMPLERS, DATASETS, FUNCTIONS, HOOKS, LOG_PROCESSORS, LOOPS, METRICS, MODELS,
                                OPTIM_WRAPPERS, OPTIMIZERS, PARAM_SCHEDULERS, TRANSFORMS, VISUALIZERS, DefaultScope, Registry)
@@ -15,9 +10,10 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, LogProcesso
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmcrrcd.errors import InputError, first_line, is_number, nearest
+from mmcrrcd.config import kind
+from mmcrrcd.errors import InputError, is_number, nearest
 
-from .own_data import fit_to_data, move_data
+from .signatures import PLAIN, alternatives, check_value, hints, parameters
 
 TOP = frozenset(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'} | {
     'activation_checkpointing', 'compile', 'custom_imports', 'data_root', 'efficient_conv_bn_eval', 'find_unused_parameters',
@@ -26,7 +22,6 @@ LOADERS = {'train_dataloader', 'val_dataloader', 'test_dataloader'}
 INSIDE = dict(pipeline=TRANSFORMS, transforms=TRANSFORMS, dataset=DATASETS, datasets=DATASETS, sampler=DATA_SAMPLERS,
               batch_sampler=DATA_SAMPLERS, collate_fn=FUNCTIONS, worker_init_fn=FUNCTIONS, optimizer=OPTIMIZERS)
 BUILT = INSIDE.keys() | {'student', 'teacher', 'backbone', 'neck', 'head', 'data_preprocessor'}         # from dicts with a type
-PLAIN = (str, bool, int, float)
 GIVEN = {'self', 'runner', 'dataloader', 'evaluator', 'params', 'optimizer', 'args', 'kwargs'}        # by mmengine
 HOOK_NAMES = {'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint', 'visualization'}
 NAMES = dict(randomness={'seed', 'diff_rank_seed', 'deterministic'}, auto_scale_lr={'enable', 'base_batch_size'},
@@ -34,81 +29,6 @@ NAMES = dict(randomness={'seed', 'diff_rank_seed', 'deterministic'}, auto_scale_
 
 MOST_WORKERS = 4096
 YES_OR_NO = {'enable', 'deterministic', 'diff_rank_seed', 'cudnn_benchmark'}
-
-
-def forwards(init: Callable, kwargs: str) -> bool:
-    """Does ``init`` do nothing with its ``**kwargs`` but hand them to ``super().__init__``?"""
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(init)))
-    except (OSError, SyntaxError, TypeError):
-        return False
-    handed = sum(isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == '__init__'
-                 and any(word.arg is None and isinstance(word.value, ast.Name) and word.value.id == kwargs
-                         for word in call.keywords) for call in ast.walk(tree))
-    return handed == 1 == sum(isinstance(node, ast.Name) and node.id == kwargs for node in ast.walk(tree))
-
-
-def parameters(target) -> dict[str, inspect.Parameter] | None:
-    """All that a class, its bases where it hands on ``**kwargs``, or a function takes; None where only running it tells."""
-    found = {}
-    inits = [target]
-    if inspect.isclass(target):
-        inits = [vars(base)['__init__'] for base in target.__mro__ if '__init__' in vars(base)]
-    for init in inits:
-        if init in (object.__init__, nn.Module.__init__):
-            return found
-        try:
-            signature = inspect.signature(init)
-        except (TypeError, ValueError):
-            return None
-        rest = None
-        for name, parameter in signature.parameters.items():
-            if parameter.kind is parameter.VAR_KEYWORD:
-                rest = name
-            elif parameter.kind is not parameter.VAR_POSITIONAL and name != 'self':
-                found.setdefault(name, parameter.replace(annotation=hints(init).get(name, parameter.annotation)))
-        if rest is None:
-            return found
-        if init is CheckpointHook.__init__:              # keeps the rest for the Runner
-            return found | dict(inspect.signature(Runner.save_checkpoint).parameters)
-        if not forwards(init, rest):
-            return None
-    return found if inspect.isclass(target) else None
-
-
-def hints(function: Callable) -> dict:
-    """The annotations of a function, none where they cannot be read."""
-    try:
-        return typing.get_type_hints(function)
-    except Exception:                                    # names that only type checkers import
-        return {}
-
-
-def alternatives(annotation) -> set:
-    """The types of a union, or the one that there is."""
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return set().union(*(alternatives(each) for each in typing.get_args(annotation)))
-    return {typing.get_origin(annotation) or annotation}
-
-
-def check_numbers(value, annotation, name: str) -> None:
-    """Raises InputError where a parameter takes a list of numbers only, or so many of them, and ``value`` is none."""
-    kinds = [each for each in (typing.get_args(annotation) if typing.get_origin(annotation) in (typing.Union, types.UnionType)
-                               else [annotation]) if each is not type(None)]
-    args = typing.get_args(kinds[0]) if len(kinds) == 1 and typing.get_origin(kinds[0]) in (tuple, list, Sequence) else ()
-    numbers = set(args) - {...}
-    if not numbers or not numbers <= {int, float} or value is None and len(kinds) < len(alternatives(annotation)):
-        return
-    length = len(args) if typing.get_origin(kinds[0]) is tuple and ... not in args else None
-    whole = numbers == {int}
-    if not isinstance(value, (list, tuple)) or length not in (None, len(value)) or not all(is_number(v, whole) for v in value):
-        what = f'{"whole " if whole else ""}numbers'
-        raise InputError(f'{name} is {f"{length} {what}" if length else f"a list of {what}"}, got {value!r}')
-
-
-def fits(value, expected: set) -> bool:
-    """Is ``value`` of one of the types, or may it be, as one of them is no class?"""
-    return any(not isinstance(each, type) or isinstance(value, each) for each in expected)
 
 
 def check_built(value, where: str, several: bool = False) -> None:
@@ -120,27 +40,6 @@ def check_built(value, where: str, several: bool = False) -> None:
         raise InputError(f'{where} is a dict{", or a list of dicts" if several else ""}, got {value!r}')
     elif isinstance(value, dict) and 'type' not in value:
         raise InputError(f'{where} lacks its type, got {dict(value)!r}')
-
-
-def check_value(value, parameter: inspect.Parameter, name: str, ours: bool) -> None:
-    """Raises InputError where a number or a yes or no was expected, and ``value`` is neither. ``ours``: by the whole
-    annotation, else texts only, as annotations of others are not always true.
-    """
-    expected = alternatives(parameter.annotation)
-    if dict in expected and isinstance(value, (*PLAIN, list, tuple)) and not fits(value, expected):
-        raise InputError(f'{name} is a dict, got {value!r}')
-    if ours:
-        check_numbers(value, parameter.annotation, name)
-    if parameter.annotation is parameter.empty and isinstance(parameter.default, bool):
-        expected = {bool}
-    plain = {bool: 'True or False', int: 'a whole number', float: 'a number', str: 'a text', type(None): 'None'}
-    if not expected <= plain.keys():
-        return
-    allowed = (type(value) in expected or value is None and parameter.default is None
-               or float in expected and is_number(value, whole=True))
-    if isinstance(value, (str, dict)) and type(value) not in expected or ours and not allowed:
-        words = ' or '.join(plain[each] for each in plain if each in expected)
-        raise InputError(f'{name} is {words}, got {value!r}')
 
 
 def find(kind, registry: Registry):
@@ -351,8 +250,7 @@ def check_settings(cfg: Config) -> None:
 def pair_in(settings) -> dict | None:
     """The settings of the first ``ResolutionPair`` in a data set's config, or in those of the data sets in it."""
     if isinstance(settings, dict):
-        kind = settings.get('type')
-        if (kind if isinstance(kind, str) else getattr(kind, '__name__', '')).split('.')[-1] == 'ResolutionPair':
+        if kind(settings) == 'ResolutionPair':
             return {key: value for key, value in settings.items() if key != 'type'}
         settings = list(settings.values())
     found = map(pair_in, settings) if isinstance(settings, (list, tuple)) else ()
@@ -375,53 +273,3 @@ def check_pairs(cfg: Config, *tests: str) -> None:
             raise InputError(f'the pipeline of train_dataloader has {here} and that of {name} {there}, so the student would be '
                              'tested on other images than it learns from: say the same in both, or set '
                              'data_preprocessor.resolution')
-
-
-def need_sections(cfg: Config, *names: str) -> None:
-    """Raises InputError where ``cfg`` lacks one of the parts that a tool cannot do without."""
-    for name in names:
-        if not isinstance(cfg.get(name), dict):
-            near = nearest(name, (key for key in cfg if key not in TOP), edits=2)
-            raise InputError(f'{cfg.filename} has no {name}, or it is no dict{near}')
-
-
-def merge_options(cfg: Config, options: dict | None, flag: str = '--cfg-options') -> None:
-    """Merges what ``--cfg-options``, or another ``flag``, say into ``cfg``; then what its images say, see :func:`fit_to_data`.
-
-    A ``data_root`` goes to all data sets that have read from that of ``cfg``.
-
-    Raises:
-        InputError: an option can have no effect. Its first name may be no part of a config. It may be a place that a list does
-            not have. It may be the ``data_preprocessor`` beside a model that has one of its own. What remains is seen by
-            :func:`check_settings`.
-    """
-    for option in options or {}:
-        first, *rest = option.split('.')
-        if first not in TOP:
-            why = f'{first!r} only helps to write the config, nothing reads it' if first in cfg else f'there is no {first!r}'
-            raise InputError(f'{flag} {option}: {why}{nearest(first, TOP)}')
-        if first == 'data_preprocessor' and 'data_preprocessor' in (cfg.get('model') or {}):
-            raise InputError(f'{flag} {option}: the model has a data_preprocessor of its own; did you mean '
-                             f'\'{".".join(["model", *option.split(".")])}\'?')
-        node = cfg.get(first)
-        for i, name in enumerate(rest):
-            so_far = '.'.join([first, *rest[:i]])
-            if isinstance(node, (list, tuple)):
-                if not name.isdecimal() or int(name) >= len(node):
-                    raise InputError(f'{flag} {option}: {so_far} is a list of {len(node)} without place {name!r}')
-                node = node[int(name)]
-            elif isinstance(node, dict):
-                node = node.get(name)
-            elif node is not None:
-                raise InputError(f'{flag} {option}: {so_far} is {node!r}, which has no {name!r}')
-    before = cfg.get('data_root')
-    if 'data_root' in (options or {}) and before is None:
-        raise InputError(f'{flag} data_root: {cfg.filename} has no data_root; name that of its data sets, as '
-                         'train_dataloader.dataset.data_root')
-    try:
-        cfg.merge_from_dict(options or {})
-    except (AssertionError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f'{flag} {" ".join(options)}: {first_line(error)}') from error
-    if before is not None and cfg.data_root != before:
-        move_data(cfg, before)
-    fit_to_data(cfg)

@@ -11,6 +11,7 @@ from mmcrrcd.structures import NetworkOutput
 
 from .heads.arcface import arcface_cosine
 from .heads.cosine_head import MarginSoftmax, with_margin
+from .networks import has_two_classifiers
 
 AS_LOGITS_SAY = {ClsHead.loss, EfficientFormerClsHead.loss}              # how a head's loss comes from its logits alone
 
@@ -71,7 +72,7 @@ def check_head(head: nn.Module, soft: bool) -> None:
             raise InputError(f'the margin of a {kind} is for images of one class, and batch_augments mix images: leave one of '
                              'the two out')
         return
-    if getattr(head, 'distillation', False) or hasattr(getattr(head, 'layers', None), 'head_dist'):
+    if has_two_classifiers(head):
         raise InputError(f'the {kind} has a second classifier for a distillation of its own, which mmpretrain cannot train: '
                          'take head and backbone without it')
     if not isinstance(head, ClsHead) or type(head).loss not in AS_LOGITS_SAY or type(head)._get_loss is not ClsHead._get_loss:

@@ -2,6 +2,7 @@
 from collections.abc import Callable
 
 import torch
+from mmengine.model import is_model_wrapper
 from mmpretrain.models import (ConformerHead, DeiTClsHead, EfficientFormerClsHead, ImageClassifier, LeViTClsHead, LinearClsHead,
                                MultiLabelClsHead, MultiTaskHead)
 from torch import Tensor, nn
@@ -11,6 +12,12 @@ from mmcrrcd.errors import InputError
 from mmcrrcd.structures import NetworkOutput
 
 from .backbones.base import StageBackbone
+
+
+def has_two_classifiers(head: nn.Module) -> bool:
+    """Has a head of mmpretrain a second classifier, for a distillation of its own?"""
+    return (isinstance(head, (ConformerHead, DeiTClsHead)) or isinstance(head, LeViTClsHead) and head.distillation
+            or isinstance(head, EfficientFormerClsHead) and head.dist)
 
 
 def check_network(network: nn.Module, role: str) -> None:
@@ -23,9 +30,7 @@ def check_network(network: nn.Module, role: str) -> None:
     if isinstance(head, (MultiLabelClsHead, MultiTaskHead)):
         raise InputError(f"the {role}'s head is a {type(head).__name__}: images of several labels or tasks are not supported, "
                          'one class for each image is')
-    several = (isinstance(head, (ConformerHead, DeiTClsHead)) or isinstance(head, LeViTClsHead) and head.distillation
-               or isinstance(head, EfficientFormerClsHead) and head.dist)
-    if role == 'student' and several:
+    if role == 'student' and has_two_classifiers(head):
         raise InputError(f"the student's head, {type(head).__name__}, has two classifiers, which are not trained here: say "
                          'distillation=False where it has that setting, or take another head')
 
@@ -158,6 +163,11 @@ def features_as_maps(backbone: nn.Module, features: tuple, images: Tensor) -> tu
         return features
     maps = tuple(as_map(each, images, getattr(backbone, 'num_extra_tokens', 0)) for each in kept)
     return () if any(each is None for each in maps) else maps
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model without what wraps it for several processes."""
+    return model.module if is_model_wrapper(model) else model
 
 
 def body(network: nn.Module) -> nn.Module | None:

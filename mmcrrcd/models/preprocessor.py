@@ -271,3 +271,10 @@ class PairPreprocessor(BaseDataPreprocessor):
         if self.to_rgb:
             images = images.flip(1)
         return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+
+def check_reads_cache(preprocessor: BaseDataPreprocessor) -> None:
+    """Raises InputError where a preprocessor is none that puts a teacher's stored answers into its batches."""
+    if not isinstance(preprocessor, PairPreprocessor):
+        raise InputError('teacher_cache needs a data_preprocessor of type PairPreprocessor, got a '
+                         f'{type(preprocessor).__name__}')

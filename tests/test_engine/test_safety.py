@@ -15,10 +15,11 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from tiny import BATCH, IMAGES, STUDENT, config, crrcd, in_memory_loader, train, write_teacher
 
-from mmcrrcd.checkpoint import UnfinishedTraining, find_checkpoint, read_network, safe_load
+from mmcrrcd.checkpoint import UnfinishedTraining, find_checkpoint, read_network
 from mmcrrcd.engine.launch import build_runner, one_line_errors
 from mmcrrcd.engine.work_dir import BeingTrained, one_training, refuse_another
 from mmcrrcd.errors import InputError
+from mmcrrcd.torch_file import safe_load
 
 CODE = "open('planted', 'w')"
 

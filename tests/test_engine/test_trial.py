@@ -5,6 +5,7 @@ from tiny import BATCH, IMAGES, config, crrcd, in_memory_loader, pipeline_loader
 from torch import nn
 
 from mmcrrcd.engine import trial
+from mmcrrcd.engine.classes import check_classes
 from mmcrrcd.engine.hooks import check_input
 from mmcrrcd.errors import InputError
 from mmcrrcd.models import DistillLoss
@@ -94,9 +95,9 @@ def test_what_the_losses_cannot_take_is_found_before_training(tmp_path, folder, 
 ])
 def test_classes_of_training_and_test(trained, tested, message):
     if message is None:
-        return trial.check_classes(tuple(trained), tuple(tested), 'val_dataloader')
+        return check_classes(tuple(trained), tuple(tested), 'val_dataloader')
     with pytest.raises(InputError, match=message):
-        trial.check_classes(tuple(trained), tuple(tested), 'val_dataloader', 'data/val')
+        check_classes(tuple(trained), tuple(tested), 'val_dataloader', 'data/val')
 
 
 def test_positions_of_a_joined_data_set(tmp_path, folder):

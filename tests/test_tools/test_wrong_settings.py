@@ -9,7 +9,8 @@ from mmengine.config import Config
 from tiny import config, crrcd, pipeline_loader, write_folder, write_teacher
 
 from mmcrrcd.config import read_config
-from mmcrrcd.engine.settings import check_pairs, check_settings, merge_options
+from mmcrrcd.engine.options import merge_options
+from mmcrrcd.engine.settings import check_pairs, check_settings
 from mmcrrcd.errors import InputError
 from tools import train
 

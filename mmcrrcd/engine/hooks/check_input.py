@@ -4,7 +4,6 @@ from itertools import zip_longest
 
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmcv.transforms import TestTimeAug
 from mmpretrain.datasets.transforms import PackInputs
@@ -17,6 +16,7 @@ from mmcrrcd.engine.trial import try_batches
 from mmcrrcd.errors import InputError
 from mmcrrcd.models.algorithms import Distiller
 from mmcrrcd.models.algorithms.schedule import Schedule, value_at
+from mmcrrcd.models.networks import unwrapped
 from mmcrrcd.registry import HOOKS
 
 
@@ -169,7 +169,7 @@ class CheckInputHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Refuses weights that do not fit the model."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         weights = checkpoint.get('state_dict', checkpoint)
         weights = {str(key).removeprefix('module.'): weights[key] for key in weights}
         wanted, name = model.state_dict(), 'training'
@@ -195,7 +195,7 @@ class CheckInputHook(Hook):
 
     def before_train(self, runner) -> None:
         """Looks at data and model, and tries a few batches."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         check_pipeline(runner.train_dataloader.dataset, 'train_dataloader')
         if isinstance(model, Distiller):
             self.check_distiller(runner, model)

@@ -1,11 +1,10 @@
 """Compiled networks and losses."""
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmpretrain.models import ImageClassifier
 from torch import nn
 
 from mmcrrcd.models.algorithms import Distiller
-from mmcrrcd.models.networks import body
+from mmcrrcd.models.networks import body, unwrapped
 from mmcrrcd.registry import HOOKS
 
 
@@ -35,6 +34,6 @@ class CompileHook(Hook):
 
     def before_train(self, runner) -> None:
         """Compiles backbones and losses."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         for part in heavy_parts(model):
             part.compile(**self.options)

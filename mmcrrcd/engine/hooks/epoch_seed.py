@@ -1,21 +1,11 @@
 """Random state as a function of seed, epoch and rank."""
-import random
-
-import numpy as np
 import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop
 
+from mmcrrcd.generators import seed_all
 from mmcrrcd.registry import FUNCTIONS, HOOKS
-
-
-def seed_all(*numbers: int) -> None:
-    """Seed Python, NumPy and PyTorch (every device) from a few numbers."""
-    seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
 
 
 @FUNCTIONS.register_module()

@@ -3,7 +3,6 @@ import torch
 from mmengine import dist
 from mmengine.hooks import EMAHook, Hook
 from mmengine.logging import MMLogger
-from mmengine.model import is_model_wrapper
 from mmpretrain.models import LinearClsHead
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,7 +10,7 @@ from torch.nn import functional as F
 from mmcrrcd.errors import InputError, check_positive
 from mmcrrcd.models.algorithms.distiller import Distiller
 from mmcrrcd.models.losses.kd import kd_loss
-from mmcrrcd.models.networks import extract
+from mmcrrcd.models.networks import extract, unwrapped
 from mmcrrcd.registry import HOOKS
 from mmcrrcd.structures import Batch
 
@@ -48,7 +47,7 @@ class RefitHeadHook(Hook):
 
     def before_train(self, runner) -> None:
         """Refuses models whose head it cannot fit."""
-        model = plain(runner.model)
+        model = unwrapped(runner.model)
         if not isinstance(model, Distiller) or type(model.student.head) is not LinearClsHead:
             raise InputError('RefitHeadHook fits the LinearClsHead of the student of a Distiller; leave it out for others')
         if any(isinstance(hook, EMAHook) for hook in runner.hooks):
@@ -58,7 +57,7 @@ class RefitHeadHook(Hook):
         """After the last epoch: fits the head to the embeddings of the training images."""
         if runner.epoch + 1 < runner.max_epochs:
             return
-        model = plain(runner.model)
+        model = unwrapped(runner.model)
         embedding, labels, teacher = self.collect(model, runner)
         before, after = self.fit(model.student.head.fc, embedding, labels, teacher)
         MMLogger.get_current_instance().info(f'the classifier was fitted anew: its objective fell from {before:.4f} to '
@@ -126,11 +125,6 @@ class RefitHeadHook(Hook):
         if not parts:
             raise InputError('RefitHeadHook needs labels or the logits of a teacher, and a weight for them')
         return sum(parts)
-
-
-def plain(model: nn.Module) -> nn.Module:
-    """The model without what wraps it for several processes."""
-    return model.module if is_model_wrapper(model) else model
 
 
 def total(*values) -> tuple:

@@ -12,7 +12,8 @@ from mmcrrcd.models.networks import extract
 from mmcrrcd.registry import ALGORITHMS, MODELS
 from mmcrrcd.structures import Batch, NetworkOutput
 
-from .distiller import Distiller, check_names
+from .distiller import Distiller
+from .objective import check_names
 from .schedule import Schedule
 
 

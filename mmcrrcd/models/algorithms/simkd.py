@@ -10,7 +10,8 @@ from mmcrrcd.models.networks import linear_classifier
 from mmcrrcd.registry import ALGORITHMS
 from mmcrrcd.structures import Batch, NetworkOutput
 
-from .distiller import Distiller, check_names
+from .distiller import Distiller
+from .objective import check_names
 from .schedule import Schedule
 
 

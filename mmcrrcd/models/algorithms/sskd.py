@@ -10,7 +10,8 @@ from mmcrrcd.models.losses.kd import KDLoss
 from mmcrrcd.registry import ALGORITHMS
 from mmcrrcd.structures import Batch, Pair, NetworkOutput
 
-from .distiller import Distiller, check_names
+from .distiller import Distiller
+from .objective import check_names
 from .schedule import Schedule, value_at
 
 TURNS = 4

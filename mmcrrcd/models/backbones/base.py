@@ -1,4 +1,6 @@
 """What every backbone of this package has in common: it returns its feature maps, stem first, and then its feature."""
+from collections.abc import Callable
+
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -92,6 +94,13 @@ class Conv3x3(nn.Conv2d):
         if x.shape[-2:] != (1, 1):
             return super().forward(x)
         return F.linear(x.flatten(1), Center.apply(self.weight), self.bias)[:, :, None, None]
+
+
+def stack(block: Callable[[int, int, int], nn.Module], in_channels: int, channels: int, number: int,
+          stride: int) -> nn.Sequential:
+    """A stage of blocks ``block(in_channels, channels, stride)``, the first of which changes channels and size."""
+    others = (block(channels, channels, 1) for _ in range(number - 1))
+    return nn.Sequential(block(in_channels, channels, stride), *others)
 
 
 def kaiming_init(module: nn.Module) -> None:

@@ -5,7 +5,7 @@ from torch.nn import functional as F
 from mmcrrcd.errors import InputError
 from mmcrrcd.registry import MODELS
 
-from .base import StageBackbone, kaiming_init
+from .base import StageBackbone, kaiming_init, stack
 
 
 class BasicBlock(nn.Module):
@@ -57,10 +57,7 @@ class ResNetCIFAR(StageBackbone):
         self.stages = nn.ModuleList()
         in_channels = stem
         for i, channels in enumerate(stages):
-            blocks = []
-            for j in range((depth - 2) // 6):
-                blocks.append(BasicBlock(in_channels, channels, stride=2 if i > 0 and j == 0 else 1))
-                in_channels = channels
-            self.stages.append(nn.Sequential(*blocks))
+            self.stages.append(stack(BasicBlock, in_channels, channels, (depth - 2) // 6, 2 if i else 1))
+            in_channels = channels
         self.out_channels = in_channels
         kaiming_init(self)
