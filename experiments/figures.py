@@ -21,8 +21,8 @@ RESOLUTION = {                                           # panel -> (records, li
     **{f'{data}, teacher and students VGG8': [(f'resolution_vgg8_{data.lower().replace("-", "")}', {
         'teacher': 'teacher, upsampled', 'CRRCD, learned F, 8 pixels': 'CRRCD, learned F, 8×8 px',
         'CRRCD, learned F, 16 pixels': 'CRRCD, learned F, 16×16 px',
-        f'CRRCD, learned F, 8 to {side} pixels': f'CRRCD, 8 to {side} px',
-        f'CRRCD, learned F, 8 to {side} pixels, own batch norms': f'CRRCD, 8 to {side} px, refitted'})]
+        f'CRRCD, learned F, 8 to {side} pixels': f'CRRCD, learned F, 8 to {side} px',
+        f'CRRCD, learned F, 8 to {side} pixels, own batch norms': f'CRRCD, learned F, 8 to {side} px, refitted'})]
        for data, side in {'CIFAR-100': 32, 'TinyImageNet': 64}.items()}}
 
 

@@ -3,11 +3,13 @@
 What stands in ``__all__`` is public; it is imported when it is first asked for, so that ``import mmcrrcd`` costs milliseconds.
 The registries are in ``mmcrrcd.registry``.
 """
+import warnings
 from importlib import import_module
 
 from mmcrrcd.version import __version__, check_requirements
 
 check_requirements()
+warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')  # of mmcv-lite; nothing here uses it
 
 _PUBLIC = dict(
     CRRCD='mmcrrcd.models', Distiller='mmcrrcd.models', DistillLoss='mmcrrcd.models', InputError='mmcrrcd.errors',

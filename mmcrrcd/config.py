@@ -7,6 +7,7 @@ import ast
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -43,10 +44,11 @@ def own_config(name: str) -> Path:
 def own_configs() -> Iterator[None]:
     """In the block mmengine finds this package's configs wherever it is installed. Configs of both forms may then begin with
     one: ``_base_ = 'mmcrrcd::custom/student_16px.py'``, and ``from mmcrrcd.configs.custom.student_16px import *`` under
-    ``read_base()``. By itself it knows OpenMMLab's packages only, and no base of the other form.
+    ``read_base()``. By itself it knows OpenMMLab's packages only, and no base of the other form. It looks for those by
+    ``pkg_resources``, which setuptools 82 no longer has.
     """
     module, path_of = mmengine.config.config, Config.__dict__['_get_cfg_path']
-    installed = module.get_installed_path
+    before = module.get_installed_path, module.is_installed
     with TemporaryDirectory() as folder:
         def text_of(base: str, filename: str) -> tuple[str, str | None]:
             if not base.startswith('mmcrrcd::'):
@@ -55,12 +57,17 @@ def own_configs() -> Iterator[None]:
             Config.fromfile(own_config(base), format_python_code=False).dump(text)
             return str(text), None
 
-        module.get_installed_path = lambda package: str(own_root()) if package == 'mmcrrcd' else installed(package)
+        def root_of(package: str) -> str:
+            if not (spec := find_spec(package)):
+                raise ModuleNotFoundError(f'the package {package} is not installed')
+            return str(own_root() if package == 'mmcrrcd' else Path(spec.origin).parent)
+
+        module.is_installed, module.get_installed_path = (lambda package: find_spec(package) is not None), root_of
         Config._get_cfg_path = staticmethod(text_of)
         try:
             yield
         finally:
-            module.get_installed_path, Config._get_cfg_path = installed, path_of
+            (module.get_installed_path, module.is_installed), Config._get_cfg_path = before, path_of
 
 
 def read_config(path: str | Path) -> Config:

@@ -17,7 +17,7 @@ def seed_all(*numbers: int, gpus: bool = True) -> None:
 
 @contextmanager
 def generators_kept(gpus: bool = True) -> Iterator[None]:
-    """After the block they are where they were; those of GPUs, too, unless it leaves them alone."""
+    """After the block they are where they were. With ``gpus`` so are those of GPUs."""
     before = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(range(torch.cuda.device_count()) if gpus and torch.cuda.is_initialized() else []):
         try:

@@ -1,5 +1,6 @@
 """Configs are programs in Python; what is data is read as data."""
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,12 @@ def test_the_configs_in_the_results_of_this_package_are_data():
     (OSError('\n '), 'OSError'), (SyntaxError('bad', ('file', 1, 1, 'x')), 'bad'), ('no network', 'no network')])
 def test_what_an_error_says_in_one_line(error, line):
     assert first_line(error) == line
+
+
+def test_bases_of_mmpretrain_are_found_where_setuptools_has_no_pkg_resources(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'pkg_resources', None)
+    (tmp_path / 'project.py').write_text("_base_ = 'mmpretrain::_base_/default_runtime.py'")
+    assert read_config(tmp_path / 'project.py').default_scope == 'mmpretrain'
+    (tmp_path / 'project.py').write_text("_base_ = 'mmdet::_base_/default_runtime.py'")
+    with pytest.raises(InputError, match='mmdet is not installed'):
+        read_config(tmp_path / 'project.py')

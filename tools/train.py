@@ -10,7 +10,7 @@ from mmcrrcd.checkpoint import UnfinishedTraining, find_checkpoint, read_checkpo
 from mmcrrcd.config import own_root, read_config
 from mmcrrcd.datasets.transforms.resolution_pair import sides
 from mmcrrcd.engine.launch import build_runner, one_line_errors, prepare_processes
-from mmcrrcd.engine.options import add_options, merge_options, need_sections
+from mmcrrcd.engine.options import Options, add_options, merge_options, need_sections
 from mmcrrcd.engine.own_data import default_work_dir
 from mmcrrcd.engine.settings import check_pairs, check_settings
 from mmcrrcd.engine.teacher_cache import VIEWS, teacher_is_there, views_of_text
@@ -30,8 +30,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--amp', action='store_true', help='bfloat16 autocast, on CPU and GPU')
     parser.add_argument('--cuda-graphs', action='store_true',
                         help='each step as a CUDA graph: on a GPU steps of small networks take a fraction of the time')
-    parser.add_argument('--train-teacher', action='store_true',
-                        help='train the teacher first, by its own config as it stands, where its checkpoint is missing')
+    parser.add_argument('--train-teacher', nargs='*', action=Options, metavar='KEY=VALUE',
+                        help='train the teacher first where its checkpoint is missing, by its own config with these settings; '
+                             "--cfg-options are the student's, but for data_root")
     parser.add_argument('--cache-teacher', nargs='?', type=views_of_text, const=VIEWS, metavar='VIEWS',
                         help="read the teacher's answers from disk, computed first where they are missing: so many "
                              f'augmentations of each image, or all (default: {VIEWS})')
@@ -108,12 +109,15 @@ def train_teacher(cfg: Config, args: argparse.Namespace) -> None:
     if path.suffix:
         raise InputError(f'teacher_checkpoint = {str(path)!r} is a file; --train-teacher writes a work directory, name that')
     teacher = load_config(config, args)
-    merge_options(teacher, dict(data_root=cfg.data_root) if cfg.get('data_root') else None)
-    teacher.work_dir, teacher.resume, teacher.launcher = str(path), True, cfg.launcher
+    merge_options(teacher, (dict(data_root=cfg.data_root) if cfg.get('data_root') else {}) | args.train_teacher,
+                  '--train-teacher')
+    teacher.work_dir, teacher.resume, teacher.launcher = str(path), teacher_is_there(cfg.model), cfg.launcher
     teacher.model_wrapper_cfg = cfg.get('model_wrapper_cfg')
     add_backends(teacher, args.vis)
     with one_training(path, args.launcher):
-        build_runner(teacher).train()
+        runner = build_runner(teacher)
+        runner.logger.info(f'first the teacher, by {config}; then the student')
+        runner.train()
     barrier()                                            # the first process writes the checkpoint that all read
 
 
@@ -136,16 +140,21 @@ def need_teacher(cfg: Config, args: argparse.Namespace) -> None:
     path = cfg.model.get('teacher_checkpoint')
     if (cfg.model.get('teacher_cache') or {}).get('folder') and not teacher_is_there(cfg.model):
         return                                           # its answers may be there, which is looked at later
+    if args.train_teacher is not None and not path:
+        raise InputError(f'--train-teacher: {cfg.filename} has no model.teacher_checkpoint, so there is none to train')
     try:
         if path:
             refuse_small(path, min(sides(cfg.model.get('input_size', 32))))
             read_network(path)
     except (FileNotFoundError, UnfinishedTraining) as error:
-        if args.train_teacher:
+        if args.train_teacher is not None:
             return train_teacher(cfg, args)
         config = teacher_config(cfg)
         how = '' if config is None else f'; train it with: python tools/train.py {config}  (or add --train-teacher)'
         raise InputError(f'the teacher is missing: {error}{how}') from error
+    if args.train_teacher:
+        raise InputError(f'--train-teacher {next(iter(args.train_teacher))}=...: the teacher in {path} is trained already, so '
+                         'its settings change nothing: leave them out, or move that folder away')
 
 
 def train(cfg: Config, overwrite: bool) -> None:

@@ -5,10 +5,11 @@ from mmcrrcd.models import ShuffleNetV2CIFAR
 
 pool = dict(type=GlobalAveragePooling)
 
-resnet18_64px = dict(                                    # a teacher: 4×4 at the end
+resnet18_64px = dict(                                    # a teacher: 4×4 at the end, half the usual width
     type=ImageClassifier, neck=pool,
-    backbone=dict(type=ResNet_CIFAR, depth=18, strides=(2, 2, 2, 2), out_indices=(0, 1, 2, 3)),
-    head=dict(type=LinearClsHead, num_classes=None, in_channels=512, init_cfg=None))
+    backbone=dict(type=ResNet_CIFAR, depth=18, stem_channels=32, base_channels=32, strides=(2, 2, 2, 2),
+                  out_indices=(0, 1, 2, 3)),
+    head=dict(type=LinearClsHead, num_classes=None, in_channels=256, init_cfg=None))
 shufflenetv2 = dict(
     type=ImageClassifier, neck=pool,
     backbone=dict(type=ShuffleNetV2CIFAR),

@@ -44,8 +44,8 @@ def need_sections(cfg: Config, *names: str) -> None:
             raise InputError(f'{cfg.filename} has no {name}, or it is no dict{near}')
 
 
-def merge_options(cfg: Config, options: dict | None) -> None:
-    """Merges what ``--cfg-options`` say into ``cfg``; then what its images say, see :func:`fit_to_data`.
+def merge_options(cfg: Config, options: dict | None, flag: str = '--cfg-options') -> None:
+    """Merges what ``--cfg-options``, or another ``flag``, say into ``cfg``; then what its images say, see :func:`fit_to_data`.
 
     A ``data_root`` goes to all data sets that have read from that of ``cfg``.
 
@@ -58,29 +58,29 @@ def merge_options(cfg: Config, options: dict | None) -> None:
         first, *rest = option.split('.')
         if first not in TOP:
             why = f'{first!r} only helps to write the config, nothing reads it' if first in cfg else f'there is no {first!r}'
-            raise InputError(f'--cfg-options {option}: {why}{nearest(first, TOP)}')
+            raise InputError(f'{flag} {option}: {why}{nearest(first, TOP)}')
         if first == 'data_preprocessor' and 'data_preprocessor' in (cfg.get('model') or {}):
-            raise InputError(f'--cfg-options {option}: the model has a data_preprocessor of its own; did you mean '
+            raise InputError(f'{flag} {option}: the model has a data_preprocessor of its own; did you mean '
                              f'\'{".".join(["model", *option.split(".")])}\'?')
         node = cfg.get(first)
         for i, name in enumerate(rest):
             so_far = '.'.join([first, *rest[:i]])
             if isinstance(node, (list, tuple)):
                 if not name.isdecimal() or int(name) >= len(node):
-                    raise InputError(f'--cfg-options {option}: {so_far} is a list of {len(node)} without place {name!r}')
+                    raise InputError(f'{flag} {option}: {so_far} is a list of {len(node)} without place {name!r}')
                 node = node[int(name)]
             elif isinstance(node, dict):
                 node = node.get(name)
             elif node is not None:
-                raise InputError(f'--cfg-options {option}: {so_far} is {node!r}, which has no {name!r}')
+                raise InputError(f'{flag} {option}: {so_far} is {node!r}, which has no {name!r}')
     before = cfg.get('data_root')
     if 'data_root' in (options or {}) and before is None:
-        raise InputError(f'--cfg-options data_root: {cfg.filename} has no data_root; name that of its data sets, as '
+        raise InputError(f'{flag} data_root: {cfg.filename} has no data_root; name that of its data sets, as '
                          'train_dataloader.dataset.data_root')
     try:
         cfg.merge_from_dict(options or {})
     except (AssertionError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f'--cfg-options {" ".join(options)}: {first_line(error)}') from error
+        raise InputError(f'{flag} {" ".join(options)}: {first_line(error)}') from error
     if before is not None and cfg.data_root != before:
         move_data(cfg, before)
     fit_to_data(cfg)

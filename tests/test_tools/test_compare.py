@@ -1,6 +1,7 @@
 """tools/compare.py on trainings of one's own, and tools/train.py --vis."""
 import ast
 import json
+import logging.config
 import sys
 import types
 
@@ -114,12 +115,45 @@ def test_every_number_of_the_log_goes_to_tensorboard(tmp_path, monkeypatch):
 
 def test_where_a_training_is_watched_is_named_by_its_folder(monkeypatch):
     monkeypatch.setattr(backends, 'find_spec', lambda name: True)
-    cfg = Config(dict(work_dir='work_dirs/kd', visualizer=dict(type='Visualizer', vis_backends=[
+    cfg = Config(dict(work_dir='/home/work_dirs/things/kd', visualizer=dict(type='Visualizer', vis_backends=[
         dict(type='LocalVisBackend'), dict(type='WandbVisBackend', init_kwargs=dict(project='mine'))])))
     backends.add_backends(cfg, ['wandb', 'mlflow'])
     assert [each['type'] for each in cfg.visualizer.vis_backends] == ['LocalVisBackend', 'WandbVisBackend',
-                                                                     'mmengine.MLflowVisBackend']
-    assert cfg.visualizer.vis_backends[2].run_name == 'kd' and cfg.visualizer.vis_backends[1].init_kwargs.project == 'mine'
+                                                                     'mmcrrcd.MLflowBackend']
+    assert cfg.visualizer.vis_backends[2].run_name == 'things/kd'
+    assert cfg.visualizer.vis_backends[1].init_kwargs.project == 'mine'
+
+
+class MLflow(types.ModuleType):
+    """Stands in for MLflow's module, which sets logging up when it is imported, and so closes all files of logs."""
+
+    def __init__(self):
+        super().__init__('mlflow')
+        self.said = []
+
+    def __getattr__(self, name):
+        if name.startswith('_'):
+            raise AttributeError(name)
+        return lambda *args, **kwargs: self.said.append((name, args, kwargs))
+
+
+def test_mlflow_writes_where_its_own_settings_say(tmp_path, monkeypatch):
+    module = MLflow()
+
+    def import_mlflow(name):
+        logging.config.dictConfig(dict(version=1, disable_existing_loggers=False))
+        return module
+
+    monkeypatch.setattr(backends, 'find_spec', lambda name: True)
+    monkeypatch.setattr(backends, 'import_module', import_mlflow)
+    config('unused', crrcd(write_teacher(tmp_path / 'teacher.pth')), epochs=1, log_level='INFO').dump(tmp_path / 'crrcd.py')
+    train_tool.main([str(tmp_path / 'crrcd.py'), '--work-dir', str(tmp_path / 'run'), '--vis', 'mlflow'])
+    names = [name for name, *_ in module.said]
+    assert names[:2] == ['set_experiment', 'start_run'] and names[-1] == 'end_run' and 'set_tracking_uri' not in names
+    assert module.said[1][2] == dict(run_name='run')
+    assert any('accuracy/top1' in args[0] for name, args, _ in module.said if name == 'log_metrics')
+    log, = (tmp_path / 'run').glob('*/*.log')
+    assert 'accuracy/top1' in log.read_text()            # it goes on
 
 
 @pytest.mark.parametrize('names', [[], ['tensorboard']])

@@ -89,10 +89,11 @@ def refused(train, capsys):
 
 
 def program(folder: Path, script: str, *args: str) -> subprocess.CompletedProcess:
-    """A launcher, whose tool runs in processes of its own."""
+    """A tool in processes of its own."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
     env = os.environ | {'PYTHONPATH': path, 'OMP_NUM_THREADS': '1', 'PYTHON': sys.executable}
-    return subprocess.run(['bash', str(ROOT / 'tools' / script), *args], cwd=folder, env=env, capture_output=True, text=True,
+    how = 'bash' if script.endswith('.sh') else sys.executable
+    return subprocess.run([how, str(ROOT / 'tools' / script), *args], cwd=folder, env=env, capture_output=True, text=True,
                           timeout=300)
 
 
@@ -105,6 +106,14 @@ def test_a_missing_teacher_is_named_with_the_command_that_trains_it(folder, refu
     assert refused('student.py') == ('error: the teacher is missing: no checkpoint at work_dirs/teacher; train it with: '
                                      'python tools/train.py teacher.py  (or add --train-teacher)')
     assert not (folder / 'work_dirs').exists()
+
+
+@pytest.mark.slow
+def test_a_process_of_its_own_says_that_line_and_nothing_else(folder):
+    result = program(folder, 'train.py', 'student.py')
+    assert result.returncode == 1 and result.stderr.strip() == (
+        'error: the teacher is missing: no checkpoint at work_dirs/teacher; train it with: '
+        'python tools/train.py teacher.py  (or add --train-teacher)')
 
 
 @pytest.mark.parametrize('resolution, epochs, how', [('8', 1, []), ('[8,8]', 2, ['--train-teacher'])])
@@ -133,6 +142,22 @@ def test_both_trainings_in_one_go_and_resuming(folder, train):
     assert ('the learning rate goes on by the schedule of the checkpoint, not by that of the config: end 2 there, 3 here'
             in output)
     assert (folder / 'work_dirs/student/epoch_3.pth').is_file()
+
+
+def test_settings_of_the_teachers_own_training(folder, train, refused):
+    train('student.py', '--train-teacher', 'train_cfg.max_epochs=2', '--cfg-options', 'train_cfg.max_epochs=1')
+    assert (folder / 'work_dirs/teacher/epoch_2.pth').is_file()
+    assert [file.name for file in (folder / 'work_dirs/student').glob('*.pth')] == ['epoch_1.pth']
+    anew = ('student.py', '--overwrite', '--train-teacher')
+    assert refused(*anew, 'train_cfg.max_epochs=3') == (
+        'error: --train-teacher train_cfg.max_epochs=...: the teacher in work_dirs/teacher is trained already, so its settings '
+        'change nothing: leave them out, or move that folder away')
+    (folder / 'work_dirs/teacher').rename(folder / 'away')
+    assert refused(*anew, 'train_cgf.max_epochs=3').startswith("error: --train-teacher train_cgf.max_epochs: there is no "
+                                                               "'train_cgf'; did you mean 'train_cfg'?")
+    assert (folder / 'work_dirs/student/epoch_1.pth').is_file()
+    assert refused(*anew, '--cfg-options', 'model.teacher_checkpoint=None') == (
+        'error: --train-teacher: student.py has no model.teacher_checkpoint, so there is none to train')
 
 
 @pytest.mark.slow

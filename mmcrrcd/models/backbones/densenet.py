@@ -20,7 +20,7 @@ class DenseLayer(nn.Module):
         self.conv2 = nn.Conv2d(4 * growth, growth, 3, 1, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C + growth, H, W)."""
+        """Takes (N, C, H, W). Gives (N, C + growth, H, W)."""
         new = self.conv1(F.relu(self.bn1(x), inplace=True))
         return torch.cat([x, self.conv2(F.relu(self.bn2(new), inplace=True))], dim=1)
 
@@ -34,7 +34,7 @@ class Transition(nn.Module):
         self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C2, H / 2, W / 2)."""
+        """Takes (N, C, H, W). Gives (N, C2, H / 2, W / 2)."""
         return self.shrink(F.relu(self.bn1(x), inplace=True))
 
     def shrink(self, active: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class DenseStage(nn.Module):
         self.out_channels = in_channels + depth * growth
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C2, H2, W2)."""
+        """Takes (N, C, H, W). Gives (N, C2, H2, W2)."""
         return self.layers(self.transition(x))
 
 
