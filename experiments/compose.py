@@ -307,8 +307,6 @@ def of_study(setting: NamedTuple, recipe: Recipe, options: dict) -> Config:
         cfg.model.backbone_gradient = setting.gamma
     cfg.train_cfg.val_interval = cfg.default_hooks.checkpoint.interval = max(1, setting.epochs // 5)
     cfg.default_hooks.checkpoint.save_best = None
-    if setting.refit:
-        cfg.custom_hooks.append(dict(type='mmcrrcd.RefitHeadHook'))
     cfg.merge_from_dict(options)
     use_cache(cfg, recipe.views)
     return cfg

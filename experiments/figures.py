@@ -92,12 +92,12 @@ def draw_bars(axes: Axes, title: str, values: dict[str, list[float]]) -> None:
     plain(axes)
 
 
-def bars(experiment: str = 'table1') -> Figure | None:
-    """All methods of a table's recipes and pairs that have the student-only baseline, as gains over it; None without any."""
-    panels, found = [], records.read(experiment)
+def bars() -> Figure | None:
+    """All methods of Table I's recipes and pairs that have the student-only baseline, as gains over it; None without any."""
+    panels, found = [], records.read('table1')
     for recipe in sorted({record['recipe'] for record in found}):
         own = [record for record in found if record['recipe'] == recipe]
-        for pair in TABLES[experiment].pairs:
+        for pair in TABLES['table1'].pairs:
             student, values = report.by_seed(own, 'student', pair_name('student', pair)), {}
             for method in dict.fromkeys(record['method'] for record in own if record['method'] not in ('student', *UNTRAINED)):
                 if points := paired_gains(report.by_seed(own, method, '_'.join(pair)), student):

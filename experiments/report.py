@@ -234,13 +234,11 @@ def arms(found: Records, labels: dict[str, str], reference: str, paper: dict[str
                                                  'train_accuracy' in each['epochs'][-1]]
             steps = [1000 * each['seconds']['step'] for each in own if each['seconds']['step']]
             rows.append([label, spread(list(last.values())), spread(list(by_seed(own, method, key='best').values())),
-                         spread(list(by_seed(own, method, key='refitted').values())),
                          *('–' if method == reference else paired_difference(of(found, method), of(found, reference))
                            for of in (by_seed, since_the_drop)), f'{mean(train):.1f}' if train else '–', scores(own),
                          f'{mean(steps):.0f}' if steps else '–', chosen_rate(own)] + ([paper.get(label, '–')] if paper else []))
-    head = ['', 'last epoch', 'best epoch', 'last epoch, the classifier fitted anew',
-            f'over {name_of(reference)}, paired', 'the same, mean since the first LR decay', 'training images',
-            'scores of positives / negatives', 'ms a step', 'learning rate']
+    head = ['', 'last epoch', 'best epoch', f'over {name_of(reference)}, paired', 'the same, mean since the first LR decay',
+            'training images', 'scores of positives / negatives', 'ms a step', 'learning rate']
     head += ['the paper'] if paper else []
     kept = [i for i in range(len(head)) if not i or any(row[i] != '–' for row in rows)]
     return markdown_table([head[i] for i in kept], [[row[i] for i in kept] for row in rows])

@@ -9,8 +9,7 @@ from typing import NamedTuple
 class Setting(NamedTuple):
     """A training of a study. Data, networks and methods as configs/ name them; ``warmup`` in epochs; ``gamma``: the weight of
     what classification and KD send into the student's backbone; ``holdout``: so many training images are held out and tested
-    on, None for the test images; ``views`` of the teacher cache, 0 for the teacher itself; ``refit``: is the classifier fitted
-    anew after the last epoch?
+    on, None for the test images; ``views`` of the teacher cache, 0 for the teacher itself.
     """
     method: str = 'crrcd'
     teacher: str = 'resnet56'
@@ -25,7 +24,6 @@ class Setting(NamedTuple):
     warmup: int = 0
     gamma: float = 1.0
     views: int | str = 0
-    refit: bool = False
 
 
 class Study(NamedTuple):
@@ -130,8 +128,8 @@ STUDIES = dict(
                       reference='KD, rate 0.05, gamma 1', seeds=2),
     weights=Study('Weights and settings of the relational loss, on held-out training images', HELD,
                   chosen(WEIGHTS, CHOSEN), reference='KD', seeds=2),
-    few=Study('CIFAR-100, 100 images a class', FEW._replace(refit=True), FINAL, reference='KD', seeds=3),
-    full=Study('CIFAR-100, all 500 images a class', FEW._replace(images_per_class=None, refit=True), FINAL, reference='KD'),
+    few=Study('CIFAR-100, 100 images a class', FEW, FINAL, reference='KD', seeds=3),
+    full=Study('CIFAR-100, all 500 images a class', FEW._replace(images_per_class=None), FINAL, reference='KD'),
     few_resnet20=Study('CIFAR-100, 100 images a class, another student', FEW._replace(student='resnet20'), OTHERS,
                        reference='KD'),
     few_densenet=Study('CIFAR-100, 100 images a class, a teacher by others', FEW._replace(teacher='densenet100'), OTHERS,

@@ -112,7 +112,7 @@ def test_schedule_is_the_one_of_the_published_tables(path):
 
 def test_the_readmes_config_is_what_the_studies_measured():
     arm = STUDIES['full'].arms['CRRCD']
-    setting = STUDIES['full'].base._replace(views=0, refit=False, **{key: arm[key] for key in arm if key in Setting._fields})
+    setting = STUDIES['full'].base._replace(views=0, **{key: arm[key] for key in arm if key in Setting._fields})
     options = {key: value for key, value in arm.items() if key not in Setting._fields}
     measured = of_study(setting, Recipe(), options)
     cfg = load(f'crrcd/{OF_THE_STUDIES}')

@@ -89,10 +89,10 @@ def quietly() -> Iterator[None]:
         logging.disable(level)
 
 
-def probabilities_of(session, images: np.ndarray, batch: int = 256) -> np.ndarray:
+def probabilities_of(session, images: np.ndarray) -> np.ndarray:
     """(N, classes) of images (N, h, w, 3)."""
     name = session.get_inputs()[0].name
-    return np.concatenate([session.run(None, {name: images[i:i + batch]})[0] for i in range(0, len(images), batch)])
+    return np.concatenate([session.run(None, {name: images[i:i + 256]})[0] for i in range(0, len(images), 256)])
 
 
 def export_onnx(network: DeployedStudent, file: str | Path, images: np.ndarray, wanted: np.ndarray, notes: dict) -> float:

@@ -51,10 +51,10 @@ def library(frame: FrameType) -> str:
     return str(frame.f_globals.get('__name__', '')).split('.')[0]
 
 
-def short(settings, length: int = 200) -> str:
-    """Settings in one line of at most about ``length`` characters."""
+def short(settings) -> str:
+    """Settings in one line of at most about 200 characters."""
     text = ', '.join(f'{key}={getattr(value, "__name__", None) or repr(value)}' for key, value in dict(settings).items())
-    return text if len(text) <= length else text[:length] + ' ...'
+    return text if len(text) <= 200 else text[:200] + ' ...'
 
 
 def of_constructor(error: Exception, frame: FrameType, last: bool) -> str | None:
