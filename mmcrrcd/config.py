@@ -20,7 +20,9 @@ from torch import nn
 from mmcrrcd.errors import InputError, with_kind
 
 PACKAGES = ('mmcrrcd', 'mmpretrain', 'mmengine', 'mmcv', 'torch', 'torchvision')
-FETCHING = {'HuggingFaceClassifier', 'TimmClassifier'}     # may ask the network for more than weights
+NETWORKS = ('mmcrrcd.models.', 'mmcv.', 'mmengine.model.', 'torch.nn.modules.', 'torchvision.models.',      # others read files
+            *(f'mmpretrain.models.{part}.' for part in ('backbones', 'classifiers', 'heads', 'losses', 'necks', 'utils')))
+FETCHING = {'HuggingFaceClassifier', 'TimmClassifier', 'TIMMBackbone'}      # may ask the network for more than weights
 STEPS = {'CenterCrop', 'EfficientNetCenterCrop', 'Pad', 'Resize', 'ResizeEdge'}      # taken from a config that nobody named
 RUN_ON_LOADING = ('.pkl', '.pickle', '.yml', '.yaml')      # lists of images by such names are run where mmengine loads them
 
@@ -245,7 +247,8 @@ def is_network(found) -> bool:
 def check_network(settings: dict, source: str | Path) -> None:
     """Raises InputError where the network that ``settings`` describe is not one of known libraries."""
     for part in nested(settings):
-        if 'type' in part and (not is_network(known(part['type'])) or part['type'].split('.')[-1] in FETCHING):
+        found = known(part['type']) if 'type' in part else nn.Identity
+        if not is_network(found) or not found.__module__.startswith(NETWORKS) or found.__name__ in FETCHING:
             raise InputError(f'{source}: {part["type"]!r} is no network of {", ".join(PACKAGES)}, and from a folder no other '
                              'code is run')
     check_types(settings, source)

@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mmcrrcd.errors import InputError
 from mmcrrcd.safetensors_file import read_safetensors
@@ -59,6 +60,7 @@ _PLAIN = {'collections.OrderedDict', 'collections.Counter', 'builtins.set', '_co
           'torch.Size', 'torch.device', 'torch.serialization._get_layout'}
 _STORAGE = re.compile(r'torch\.(?!Typed|Untyped)\w+Storage')
 _DEPTH = 100                                             # of tuples in tuples: far more overflow Python's stack
+_VALUES, _BYTES = 10 ** 7, 2 ** 28                       # what a file may grow to where lists, or numbers, are held many times
 _ADDRESS = re.compile(r'[\w-]+(:\w+)?://')
 
 
@@ -124,12 +126,32 @@ def _check_file(path: Path) -> None:
             if damaged := archive.testzip():
                 raise _Refused(f'it is damaged: the checksum of {damaged} is wrong')
             for name in archive.namelist():
-                if name.endswith('.pkl'):
+                if name.lower().endswith('.pkl'):        # PyTorch finds them in any case
                     _check_pickle(BytesIO(archive.read(name)))
     else:                                                # PyTorch's older form: number, version, machine, content, keys
         with open(path, 'rb') as file:
             for _ in range(5):
                 _check_pickle(file)
+
+
+def _check_values(value, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
+    """How many values there are in what was loaded, and how deep they lie; ``known`` are the containers seen so far.
+
+    Raises _Refused where it would take for ever, or all memory, to look through them: lists in one another without end, lists
+    of which each holds the next twice, one number shown as a large tensor.
+    """
+    if isinstance(value, Tensor) and value.numel() * value.element_size() - value.untyped_storage().nbytes() > _BYTES:
+        raise _Refused('a tensor in it is larger than the file')
+    if not isinstance(value, (dict, list, tuple, set)):
+        return 1, 0
+    if id(value) not in known:
+        known[id(value)] = 1, _DEPTH                         # while it is looked into: what holds itself is too deep
+        inner = [_check_values(each, known) for each in (value.values() if isinstance(value, dict) else value)]
+        number, depth = 1 + sum(number for number, _ in inner), 1 + max((depth for _, depth in inner), default=0)
+        if depth > _DEPTH or number > _VALUES:
+            raise _Refused('it is nested too deeply' if depth > _DEPTH else 'it holds the same values over and over')
+        known[id(value)] = number, depth
+    return known[id(value)]
 
 
 def safe_load(path: str | Path, device: str = 'cpu') -> dict:
@@ -138,6 +160,8 @@ def safe_load(path: str | Path, device: str = 'cpu') -> dict:
     Raises:
         InputError: it is none, is damaged, or has more in it; one line.
     """
+    if not isinstance(path, (str, Path)):
+        raise InputError(f'a checkpoint is the path of a file, got {path!r}')
     if _ADDRESS.match(str(path)):
         raise InputError(f'{path} is an address: download the file, and give its path')
     if not Path(path).exists():
@@ -147,7 +171,9 @@ def safe_load(path: str | Path, device: str = 'cpu') -> dict:
     try:
         _check_file(Path(path))
         with torch.serialization.safe_globals([(stand_in, name) for name, stand_in in _STAND_INS.items()]):
-            return torch.load(path, map_location=device, weights_only=True)
+            content = torch.load(path, map_location=device, weights_only=True)
+        _check_values(content, {})
+        return content
     except Exception as error:                           # torch's own words end in how to load it unsafely
         found = re.search(r'Unsupported (?:global: GLOBAL|class) ([\w.]+)', str(error))
         reason = f'it has more in it than numbers, {found[1]}' if found else 'it is damaged, or something else'

@@ -172,6 +172,9 @@ def test_a_config_that_is_a_program_is_not_run(work_dir, tmp_path, change, messa
     dict(student=dict(STUDENT, neck=dict(type='ran'))),
     dict(student=dict(STUDENT, neck=dict(type='torch.hub.load', repo_or_dir='x/y', model='z'))),
     dict(student=dict(STUDENT, neck=dict(type='TimmClassifier', model_name='hf-hub:x/y'))),
+    dict(student=dict(STUDENT, backbone=dict(type='TIMMBackbone', model_name='hf-hub:x/y', pretrained=True))),
+    dict(student=dict(type='mmpretrain.CLIPGenerator', tokenizer_path='http://127.0.0.1:9/a.pth')),       # loads it when built
+    dict(student=dict(type='torch.jit.ScriptModule')),
 ])
 def test_from_a_folder_only_networks_of_known_libraries_are_built(work_dir, tmp_path, monkeypatch, change):
     monkeypatch.chdir(tmp_path)

@@ -78,8 +78,11 @@ class ImageArrays(Dataset):
             if device == 'cuda' and images.nbytes > torch.cuda.mem_get_info()[0] / 2:
                 print_log(f'{name}: {images.nbytes / 1e9:.1f} GB of images stay outside the GPU', 'current')
                 device = 'cpu'
-        self.images = torch.from_numpy(np.ascontiguousarray(images)).to(device)
-        self.labels = torch.from_numpy(labels).to(device)
+        try:
+            self.images = torch.from_numpy(np.ascontiguousarray(images)).to(device)
+            self.labels = torch.from_numpy(labels).to(device)
+        except (RuntimeError, AssertionError) as error:  # there is no such device, or it is full
+            raise InputError(f'{name}: the images cannot be kept on device={device!r}: {first_line(error)[:200]}') from error
         self.metainfo = dict(classes=tuple(classes))
 
     @property

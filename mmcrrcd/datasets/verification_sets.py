@@ -49,11 +49,11 @@ class Pair(NamedTuple):
 
 
 def read_text(path: Path) -> list[str]:
-    """The lines of a text file in UTF-8."""
+    """The lines of a text file in UTF-8, with or without the mark that Windows puts in front."""
     if not path.is_file():
         raise FileNotFoundError(f'there is no file {path}')
     try:
-        return path.read_text(encoding='utf-8').splitlines()
+        return path.read_text(encoding='utf-8-sig').splitlines()
     except UnicodeDecodeError as error:
         raise InputError(f'{path} is not a text file') from error
 

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 from mmcrrcd.errors import InputError, is_number, printable
-from mmcrrcd.interrupt import LINE
+from mmcrrcd.interrupt import LINE, PARENT as LAUNCHER
 from mmcrrcd.models.algorithms import Distiller
 from mmcrrcd.models.losses import DistillLoss
 from mmcrrcd.registry import MODELS
@@ -66,6 +66,8 @@ def end_together(launcher: str) -> None:
     """From now on, loader workers end with this process and this process with its launcher: no kill leaves any behind."""
     if launcher != 'none':
         end_with_parent()
+        if os.getppid() != LAUNCHER:                     # it was killed while this process imported
+            os.kill(os.getpid(), signal.SIGKILL)
     if sys.platform == 'linux' and not PARENT:
         remember_parent()                                # once is enough: what is registered stays
         os.register_at_fork(before=remember_parent, after_in_child=end_with_forking_parent)

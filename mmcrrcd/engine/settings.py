@@ -1,12 +1,15 @@
 """The names and values of a config, looked at before anything is built: what nothing takes would be lost in silence."""
 import inspect
+import logging
+import math
 from collections.abc import Iterator
 
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from mmengine.registry import (DATA_SAMPLERS, DATASETS, FUNCTIONS, HOOKS, LOG_PROCESSORS, LOOPS, METRICS, MODELS,
                                OPTIM_WRAPPERS, OPTIMIZERS, PARAM_SCHEDULERS, TRANSFORMS, VISUALIZERS, DefaultScope, Registry)
-from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, LogProcessor, Runner, TestLoop, ValLoop
+from mmengine.runner import (EpochBasedTrainLoop, IterBasedTrainLoop, LogProcessor, Priority, Runner, TestLoop, ValLoop,
+                             get_priority)
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -18,6 +21,8 @@ from .signatures import PLAIN, alternatives, check_value, hints, parameters
 TOP = frozenset(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'} | {
     'activation_checkpointing', 'compile', 'custom_imports', 'data_root', 'efficient_conv_bn_eval', 'find_unused_parameters',
     'model_wrapper_cfg', 'runner_type', 'sync_bn', 'teacher_config'}
+PLAIN_TOP = {name: parameter for name, parameter in inspect.signature(Runner.__init__).parameters.items()
+             if name in ('work_dir', 'load_from', 'resume', 'log_level', 'default_scope', 'experiment_name')}
 LOADERS = {'train_dataloader', 'val_dataloader', 'test_dataloader'}
 INSIDE = dict(pipeline=TRANSFORMS, transforms=TRANSFORMS, dataset=DATASETS, datasets=DATASETS, sampler=DATA_SAMPLERS,
               batch_sampler=DATA_SAMPLERS, collate_fn=FUNCTIONS, worker_init_fn=FUNCTIONS, optimizer=OPTIMIZERS)
@@ -27,7 +32,10 @@ HOOK_NAMES = {'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_schedule
 NAMES = dict(randomness={'seed', 'diff_rank_seed', 'deterministic'}, auto_scale_lr={'enable', 'base_batch_size'},
              env_cfg={'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'})
 
+PARAMWISE = {'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult', 'dwconv_decay_mult', 'dcn_offset_lr_mult',
+             'bypass_duplicate', 'custom_keys'}
 MOST_WORKERS = 4096
+WAIT = 600                                               # seconds for a worker or a process that does not answer
 YES_OR_NO = {'enable', 'deterministic', 'diff_rank_seed', 'cudnn_benchmark'}
 
 
@@ -75,6 +83,12 @@ def check_part(part, where: str, registry: Registry, default=None, more: frozens
         more: settings that are taken out before the class is built.
     """
     target = find(part.get('type', default), registry)
+    if 'priority' in more and 'priority' in part:
+        try:
+            get_priority(part['priority'])
+        except (KeyError, TypeError, ValueError):
+            raise InputError(f'{where}.priority is a number from 0 to 100, or one of {", ".join(Priority.__members__)}, got '
+                             f'{part["priority"]!r}') from None
     takes = None if target is None else parameters(target)
     ours = str(getattr(target, '__module__', '')).startswith('mmcrrcd.')
     for key, value in part.items():
@@ -83,6 +97,8 @@ def check_part(part, where: str, registry: Registry, default=None, more: frozens
         if takes is not None and key not in takes:
             known = set(takes) - GIVEN | set(more)
             raise InputError(f'{where}: {target.__name__} has no setting {key!r}{nearest(key, known)}')
+        if key == 'loss_weight' and isinstance(value, (int, float)) and (not math.isfinite(value) or value < 0):
+            raise InputError(f'{where}.{key} is a number from 0 on, got {value!r}')
         if takes is not None:
             check_value(value, takes[key], f'{where}.{key}', ours)
             if key in BUILT and isinstance(value, dict) and dict in alternatives(takes[key].annotation):
@@ -142,6 +158,8 @@ def check_loader(loader: dict, where: str) -> None:
         raise InputError(f'{where}.batch_size is a whole number from 1 on, got None')
     check_count(loader, where, 'batch_size')
     check_count(loader, where, 'num_workers', least=0)
+    if loader.get('timeout') and not loader.get('num_workers'):
+        raise InputError(f'{where}.timeout is for workers, and num_workers=0: leave it out')
     if (loader.get('num_workers') or 0) > MOST_WORKERS:
         raise InputError(f'{where}.num_workers is at most {MOST_WORKERS}, got {loader["num_workers"]}')
 
@@ -153,12 +171,31 @@ def check_known(part, where: str, registry: Registry) -> None:
                          + nearest(str(part['type']).split('.')[-1], registered(registry)))
 
 
-def check_milestones(schedule: dict, where: str) -> None:
-    """Raises InputError for milestones that are no epochs."""
+def check_schedule(schedule: dict, where: str) -> None:
+    """Raises InputError for milestones that are no epochs, and numbers by which a rate would be negative or not finite."""
+    for key, value in schedule.items():
+        if isinstance(value, (int, float)) and key != 'last_step' and (not math.isfinite(value) or value < 0):
+            raise InputError(f'{where}.{key} is a number from 0 on, got {value!r}')
     milestones = schedule.get('milestones')
     if milestones is not None and (not isinstance(milestones, (list, tuple))
                                    or not all(is_number(each, whole=True) and each >= 0 for each in milestones)):
         raise InputError(f'{where}.milestones are whole numbers from 0 on, got {milestones!r}')
+
+
+def check_paramwise(settings, where: str) -> None:
+    """Raises InputError for what mmengine's default constructor of optimizers would not look at, or that is no number."""
+    if not isinstance(settings, dict):
+        raise InputError(f'{where} is a dict, got {settings!r}')
+    check_names(settings, where, PARAMWISE)
+    custom = settings.get('custom_keys') or {}
+    if not isinstance(custom, dict) or not all(isinstance(each, dict) for each in custom.values()):
+        raise InputError(f'{where}.custom_keys is a dict of dicts, as dict(head=dict(lr_mult=0.1)), got {custom!r}')
+    for name, part in custom.items():
+        check_names(part, f'{where}.custom_keys.{name}', {'lr_mult', 'decay_mult'})
+    for part in (settings, *custom.values()):
+        for name, value in part.items():
+            if name.endswith('_mult') and not is_number(value):
+                raise InputError(f'{where}: {name} is a number, got {value!r}')
 
 
 def check_section(key: str, value) -> None:
@@ -182,10 +219,15 @@ def check_section(key: str, value) -> None:
         for inner, name in parts(value.get('optimizer'), f'{key}.optimizer'):
             check_known(inner, name, OPTIMIZERS)
             check_part(inner, name, OPTIMIZERS)
+        if value.get('paramwise_cfg') is not None and 'constructor' not in value:
+            check_paramwise(value['paramwise_cfg'], f'{key}.paramwise_cfg')
         clip = value.get('clip_grad')
         if isinstance(clip, dict):
             how = nn.utils.clip_grad_value_ if clip.get('type') == 'value' else nn.utils.clip_grad_norm_
             check_names(clip, f'{key}.clip_grad', set(inspect.signature(how).parameters) - {'parameters'} | {'type'})
+            for name in clip.keys() & {'max_norm', 'clip_value'}:
+                if not is_number(clip[name]) or clip[name] <= 0:
+                    raise InputError(f'{key}.clip_grad.{name} is a positive number, got {clip[name]!r}')
     elif key == 'default_hooks':
         for name, hook in value.items():
             if name not in HOOK_NAMES and (not isinstance(hook, dict) or 'type' not in hook):
@@ -198,6 +240,13 @@ def check_section(key: str, value) -> None:
         check_part(value, key, LOG_PROCESSORS, LogProcessor)
         check_count(value, key, 'window_size')
         check_count(value, key, 'num_digits', least=0)
+        custom = value.get('custom_cfg') or []           # mmengine looks at it when the first line is written
+        if not isinstance(custom, (list, tuple)) or not all(isinstance(part, dict) for part in custom):
+            raise InputError(f'{key}.custom_cfg is a list of dicts, got {custom!r}')
+        for i, part in enumerate(custom):
+            check_names(part, f'{key}.custom_cfg.{i}', {'data_src', 'method_name', 'window_size', 'log_name'})
+            if part.get('window_size') not in ('epoch', 'global'):
+                check_count(part, f'{key}.custom_cfg.{i}', 'window_size')
     elif key == 'visualizer':
         check_part(value, key, VISUALIZERS)
     elif key in NAMES:
@@ -238,7 +287,12 @@ def check_settings(cfg: Config) -> None:
                     check_built(each, key, several=True)
                 for part, where in parts(value, key):
                     check_part(part, where, LISTS[key][0], more=LISTS[key][1])
-                    check_milestones(part, where)
+                    if key == 'param_scheduler':
+                        check_schedule(part, where)
+            elif key in PLAIN_TOP:
+                check_value(value, PLAIN_TOP[key], key, ours=True)
+                if key == 'log_level' and value not in logging.getLevelNamesMapping():
+                    raise InputError(f'log_level is a name as INFO or WARNING, got {value!r}')
             elif key in LOADERS | NAMES.keys() | {'model', 'data_preprocessor', 'optim_wrapper', 'train_cfg', 'val_cfg',
                                                   'test_cfg', 'default_hooks', 'log_processor', 'visualizer'}:
                 if isinstance(value, dict):

@@ -31,6 +31,8 @@ from mmcrrcd.models.teachers.fingerprint import digest, digest_of_data, digest_o
 from mmcrrcd.registry import MODELS
 from mmcrrcd.structures import NetworkOutput
 
+from .settings import WAIT
+
 VIEWS = 16                   # where a config does not say how many (docs/speed.md)
 ROOT = Path('work_dirs/teacher_cache')
 SAMPLED = 32                 # answers that are computed again each time a cache is used
@@ -98,6 +100,7 @@ class Source:
     def outputs(self, batches: list[list[int]]) -> Iterator[NetworkOutput]:
         """The teacher's answers to each batch of images, counted as in :class:`EveryView`."""
         loader = DataLoader(EveryView(self.replayed, self.number), batch_sampler=batches, num_workers=self.workers,
+                            timeout=WAIT if self.workers else 0,
                             collate_fn=whole_batch if self.in_memory else pseudo_collate)
         for data in loader:
             yield self.ask(self.preprocessor(data, training=True)['inputs'].high)

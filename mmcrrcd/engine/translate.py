@@ -4,6 +4,8 @@ import re
 import traceback
 from types import FrameType
 
+from torch import OutOfMemoryError
+
 from mmcrrcd.errors import first_line, nearest
 
 from .settings import registered
@@ -32,6 +34,8 @@ def of_machine(error: BaseException) -> str | None:
     text = str(error)
     if isinstance(error, OSError) and error.errno in DISK:
         return f'{error.filename or "a file"} cannot be read or written: {error.strerror}; {GO_ON}'
+    if isinstance(error, (MemoryError, OutOfMemoryError)) or "can't allocate memory" in text:
+        return f'there is not enough memory ({first_line(error)[:200]}); a smaller batch_size, or smaller images, take less'
     if not isinstance(error, RuntimeError):
         return None
     if found := re.search(r'DataLoader timed out after (\d+\S*) seconds', text):
@@ -108,6 +112,12 @@ def translate(error: Exception) -> str | None:
         if library(frames[-1]) not in LIBRARIES and not isinstance(error, ALWAYS_INPUT):
             return None
         return of_constructor(error, frames[building[-1]], building[-1] == len(frames) - 1)
+    # Of a library's hooks, which look at their settings when they see the model, or begin.
+    called = [frame.f_locals for frame in frames if frame.f_code.co_name == 'call_hook' and library(frame) == 'mmengine']
+    if called and called[-1]['fn_name'] in ('before_run', 'before_train') and isinstance(error, (*ALWAYS_INPUT, TypeError)):
+        kind = type(called[-1].get('hook'))
+        if library(frames[-1]) in LIBRARIES and kind.__module__.split('.')[0] in LIBRARIES:
+            return f'{kind.__name__}: {first_line(error)}'
     # The Runner's own: loaders, loops, sections that belong together.
     runner = [i for i, frame in enumerate(frames) if str(frame.f_globals.get('__name__')) == 'mmengine.runner.runner'
               and (frame.f_code.co_name.startswith(PREPARING)

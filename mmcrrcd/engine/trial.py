@@ -1,5 +1,6 @@
 """A trial before training: a few images of the training and of the validation go the way that all others will."""
 import copy
+import logging
 import traceback
 from contextlib import nullcontext
 
@@ -66,11 +67,16 @@ def preprocess(model: nn.Module, batch, name: str, training: bool) -> dict:
                          f'data set, pipeline and collate_fn: {with_kind(error)}') from error
 
 
+def size_of(batch) -> tuple[int, int]:
+    """Height and width of the first image; (0, 0) where there is none."""
+    images = batch['inputs'] if isinstance(batch, dict) else []
+    return tuple(images[0].shape[-2:]) if len(images) else (0, 0)
+
+
 def check_sizes(model: Distiller, batch) -> None:
     """Raises InputError where the student's resolution, or the teacher's size, does not fit the training's images."""
     preprocessor = model.data_preprocessor
-    images = batch['inputs'] if isinstance(batch, dict) else []
-    height, width = images[0].shape[-2:] if len(images) else (0, 0)
+    height, width = size_of(batch)
     for name in ('resolution', 'train_resolutions'):
         given = getattr(preprocessor, name, None)
         for each in ([given] if name == 'resolution' else given) or []:
@@ -196,9 +202,9 @@ def size_of_trial(loader: DataLoader, model: nn.Module) -> int:
     return min(whole, IMAGES)
 
 
-def try_training(runner, model: nn.Module) -> None:
+def try_training(runner, model: nn.Module) -> tuple[int, int]:
     """A few images through data set, ``collate_fn``, preprocessor, networks and losses, and the sizes of all batches. Raises
-    InputError where they do not fit.
+    InputError where they do not fit. Returns height and width of an image.
     """
     loader = runner.train_dataloader
     images_left(runner)
@@ -210,6 +216,7 @@ def try_training(runner, model: nn.Module) -> None:
     if isinstance(model, Distiller):
         check_last_batch(runner, model, data)
     try_losses(runner, model, data)
+    return size_of(batch)
 
 
 def best_metrics(runner) -> list[str]:
@@ -250,15 +257,19 @@ def check_evaluator(metrics, outputs, name: str) -> None:
                              "dict(type='Accuracy', topk=(1, ))")
 
 
-def try_validation(runner, model: nn.Module) -> None:
+def try_validation(runner, model: nn.Module, trained_on: tuple[int, int]) -> None:
     """One batch through the network and the evaluator. Raises InputError where they do not fit, and where ``save_best`` is
-    none of the metrics. Metrics of your own, which may need all images, are only given the batch.
+    none of the metrics. Metrics of your own, which may need all images, are only given the batch. Says it where images have
+    another size than those that were ``trained_on``.
     """
     loader, evaluator, trained = runner.val_dataloader, runner.val_loop.evaluator, runner.train_dataloader.dataset
     check_labels(model, loader.dataset, 'val_dataloader')
     check_classes(classes_of(trained), classes_of(loader.dataset), 'val_dataloader', place_of(loader.dataset))
     warn_of_absent_classes(trained, loader.dataset, 'val_dataloader')
     batch = some_batch(loader, 'val_dataloader', IMAGES)
+    if (0, 0) not in (trained_on, size_of(batch)) and size_of(batch) != trained_on:
+        print_log('the images of val_dataloader have {}×{} px and those of the training {}×{}: is that meant?'.format(
+            *size_of(batch), *trained_on), 'current', logging.WARNING)
     modes = {module: module.training for module in model.modules()}
     try:
         model.eval()
@@ -294,10 +305,10 @@ def try_batches(runner) -> None:
     Raises:
         InputError: see :func:`try_training` and :func:`try_validation`.
     """
-    model = unwrapped(runner.model)
+    model, size = unwrapped(runner.model), (0, 0)
     with generators_kept():
         if isinstance(runner.train_dataloader, DataLoader):
-            try_training(runner, model)
+            size = try_training(runner, model)
         val = runner.val_loop
         if type(val) is ValLoop and isinstance(val.evaluator, Evaluator) and isinstance(val.dataloader, DataLoader):
-            try_validation(runner, model)
+            try_validation(runner, model, size)

@@ -59,6 +59,16 @@ def crop_and_resize(images: Tensor, boxes: Boxes) -> Tensor:
     return found.round_().to(torch.uint8)
 
 
+def stacked(images: list[Tensor], samples: list | None) -> Tensor:
+    """Images (C, H, W) as one tensor (N, C, H, W). Raises InputError where one has another size; the line names it."""
+    odd = next((i for i, image in enumerate(images) if image.shape != images[0].shape), None)
+    if odd is not None:
+        said = ['{}{} x {} pixels'.format(f'{path} of ' if (path := getattr(sample, 'img_path', '')) else '', *image.shape[-2:])
+                for image, sample in ((images[i], samples[i] if samples else None) for i in (0, odd))]
+        raise InputError(f'the images of a batch have several sizes, {" and ".join(said)}: let the pipeline bring all to one')
+    return torch.stack(images)
+
+
 @MODELS.register_module()
 class PairPreprocessor(BaseDataPreprocessor):
     """Turns a batch of either data path into ``inputs=Pair(high, low)`` and ``data_samples``.
@@ -153,7 +163,7 @@ class PairPreprocessor(BaseDataPreprocessor):
                 crops, view = self.draw(data, len(images), images.device)
                 images = self.crop(images, crops)
         else:                                            # in a list by pseudo_collate, one tensor by default_collate
-            images = images if isinstance(images, Tensor) else torch.stack(images)
+            images = images if isinstance(images, Tensor) else stacked(images, data.get('data_samples'))
             images = images.to(memory_format=torch.channels_last)
             self.check_range(images)
             samples = data.get('data_samples')
@@ -238,7 +248,7 @@ class PairPreprocessor(BaseDataPreprocessor):
         """The images (N, 3, H, W) uint8 of a batch as a teacher would see them in a test, and their N labels."""
         data = self.cast_data(data)
         images, samples = data['inputs'], data.get('data_samples')
-        images = images if isinstance(images, Tensor) else torch.stack(images)
+        images = images if isinstance(images, Tensor) else stacked(images, samples)
         return images, Batch.of(samples).labels if samples else data.get('labels')
 
     def crop(self, images: Tensor, crops: Crops | Boxes | None) -> Tensor:

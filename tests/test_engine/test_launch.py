@@ -1,6 +1,7 @@
 """What the tools say of an error that the input caused."""
 import errno
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -119,6 +120,19 @@ def test_a_list_cannot_name_what_is_outside_its_folder(tmp_path, name):
     with pytest.raises(InputError, match='which is not in'):
         inside(tmp_path, name, 'pairs.txt')
     assert inside(tmp_path, 'a/b.png', 'pairs.txt') == tmp_path / 'a/b.png'
+
+
+def test_a_process_whose_launcher_was_killed_while_it_imported_ends(monkeypatch):
+    ended = []
+    monkeypatch.setattr(launch, 'end_with_parent', lambda: None)
+    monkeypatch.setattr(launch.os, 'kill', lambda *what: ended.append(what))
+    launch.end_together('pytorch')
+    assert not ended
+    monkeypatch.setattr(launch, 'LAUNCHER', os.getppid() + 1)
+    launch.end_together('none')
+    assert not ended
+    launch.end_together('pytorch')
+    assert ended == [(os.getpid(), signal.SIGKILL)]
 
 
 def test_ctrl_c_while_a_tool_imports_is_one_line():
