@@ -85,6 +85,8 @@ if __name__ == '__main__':  # the tests read the functions above without buildin
         license_files=['LICENSE'],
         keywords='knowledge distillation, low resolution, image classification, OpenMMLab',
         packages=find_packages(include=['mmcrrcd', 'mmcrrcd.*']),
+        package_dir={'': '.'},                           # has an editable install name a folder: a script beside the clone,
+                                                         # whose folder is mmcrrcd, too, would import that one
         package_data={'mmcrrcd.zoo': ['*.json', '*.safetensors']},
         python_requires='>=3.10',
         install_requires=requirements(),

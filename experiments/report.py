@@ -336,11 +336,12 @@ def headline_markdown() -> str:
     head = ['CIFAR-100 at 8×8 px, test accuracy (%)', *(part for name in found for part in (titles[name], 'paired'))]
     if not rows:
         return NOTHING
-    records_of_all = [record for own in found.values() for record in own]
-    minutes = [record['seconds']['wall'] / 60 for record in records_of_all]
-    teacher = next(record['teacher'] for record in records_of_all if record['teacher'])
-    line = (f'Teacher ResNet56 at 32×32 px ({teacher["accuracy"]:.1f} %), student VGG8, '
-            f'{records_of_all[0]["training"]["epochs"]} epochs from {records_of_all[0]["setting"]["views"]} cached views, '
-            f'{min(minutes):.0f} to {max(minutes):.0f} minutes a training on one CPU thread. '
-            'Paired: over the best KD, seed by seed, with its standard error. KD: 0.1 CE + 0.9 KD; "1 CE": 1 CE + 0.9 KD.')
+    teacher = next(record['teacher'] for own in found.values() for record in own if record['teacher'])
+    lengths = []
+    for name, own in found.items():
+        minutes = [record['seconds']['wall'] / 60 for record in own]
+        lengths.append(f'{titles[name]}: {own[0]["training"]["epochs"]} epochs from {own[0]["setting"]["views"]} cached views, '
+                       f'{min(minutes):.0f} to {max(minutes):.0f} minutes a training on one CPU thread.')
+    line = ' '.join([f'Teacher ResNet56 at 32×32 px ({teacher["accuracy"]:.1f} %), student VGG8.', *lengths, 'Paired: over the '
+                     'best KD, seed by seed, with its standard error. KD: 0.1 CE + 0.9 KD; "1 CE": 1 CE + 0.9 KD.'])
     return f'{markdown_table(head, rows)}\n\n{line}'

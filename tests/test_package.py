@@ -124,17 +124,33 @@ def test_the_other_files_state_the_same_version():
     assert f'Version: v{__version__}\n' in (ROOT / 'model-index.yml').read_text(encoding='utf-8')
 
 
-@pytest.mark.slow
-def test_wheel_has_configs_and_tools_that_run(tmp_path):
-    """In mmcrrcd/.mim, where MIM looks; built from a copy, so that nothing is left in the source tree."""
+def install(source: Path, installed: Path, kind: str) -> None:
+    """Puts a 'wheel', or an 'editable' one, into a folder, built from a copy, so that nothing is left in the source tree."""
     pytest.importorskip('setuptools', minversion='77', reason='a wheel can only be built where setuptools is installed')
-    source, wheels, installed = (tmp_path / name for name in ('source', 'wheels', 'installed'))
     ignored = shutil.ignore_patterns('.*', 'data', 'work_dirs', 'results', 'build', '*.egg-info', '__pycache__')
     shutil.copytree(ROOT, source, ignore=ignored)
-    subprocess.run([sys.executable, '-c', 'from setuptools.build_meta import build_wheel; import sys; build_wheel(sys.argv[1])',
-                    str(wheels)], cwd=source, check=True, capture_output=True)
+    wheels = source / 'wheels'
+    subprocess.run([sys.executable, '-c', 'import setuptools.build_meta as build, sys; '
+                    f'build.build_{kind}(sys.argv[1])', str(wheels)], cwd=source, check=True, capture_output=True)
     with zipfile.ZipFile(*wheels.glob('*.whl')) as wheel:
         wheel.extractall(installed)
+
+
+@pytest.mark.slow
+def test_an_editable_install_wins_over_the_folder_of_the_clone(tmp_path):
+    """For a script beside the clone, whose folder is mmcrrcd, too."""
+    install(tmp_path / 'mmcrrcd', tmp_path / 'installed', 'editable')
+    result = subprocess.run([sys.executable, '-c', "import site; site.addsitedir('installed'); import mmcrrcd; "
+                             'print(mmcrrcd.__file__)'], cwd=tmp_path, capture_output=True, text=True,
+                            env={key: value for key, value in os.environ.items() if key != 'PYTHONPATH'})
+    assert result.stdout.strip() == str(tmp_path / 'mmcrrcd' / 'mmcrrcd' / '__init__.py'), result.stderr
+
+
+@pytest.mark.slow
+def test_wheel_has_configs_and_tools_that_run(tmp_path):
+    """In mmcrrcd/.mim, where MIM looks."""
+    installed = tmp_path / 'installed'
+    install(tmp_path / 'source', installed, 'wheel')
     mim, ours = installed / 'mmcrrcd' / '.mim', {path.relative_to(ROOT) for path in (ROOT / 'configs').rglob('*.py')}
     assert {path.relative_to(mim) for path in (mim / 'configs').rglob('*.py')} == ours
     for file in yaml.safe_load((mim / 'model-index.yml').read_text())['Import']:

@@ -8,6 +8,7 @@ import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse
 import json
 import sys
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import track
@@ -40,7 +41,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def tabulate(answers: list[dict]) -> Table:
+def tabulate(answers: list[dict], images: Path) -> Table:
+    """A row for each image, which is named by its place in the folder ``images``."""
     table = Table()
     table.add_column('image', overflow='fold')
     table.add_column('class', overflow='fold')
@@ -49,7 +51,8 @@ def tabulate(answers: list[dict]) -> Table:
         table.add_column('next', overflow='fold')
     for answer in answers:
         first, *others = answer['classes']
-        row = [answer['file'], first['name'], f'{100 * first["probability"]:.1f} %']
+        file = str(Path(answer['file']).relative_to(images)) if images.is_dir() else answer['file']
+        row = [file, first['name'], f'{100 * first["probability"]:.1f} %']
         row += [', '.join(f'{each["name"]} {100 * each["probability"]:.1f} %' for each in others)] if others else []
         table.add_row(*(Text(printable(entry)) for entry in row))
     return table
@@ -87,7 +90,7 @@ def main(argv: list[str] | None = None) -> None:
                           images=answers, unreadable=unreadable)
             write_whole(args.json, json.dumps(result, indent=1) + '\n')
         else:
-            Console().print(tabulate(answers))
+            Console().print(tabulate(answers, Path(args.images)))
         print(f'{len(answers)} images classified, {len(unreadable)} unreadable; each resized to {student}')
 
 

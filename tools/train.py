@@ -24,7 +24,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('config', help='config file')
     parser.add_argument('--work-dir', help='where logs and checkpoints go (default: its work_dir, or work_dirs/<its name>)')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
-                        help='go on from CHECKPOINT, or from the last one in the work directory')
+                        help='go on from CHECKPOINT, a file or a work directory, or from the last one in the work directory')
     parser.add_argument('--overwrite', action='store_true',
                         help='start anew in the folder of an earlier training, whose checkpoints are removed')
     parser.add_argument('--amp', action='store_true', help='bfloat16 autocast, on CPU and GPU')
@@ -84,6 +84,8 @@ def student_config(args: argparse.Namespace) -> Config:
     if args.resume:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
+        if cfg.load_from and Path(cfg.load_from).is_dir():               # the last one in it
+            cfg.load_from = str(find_checkpoint(cfg.load_from))
     check_settings(cfg)
     check_pairs(cfg, 'val_dataloader')
     return cfg

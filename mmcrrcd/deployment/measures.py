@@ -68,7 +68,8 @@ def measure(file: Path, network: nn.Module, size: tuple[int, int], ask: Callable
 
 def tabulate(rows: list[Measured]) -> Table:
     """The table for a terminal."""
-    table = Table('file')
+    table = Table()
+    table.add_column('file', overflow='fold')            # whole in a narrow terminal, too
     for heading in ('kB', 'parameters', 'M MACs', 'accuracy', 'median', '95 %'):
         table.add_column(heading, justify='right', no_wrap=True)
     for row in rows:

@@ -133,7 +133,7 @@ def export_onnx(network: DeployedStudent, file: str | Path, images: np.ndarray, 
 def quantize(file: str | Path, images: np.ndarray, out: str | Path) -> None:
     """Writes an int8 version of an ONNX file: weights and activations of the network, by onnxruntime's static quantization.
 
-    What comes before the network, and the softmax, stay in float32.
+    What comes before the network, the logits and the softmax stay in float32: of logits in int8 several would be equal.
 
     Args:
         images: (N, h, w, 3) uint8 from which the ranges of the activations are taken.
@@ -159,7 +159,8 @@ def quantize(file: str | Path, images: np.ndarray, out: str | Path) -> None:
         around = [node.name for i, node in enumerate(nodes) if i < first or node.op_type == 'Softmax']
         written = os.path.join(folder, 'int8.onnx')
         quantize_static(prepared, written, Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
-                        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, nodes_to_exclude=around)
+                        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, nodes_to_exclude=around,
+                        extra_options=dict(OpTypesToExcludeOutputQuantization=['Gemm', 'MatMul']))
         model = onnx.load(written)
     onnx.helper.set_model_props(model, {each.key: each.value for each in onnx.load(str(file)).metadata_props})
     write_whole(out, model.SerializeToString())

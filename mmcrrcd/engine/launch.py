@@ -172,6 +172,11 @@ def end(line: str) -> None:
     sys.exit(line)
 
 
+def was_interrupted(error: BaseException | None) -> bool:
+    """Was it Ctrl-C that ended in this error? mmengine, where it formats a config, catches that with all else."""
+    return error is not None and (isinstance(error, KeyboardInterrupt) or was_interrupted(error.__context__))
+
+
 @contextmanager
 def one_line_errors():
     """Ends the program with the one line of an error that the input caused; bugs keep their traceback.
@@ -191,6 +196,8 @@ def one_line_errors():
         silence()
         sys.exit(1)
     except Exception as error:
+        if was_interrupted(error):
+            end(LINE)
         if (line := translate(error)) is None:           # a bug
             raise
         end(f'error: {printable(line)}')

@@ -187,7 +187,7 @@ def build(source: Source, folder: Path, shape: dict) -> None:
         broadcast_object_list(done)
         missing = [block for block in range(number_of_blocks(shape)) if block not in done[0]][get_rank()::get_world_size()]
         outputs = source.outputs([source.numbers_of(block) for block in missing])
-        for block, output in zip(missing, shown(outputs, len(missing), f'{source.number} views')):
+        for output, block in zip(shown(outputs, len(missing), f'{source.number} views'), missing):      # asked to its end
             writer.write(block, output)
         writer.close()
         barrier()

@@ -1,6 +1,7 @@
 """What mmengine and torch say of a wrong setting, in one line."""
 import errno
 import re
+import sys
 import traceback
 from types import FrameType
 
@@ -107,22 +108,23 @@ def translate(error: Exception) -> str | None:
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     if isinstance(error, ImportError) and any(frame.f_globals.get('__name__') == 'mmengine.config.lazy' for frame in frames):
         return first_line(error)                               # a config's import, which mmengine runs late
+    raised = next((frame for frame in reversed(frames) if library(frame) not in sys.stdlib_module_names), None)
     building = [i for i, frame in enumerate(frames) if frame.f_code.co_name in BUILDERS and library(frame) == 'mmengine']
     if building:
-        if library(frames[-1]) not in LIBRARIES and not isinstance(error, ALWAYS_INPUT):
+        if library(raised) not in LIBRARIES and not isinstance(error, ALWAYS_INPUT):
             return None
         return of_constructor(error, frames[building[-1]], building[-1] == len(frames) - 1)
     # Of a library's hooks, which look at their settings when they see the model, or begin.
     called = [frame.f_locals for frame in frames if frame.f_code.co_name == 'call_hook' and library(frame) == 'mmengine']
     if called and called[-1]['fn_name'] in ('before_run', 'before_train') and isinstance(error, (*ALWAYS_INPUT, TypeError)):
         kind = type(called[-1].get('hook'))
-        if library(frames[-1]) in LIBRARIES and kind.__module__.split('.')[0] in LIBRARIES:
+        if library(raised) in LIBRARIES and kind.__module__.split('.')[0] in LIBRARIES:
             return f'{kind.__name__}: {first_line(error)}'
     # The Runner's own: loaders, loops, sections that belong together.
     runner = [i for i, frame in enumerate(frames) if str(frame.f_globals.get('__name__')) == 'mmengine.runner.runner'
               and (frame.f_code.co_name.startswith(PREPARING)
                    or frame is frames[-1] and frame.f_code.co_name != 'call_hook')]
-    if runner and library(frames[-1]) in LIBRARIES and isinstance(error, ALWAYS_INPUT + MAY_BE_INPUT):
+    if runner and library(raised) in LIBRARIES and isinstance(error, ALWAYS_INPUT + MAY_BE_INPUT):
         place = frames[runner[-1]].f_code.co_name.strip('_').removeprefix('build_')
         return f'the {place} cannot be made: {first_line(error)}' if place != 'init' else first_line(error)
     return None

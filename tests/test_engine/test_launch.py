@@ -145,6 +145,15 @@ def test_ctrl_c_while_a_tool_imports_is_one_line():
         assert first.startswith('import mmcrrcd.interrupt'), tool
 
 
+def test_ctrl_c_that_a_library_turns_into_another_error_is_one_line():
+    with pytest.raises(SystemExit) as ended, one_line_errors():
+        try:
+            raise KeyboardInterrupt
+        except BaseException:
+            raise SyntaxError('Failed to format the config file')        # noqa: B904
+    assert ended.value.code == LINE
+
+
 @pytest.mark.parametrize('timeout', [0, -1, 'long', True])
 def test_the_time_out_of_processes_is_a_number_of_seconds(monkeypatch, timeout):
     monkeypatch.setattr(launch, 'end_together', lambda launcher: None)

@@ -1,4 +1,5 @@
 """tools/export_student.py --onnx: the file says what PyTorch says, runs without this package, and the tools take it."""
+import io
 import json
 import re
 import runpy
@@ -11,11 +12,12 @@ import pytest
 import torch
 from mmengine.config import Config
 from PIL import Image
+from rich.console import Console
 from tiny import CLASSES, config, crrcd, pipeline_loader, train, write_folder, write_teacher
 
 import mmcrrcd
 from mmcrrcd.datasets import downsample
-from mmcrrcd.deployment import onnx_file
+from mmcrrcd.deployment import Measured, onnx_file, tabulate
 from mmcrrcd.deployment.onnx_file import resampling
 
 onnx, onnxruntime, _ = map(pytest.importorskip, ('onnx', 'onnxruntime', 'onnxscript'))
@@ -98,6 +100,14 @@ def test_int8_is_int8_and_the_table_tells_what_each_file_costs(run, exported_bef
         assert macs == rows['x.onnx'][2] and float(macs) > 0
         assert name == 'x_int8.onnx' or accuracy == f'{run["accuracy"]:.2f} %'
         assert 0 < float(median.split()[0]) <= float(p95.split()[0])
+
+
+def test_a_narrow_terminal_shows_whole_names():
+    row = Measured('work_dirs/my_images/student_16px/student/student.pth', 5_000_000, 1_000_000, 11_000_000, 43.2, 64.2, 79.7)
+    shown = Console(width=80, file=io.StringIO())
+    shown.print(tabulate([row]))
+    lines = [line.split('│')[1].strip() for line in shown.file.getvalue().splitlines() if line.startswith('│')]
+    assert ''.join(lines) == row.file
 
 
 def test_macs_of_a_network_that_can_be_counted_by_hand():

@@ -71,6 +71,8 @@ def test_from_a_folder_to_a_student_outside_the_clone(project, capfd):
     train.main(['student.py', '--cache-teacher', '2', '--work-dir', 'cached', *options, 'model.teacher_cache.folder=answers'])
     said = capfd.readouterr()
     assert 'of the 4 validation images' in said.out + said.err
+    progress, = (line for line in said.err.splitlines() if line.startswith("The teacher's answers, 2 views"))
+    assert '100%' in progress
     test_tool.main(['student.py', str(work_dir / 'student'), *options])
     assert 'accuracy/top1' in capfd.readouterr().out
 

@@ -143,8 +143,11 @@ def test_table_of_the_best_classes(work_dir, tmp_path, monkeypatch, capsys):
     row = next(line for line in output.splitlines() if 'a [b].png' in line)
     assert f'class{best}' in row.split('│')[2] and f'class{next_best} ' in row.split('│')[4]
     assert '1 images classified, 0 unreadable' in output
-    tool('predict.py', tmp_path / 'a [b].png', own, work_dir, '--topk', 1)
-    assert 'next' not in capsys.readouterr().out
+    (tmp_path / 'cats').mkdir()
+    (tmp_path / 'a [b].png').rename(tmp_path / 'cats' / 'a.png')
+    tool('predict.py', tmp_path, own, work_dir, '--topk', 1)
+    output = capsys.readouterr().out
+    assert 'next' not in output and '│ cats/a.png ' in output
 
 
 def test_restoring_and_other_settings_of_the_training(work_dir, predict, tmp_path):

@@ -102,6 +102,7 @@ VALUES = [
     ('custom_hooks.0.priority=FIRST', "custom_hooks.0.priority is a number from 0 to 100, or one of HIGHEST, "),
     ('model.input_size=10000000', 'there is not enough memory'),
     ('model.student.pretrained=True', 'a checkpoint is the path of a file, got True'),
+    ('visualizer.save_dir=3', 'Visualizer cannot be built of dict(save_dir=3'),
     ('resume=no', "resume is True or False, got 'no'"),
     ('load_from=3', 'load_from is a text or None, got 3'),
     ('log_level=LOUD', "log_level is a name as INFO or WARNING, got 'LOUD'"),
@@ -131,7 +132,8 @@ TRIALS = [
     ('train_dataloader.batch_size=23', 'the last batch of each epoch has one image'),
     ('val_evaluator.type=Accuracy', 'val_evaluator: Accuracy is for samples of a pipeline of mmpretrain'),
 ]
-MORE = {'model.student.head.loss.loss_weight=-1': ['model.student.head.loss.type=CrossEntropyLoss'],
+MORE = {'visualizer.save_dir=3': ['visualizer.type=Visualizer'],
+        'model.student.head.loss.loss_weight=-1': ['model.student.head.loss.type=CrossEntropyLoss'],
         'train_dataloader.batch_size=23': ['model.data_preprocessor.resolution=4', 'model.num_negatives=64'],
         'model.objective.at.wieght=1': ['model.objective.at.type=mmcrrcd.ATLoss']}
 
@@ -308,3 +310,9 @@ def test_the_student_is_tested_on_what_it_learns_from(train_pair, val_pair, fits
         check_pairs(cfg, 'val_dataloader')
     cfg.model.data_preprocessor = dict(resolution=8)     # which makes what the student sees in both
     check_pairs(cfg, 'val_dataloader')
+
+
+def test_a_work_directory_is_resumed_from_as_its_last_checkpoint(here):
+    train.main(['run.py', '--work-dir', 'out'])
+    train.main(['run.py', '--work-dir', 'other', '--resume', 'out', '--cfg-options', 'train_cfg.max_epochs=2'])
+    assert torch.load('other/epoch_2.pth', weights_only=True)['meta']['epoch'] == 2
