@@ -325,7 +325,7 @@ def headline_markdown() -> str:
     found = {name: own for name in ('few', 'full') if (own := records.read(f'study_{name}'))}
     rows = []
     for arm in dict.fromkeys(arm for name in found for arm in STUDIES[name].arms):
-        row = [arm]
+        row = [{'KD': 'KD (0.1 CE + 0.9 KD)', 'KD, 1 CE': 'KD (1 CE + 0.9 KD)'}.get(arm, arm)]
         for own in found.values():
             ours, kd = by_seed(own, arm), best_kd(own)
             row += [spread(list(ours.values())) if ours else '–', 'the best KD' if ours and arm == kd else
@@ -333,15 +333,17 @@ def headline_markdown() -> str:
         if set(row[1:]) != {'–'}:
             rows.append(row)
     titles = {'few': '100 images a class', 'full': '500 images a class'}
-    head = ['CIFAR-100 at 8×8 px, test accuracy (%)', *(part for name in found for part in (titles[name], 'paired'))]
+    head = ['CIFAR-100 at 8×8 px, test accuracy (%)']
+    head += [part for name in found for part in (titles[name], 'over the best KD, paired')]
     if not rows:
         return NOTHING
     teacher = next(record['teacher'] for own in found.values() for record in own if record['teacher'])
     lengths = []
     for name, own in found.items():
         minutes = [record['seconds']['wall'] / 60 for record in own]
-        lengths.append(f'{titles[name]}: {own[0]["training"]["epochs"]} epochs from {own[0]["setting"]["views"]} cached views, '
-                       f'{min(minutes):.0f} to {max(minutes):.0f} minutes a training on one CPU thread.')
-    line = ' '.join([f'Teacher ResNet56 at 32×32 px ({teacher["accuracy"]:.1f} %), student VGG8.', *lengths, 'Paired: over the '
-                     'best KD, seed by seed, with its standard error. KD: 0.1 CE + 0.9 KD; "1 CE": 1 CE + 0.9 KD.'])
+        lengths.append(f'{titles[name]}: {own[0]["training"]["epochs"]} epochs, {own[0]["setting"]["views"]} stored crops of '
+                       f'each image, {min(minutes):.0f} to {max(minutes):.0f} minutes a training on one CPU thread.')
+    line = ' '.join([f'Teacher ResNet56 at 32×32 px ({teacher["accuracy"]:.1f} %, of all images), student VGG8.', *lengths,
+                     'Mean ± standard deviation of n seeds. Paired: over the best KD, seed by seed, mean ± standard error. '
+                     'CE: the loss of classification. "–": not run.'])
     return f'{markdown_table(head, rows)}\n\n{line}'

@@ -132,9 +132,9 @@ def test_the_headline_sets_each_method_beside_the_best_kd():
         for seed, last in enumerate(values, 5):
             write('study_few', method, 'resnet56_vgg8', '8px__paper_35e', seed, last, setting=Setting(views=8)._asdict())
     page = report.headline_markdown()
-    assert '| KD, 1 CE | 32.00 ± 1.41 (n = 2) | the best KD |' in page
+    assert '| KD (1 CE + 0.9 KD) | 32.00 ± 1.41 (n = 2) | the best KD |' in page
     assert '| CRRCD | 33.50 ± 2.12 (n = 2) | +1.50 ± 0.50 (n = 2) |' in page
-    assert 'SimKD' not in page and '30 epochs from 8 cached views, 2 to 2 minutes a training' in page
+    assert 'SimKD' not in page and '30 epochs, 8 stored crops of each image, 2 to 2 minutes a training' in page
 
 
 def test_pictures_show_gains_seed_by_seed():
