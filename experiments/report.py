@@ -70,7 +70,7 @@ def described(recipe: str) -> str:
     pixels = parts.pop(0).removesuffix('px') if parts[0].endswith('px') else '32'
     schedule, *epochs = parts.pop(0).split('_in_')
     words = [f'the student sees {pixels}×{pixels} px, schedule {schedule}']
-    words += [f'shortened to {epochs[0].removesuffix("e")} epochs'] if epochs else []
+    words += [f'in {epochs[0].removesuffix("e")} epochs'] if epochs else []
     words += ['bfloat16' if part == 'amp' else f'{part.removeprefix("views")} views of the teacher' for part in parts]
     return ', '.join(words)
 

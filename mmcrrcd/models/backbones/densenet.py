@@ -1,4 +1,4 @@
-"""DenseNet-BC for 32-pixel images (Huang et al., CVPR 2017, section 4.2)."""
+"""DenseNet-BC for 32-pixel images (Huang et al., CVPR 2017, section 3)."""
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

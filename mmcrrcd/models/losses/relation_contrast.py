@@ -24,7 +24,7 @@ def standardize(x: Tensor) -> Tensor:
 
 
 class Direction(nn.Module):
-    """l2(y - x): Eq. 1 with phi_i = phi_j = [I; -I] and phi = [-I, I], and the l2 norm as h."""
+    """l2(y - x): Eq. 1 with phi_i = phi_j = [I; -I] and phi = [-I, I], and the identity as h."""
 
     def forward(self, anchors: Tensor, others: Tensor, there: Tensor | None = None) -> Tensor:
         """From each of A anchors to each of N others, all of D numbers. Gives (A, N, D)."""
@@ -86,7 +86,7 @@ class RelationContrastLoss(DistillLoss):
         sampling: 'supervised': negatives are of another class. 'unsupervised': they are any other image. They are never the
             anchor.
         normalizer: 'softmax' over the positive and its negatives (InfoNCE). 'none': Eq. 10 as printed. There n counts the
-            images that serve as negatives. 'batch': exp(s / tau) / Z in Eq. 10. As in CRD Z is m x its mean over the first
+            images of batch and queue that serve. 'batch': exp(s / tau) / Z in Eq. 10. As in CRD Z is m x its mean over the first
             negatives; m cancels.
         dim, center: of learned relations. The width, None: 128. 'anchor' (also 'auto') or None, see :class:`LearnedRelation`.
         num_samples: m, the number of training images, for ``normalizer='none'``.
