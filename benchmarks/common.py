@@ -4,12 +4,14 @@
 """
 import argparse
 import json
+import random
 import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
 import torch
+from rich.progress import track
 
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.visualization.markdown import conditions, markdown_table
@@ -46,6 +48,15 @@ def carry_out(args: argparse.Namespace, measure: Callable[[argparse.Namespace], 
     args.json.with_suffix('.md').write_text(table(result) + '\n', encoding='utf-8')
     print(table(result))
     return result
+
+
+def in_turns(turns: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """What each of ``turns`` measures, in every round, where all take turns: so a machine's moods fall on all alike."""
+    found = {name: [] for name in turns}
+    for i in track(range(rounds), 'rounds'):
+        for name in random.Random(i).sample(list(turns), len(turns)):            # what comes after what changes
+            found[name].append(turns[name]())
+    return found
 
 
 def with_range(values: list[float], decimals: int) -> str:

@@ -13,19 +13,18 @@ All take turns, several rounds of some batches each. The clock starts after the 
 on a GPU batches go there in the first two. mmpretrain's check of the files is off, too.
 """
 import argparse
-from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
-from rich.progress import track
 
 from mmcrrcd.registry import MODELS
 
-from .common import carry_out, now, page, parser_of, ratio
+from .common import carry_out, in_turns, now, page, parser_of, ratio
 from .step_time import BATCH, AnyCIFAR100, Reference
 
 SPLIT = 'train'
@@ -45,15 +44,15 @@ def ours(path: str, data_root: str, workers: int, resolution: int | None = None)
     return lambda: (preprocessor(batch, training=True) for batch in loader)
 
 
-def seconds(batches: Callable, warmup: int, number: int) -> float:
-    """Of ``number`` batches, after ``warmup`` others."""
+def rate(batches: Callable, warmup: int, number: int) -> float:
+    """Images per second of ``number`` batches, after ``warmup`` others."""
     passing = iter(batches())
     for _ in range(warmup):
         next(passing)
     start = now()
     for _ in range(number):
         next(passing)
-    return now() - start
+    return BATCH * number / (now() - start)
 
 
 def measure(args: argparse.Namespace) -> dict:
@@ -68,11 +67,8 @@ def measure(args: argparse.Namespace) -> dict:
             for workers in args.workers:
                 _, loader, *_ = reference.build(method, workers)
                 paths[f'reference {method}, {workers} workers'] = lambda loader=loader: loader
-    rates = defaultdict(list)
-    for _ in track(range(args.rounds), 'rounds'):
-        for name, batches in paths.items():
-            rates[name].append(BATCH * args.batches / seconds(batches, args.warmup, args.batches))
-    return dict(batch=BATCH, batches=args.batches, rates=rates)
+    turns = {name: partial(rate, batches, args.warmup, args.batches) for name, batches in paths.items()}
+    return dict(batch=BATCH, batches=args.batches, rates=in_turns(turns, args.rounds))
 
 
 def table(result: dict) -> str:

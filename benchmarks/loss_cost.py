@@ -3,8 +3,8 @@
     PYTHONPATH=../RepDistiller:../CRCD python -m benchmarks.loss_cost --reference crd crcd
 
 Forward and backward pass of the loss alone, on random embeddings of 64 numbers (those of resnet56 and resnet20), each setting
-in a process of its own. The comparison has both forms of it, all else is of learned relations. From batch 96, 512 negatives and
-8 anchors one size changes at a time, and from the same with all anchors batch and negatives. Told of each:
+in a process of its own. The direction form, the default, has 16 anchors, the learned form 8. From batch 96 and 512 negatives
+one size changes at a time; of the learned form also with all anchors. Told of each:
 
 - time: of both passes, median and range over ``--repetitions`` (three at least, and no more after a minute), after one that
   does not count;
@@ -38,6 +38,7 @@ from typing import NamedTuple
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from mmengine.device import get_device
 from rich.progress import track
 from torch import Tensor, nn
@@ -45,6 +46,7 @@ from torch._subclasses import FakeTensor
 
 from mmcrrcd.models import CRCDLoss, CRDLoss, RelationContrastLoss
 from mmcrrcd.structures import Batch, NetworkOutput
+from mmcrrcd.visualization.style import styles
 
 from .common import carry_out, now, page, parser_of, with_range
 
@@ -59,9 +61,11 @@ AXES = {
     'classes': (10, 100, 1000, 10_575),
     'images': (50_000, 150_000, 500_000),
 }
+DIRECTION = dict(loss='direction', anchors=16)
 FACES = dict(classes=10_575)                             # the line of images ends at the size of CASIA-WebFace
 NAMES = {'rcd': 'relational contrast, learned F', 'direction': 'relational contrast, direction', 'crd': 'CRD', 'crcd': 'CRCD',
          'crd published': 'CRD, as published', 'crcd published': 'CRCD, as published'}
+LABELS = ['CRRCD', 'CRRCD, learned F', 'CRRCD, learned F, all anchors', 'CRD']               # in the picture
 
 
 class Subject(NamedTuple):
@@ -81,8 +85,10 @@ def lines() -> dict[str, list[dict]]:
     """Name of a line -> its points, from small to large."""
     found = {}
     for axis in ('batch', 'negatives'):
+        found[f'{axis}, direction'] = [point(**DIRECTION | {axis: value}) for value in AXES[axis]]
         for name, anchors in (('8 anchors', 8), ('all anchors', None)):
             found[f'{axis}, {name}'] = [point(anchors=anchors, **{axis: value}) for value in AXES[axis]]
+    found['anchors, direction'] = [point(**DIRECTION | dict(anchors=value)) for value in AXES['anchors']]
     found['anchors'] = [point(anchors=value) for value in AXES['anchors']]
     found['classes'] = [point(classes=value) for value in AXES['classes']]
     found['images'] = [point(images=value, **FACES) for value in AXES['images']]
@@ -92,14 +98,14 @@ def lines() -> dict[str, list[dict]]:
 
 def comparison(references: list[str]) -> list[dict]:
     """The losses side by side; the ``references`` also as published."""
-    ours = [point(loss='direction', anchors=16), DEFAULT, point(anchors=None), CRD, CRCD]
+    ours = [point(**DIRECTION), DEFAULT, point(anchors=None), CRD, CRCD]
     return ours + [case | dict(loss=f'{case["loss"]} published') for case in (CRD, CRCD) if case['loss'] in references]
 
 
 def quick() -> dict[str, list[dict]]:
     """A few points, for a look in a minute."""
-    return {f'negatives, {name}': [point(anchors=anchors), point(anchors=anchors, negatives=2048)]
-            for name, anchors in (('8 anchors', 8), ('all anchors', None))}
+    kinds = {'direction': DIRECTION, '8 anchors': dict(anchors=8), 'all anchors': dict(anchors=None)}
+    return {f'negatives, {name}': [point(**kind), point(**kind, negatives=2048)] for name, kind in kinds.items()}
 
 
 def build(case: dict) -> Subject:
@@ -266,37 +272,45 @@ def table(result: dict, *names: str) -> str:
                 f'million bytes; n = {result["repetitions"]} repetitions, or what a minute allows, at least 3.')
 
 
+def label_of(line: str) -> str:
+    """What a line is called in the picture: the name of its loss, with the anchors where they are not the usual ones."""
+    return {'direction': LABELS[0], 'all anchors': LABELS[2], 'CRD': LABELS[3]}.get(line.partition(', ')[2], LABELS[1])
+
+
 def plot(result: dict) -> Figure:
-    """Time, and memory, along each size: for CRRCD's loss, and with the number of images for CRD."""
+    """Time, and memory, along each size: a column for each. Squares: what is there all the time, the queue or the banks."""
     sizes = [axis for axis in AXES if any(name.split(',')[0] == axis for name in result['lines'])]
-    figure, panels = plt.subplots(2, len(sizes), figsize=(3.6 * len(sizes), 6.5), squeeze=False, layout='constrained',
+    figure, panels = plt.subplots(2, len(sizes), figsize=(3.2 * len(sizes) + 0.6, 6.5), squeeze=False, layout='constrained',
                                   sharey='row')
+    looks, legend = styles(LABELS), {}
     for (above, below), axis in zip(panels.T, sizes):
         for name, rows in result['lines'].items():
             if name.split(',')[0] != axis:
                 continue
-            rows = [row for row in rows if 'error' not in row]
-            label = 'CRD' if 'CRD' in name else f'CRRCD, learned F{name.removeprefix(axis)}'
-            color = 'tab:blue' if label == 'CRD' else 'tab:orange' if 'all' in label else 'tab:red'
+            rows, label = [row for row in rows if 'error' not in row], label_of(name)
+            look, color = looks[label], looks[label]['color']
             x = [row[axis] or row['batch'] for row in rows]
             times = [both(row) for row in rows]
-            above.plot(x, [median(time) for time in times], 'o-', color=color, label=label)
+            legend[label], = above.plot(x, [median(time) for time in times], marker='o', markersize=4, label=label, **look)
             above.fill_between(x, [min(time) for time in times], [max(time) for time in times], color=color, alpha=0.2, lw=0)
             if all(row['peak'] is not None for row in rows):
-                below.plot(x, [row['peak'] / 1e6 for row in rows], 'o-', color=color, label=f'{label}, at work')
-            if 'all' not in label:                        # the queue is the same there
-                below.plot(x, [row['state'] / 1e6 for row in rows], 's:', color=color, label=f'{label}, queue or banks')
-        above.set(title=axis + (f', of {FACES["classes"]:,} classes' if axis == 'images' else ''))
-        below.set(xlabel=axis)
+                below.plot(x, [row['peak'] / 1e6 for row in rows], marker='o', markersize=4, **look)
+            below.plot(x, [row['state'] / 1e6 for row in rows], marker='s', markersize=4, markerfacecolor='white', color=color,
+                       linestyle='none')
+        below.set_xlabel(axis + (f', of {FACES["classes"]:,} classes' if axis == 'images' else ''))
         ticks = [x or DEFAULT['batch'] for x in AXES[axis]]
         for panel in (above, below):
             panel.set(xscale='log', yscale='log')
             panel.set_xticks(ticks, [f'{x:,}' for x in ticks], rotation=90, fontsize='small')
             panel.minorticks_off()
             panel.grid(alpha=0.3)
-            panel.legend(fontsize='small')
+            panel.spines[['top', 'right']].set_visible(False)
     panels[0, 0].set(ylabel='forward and backward pass (ms)')
     panels[1, 0].set(ylabel='memory (MB)')
+    squares = Line2D([], [], color='0.4', marker='s', markerfacecolor='white', linestyle='none', label='queue or banks')
+    figure.legend(handles=[*(legend[label] for label in LABELS if label in legend), squares], loc='outside lower center',
+                  ncols=5, frameon=False)
+    figure.suptitle(f'median and range of n = {result["repetitions"]}; {result["hardware"]}', size=10)
     return figure
 
 

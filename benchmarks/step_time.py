@@ -17,11 +17,9 @@ Networks have random weights, and caches hold random answers; times do not depen
 import argparse
 import contextlib
 import io
-import random
 import sys
 import types
 import uuid
-from collections import defaultdict
 from pathlib import Path
 from statistics import median
 from unittest import mock
@@ -32,14 +30,13 @@ from mmengine.device import get_device
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.datasets import CIFAR100
-from rich.progress import track
 from torch.nn import functional as F
 
 from mmcrrcd.models.networks import extract
 from mmcrrcd.models.teachers.cache import CacheWriter, number_of_blocks, rows_of
 from mmcrrcd.registry import DATASETS, MODELS
 
-from .common import carry_out, now, page, parser_of, ratio
+from .common import carry_out, in_turns, now, page, parser_of, ratio
 
 OF_REFERENCE = 'resnet56_resnet20_cifar100'             # the pair that the reference's loop trains here
 BATCH, LR, VIEWS = 96, 0.05, 16
@@ -250,10 +247,8 @@ def measure(args: argparse.Namespace) -> dict:
     if args.reference:
         reference = Reference(args.data_root)
         turns |= {f'reference {method}': lambda m=method: reference.seconds(args, m) for method in ('kd', 'crd')}
-    rates = defaultdict(list)
-    for i in track(range(args.rounds), 'rounds'):
-        for name in random.Random(i).sample(list(turns), len(turns)):        # what comes after what changes
-            rates[name].append(BATCH * args.iterations / turns[name]())
+    seconds = in_turns(turns, args.rounds)
+    rates = {name: [BATCH * args.iterations / each for each in found] for name, found in seconds.items()}
     return dict(config=args.config, resolution=args.resolution, batch=BATCH, iterations=args.iterations,
                 workers=args.workers, precision='float32' if args.float32 else 'bfloat16', rates=rates)
 
@@ -269,9 +264,9 @@ def table(result: dict) -> str:
              *(ratio(rates, name, other) for other in others.values())] for name, own in rates.items()]
     return page(result, ['', 'images/s, median', 'range', 'over the live teacher', *others], rows,
                 f'{Path(result["config"]).stem}, the student sees {result["resolution"] or 32} pixels, '
-                f'batch {result["batch"]}, {result["precision"]} (the reference in float32); '
-                f'n = {len(next(iter(rates.values())))} rounds of {result["iterations"]} iterations; '
-                f'{result["workers"]} workers of the reference.')
+                f'batch {result["batch"]}, {result["precision"]}; '
+                f'n = {len(next(iter(rates.values())))} rounds of {result["iterations"]} iterations'
+                + (f'; the reference in float32, with {result["workers"]} workers.' if 'reference kd' in rates else '.'))
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -4,14 +4,13 @@ One training step on a fixed batch, with cross-entropy and SGD, as the configs h
 turns in one run. Random weights.
 """
 import argparse
-from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from rich.progress import track
 from torch import nn
 from torch.nn import functional as F
 
@@ -19,7 +18,7 @@ from mmcrrcd.models.backbones.base import Conv3x3
 from mmcrrcd.models.networks import extract
 from mmcrrcd.registry import MODELS
 
-from .common import carry_out, now, page, parser_of, ratio, with_range
+from .common import carry_out, in_turns, now, page, parser_of, ratio, with_range
 
 BASE = dict(layout=torch.channels_last, fused=False, bfloat16=False, compiled=False, plain_convolutions=False)
 VARIANTS = {
@@ -55,22 +54,19 @@ class Step:
         self.optimizer.step()
 
 
-def seconds(step: Step, iterations: int) -> float:
+def milliseconds(step: Step, iterations: int) -> float:
     start = now()
     for _ in range(iterations):
         step()
-    return (now() - start) / iterations
+    return 1000 * (now() - start) / iterations
 
 
 def measure(args: argparse.Namespace) -> dict:
     student = Config.fromfile(args.config).model.student
     steps = {name: Step(student, args.batch, args.resolution, **BASE | change) for name, change in VARIANTS.items()}
     for step in steps.values():
-        seconds(step, 3)
-    times = defaultdict(list)
-    for _ in track(range(args.rounds), 'rounds'):
-        for name, step in steps.items():
-            times[name].append(1000 * seconds(step, args.iterations))
+        milliseconds(step, 3)
+    times = in_turns({name: partial(milliseconds, step, args.iterations) for name, step in steps.items()}, args.rounds)
     return dict(config=args.config, batch=args.batch, resolution=args.resolution, milliseconds=times)
 
 

@@ -19,10 +19,9 @@ from mmengine.hooks import Hook, LoggerHook
 from mmengine.runner import Runner
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmcrrcd.config import Options, read_config
 from mmcrrcd.engine.graphed import waits
 from mmcrrcd.engine.launch import one_line_errors, prepare_processes
-from mmcrrcd.engine.settings import merge_options
+from mmcrrcd.engine.options import add_options, read_with_options
 
 WAITING = ('_local_scalar_dense', 'is_nonzero', 'nonzero', 'masked_select', 'equal', '_unique', '_unique2', 'unique_dim',
            'unique_consecutive')
@@ -113,14 +112,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--iterations', type=int, default=20)
     parser.add_argument('--amp', action='store_true')
     parser.add_argument('--work-dir', default='work_dirs/sync_audit')
-    parser.add_argument('--cfg-options', nargs='+', action=Options, metavar='KEY=VALUE')
+    add_options(parser)
     args = parser.parse_args(argv)
     with one_line_errors():
-        cfg = read_config(args.config)
+        cfg = read_with_options(args.config, args.cfg_options)
         cfg.work_dir = args.work_dir
         if args.amp:
             cfg.optim_wrapper.type = 'mmcrrcd.BF16OptimWrapper'
-        merge_options(cfg, args.cfg_options)
         prepare_processes(cfg, 'none')
         hook = audit(cfg, args.iterations)
     for wait in sorted(set(hook.waits)):

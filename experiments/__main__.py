@@ -19,7 +19,7 @@ from mmcrrcd.engine.teacher_cache import views_of_text
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.embeddings import named_images
 
-from . import compose, pages, records, report
+from . import compose, pages, records
 from .compose import FIRST_SEED, Recipe
 from .figure3 import SWEEPS
 from .runs import WORK, Run, carry_out, teacher_run
@@ -172,7 +172,7 @@ def main(argv: list[str] | None = None) -> None:
             if not args.render:
                 runs = study_runs(args) if args.experiment == 'study' else table_runs(args, console)
                 failed = carry_out(runs, args.jobs, args.slurm, console)
-            files = report.write(f'study_{args.name}' if args.experiment == 'study' else args.experiment)
+            files = pages.write(f'study_{args.name}' if args.experiment == 'study' else args.experiment)
         for file in files:
             console.print(str(file), soft_wrap=True)
     if failed:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from mmengine.config import Config
 
+from mmcrrcd.config import kind
 from mmcrrcd.datasets.faces import list_folders, list_images
 from mmcrrcd.errors import InputError
 from mmcrrcd.registry import DATASETS, MODELS
@@ -270,7 +271,7 @@ def paired(cfg: Config, seed: int) -> Config:
     cfg = Config(cfg.to_dict())
     cfg.randomness.seed = seed
     for hook in cfg.custom_hooks:
-        if hook.type.split('.')[-1] == 'EpochSeedHook':
+        if kind(hook) == 'EpochSeedHook':
             hook.type = 'mmcrrcd.PairedSeedHook'
     return cfg
 
@@ -306,8 +307,6 @@ def of_study(setting: NamedTuple, recipe: Recipe, options: dict) -> Config:
         cfg.model.backbone_gradient = setting.gamma
     cfg.train_cfg.val_interval = cfg.default_hooks.checkpoint.interval = max(1, setting.epochs // 5)
     cfg.default_hooks.checkpoint.save_best = None
-    if setting.refit:
-        cfg.custom_hooks.append(dict(type='mmcrrcd.RefitHeadHook'))
     cfg.merge_from_dict(options)
     use_cache(cfg, recipe.views)
     return cfg

@@ -79,9 +79,6 @@ def results(about: dict, config: Path, checkpoint: str, rows: list[dict]) -> dic
     """Of a network by the config and checkpoint of its training, whose epochs are ``rows`` (none of a teacher)."""
     tested = {row['epoch']: row['accuracy'] for row in rows if 'accuracy' in row}
     found = dict(last=tested[max(tested)], best=max(tested.values())) if tested else {}
-    if rows and 'own_classifier' in rows[-1]:            # what was tested last is the classifier fitted anew
-        found |= dict(last=rows[-1]['own_classifier'], refitted=found['last'])
-        found['best'] = max([found['last'], *(row['accuracy'] for row in rows[:-1] if 'accuracy' in row)])
     experiment = about['experiment']
     table = TABLES.get(experiment) or STUDIES.get(experiment.removeprefix('study_'))
     if table and table.evaluation in EVALUATIONS:

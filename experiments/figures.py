@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from mmcrrcd.visualization.resolution import draw_lines
 from mmcrrcd.visualization.style import MUTED, SIZE, role
 
-from . import records, report
+from . import plots, records, report
 from .tables import TABLES, UNTRAINED, name_of, pair_name
 
 STUDENT = 'student_alone'
@@ -21,8 +21,8 @@ RESOLUTION = {                                           # panel -> (records, li
     **{f'{data}, teacher and students VGG8': [(f'resolution_vgg8_{data.lower().replace("-", "")}', {
         'teacher': 'teacher, upsampled', 'CRRCD, learned F, 8 pixels': 'CRRCD, learned F, 8×8 px',
         'CRRCD, learned F, 16 pixels': 'CRRCD, learned F, 16×16 px',
-        f'CRRCD, learned F, 8 to {side} pixels': f'CRRCD, 8 to {side} px',
-        f'CRRCD, learned F, 8 to {side} pixels, own batch norms': f'CRRCD, 8 to {side} px, refitted'})]
+        f'CRRCD, learned F, 8 to {side} pixels': f'CRRCD, learned F, 8 to {side} px',
+        f'CRRCD, learned F, 8 to {side} pixels, own batch norms': f'CRRCD, learned F, 8 to {side} px, refitted'})]
        for data, side in {'CIFAR-100': 32, 'TinyImageNet': 64}.items()}}
 
 
@@ -92,12 +92,12 @@ def draw_bars(axes: Axes, title: str, values: dict[str, list[float]]) -> None:
     plain(axes)
 
 
-def bars(experiment: str = 'table1') -> Figure | None:
-    """All methods of a table's recipes and pairs that have the student-only baseline, as gains over it; None without any."""
-    panels, found = [], records.read(experiment)
+def bars() -> Figure | None:
+    """All methods of Table I's recipes and pairs that have the student-only baseline, as gains over it; None without any."""
+    panels, found = [], records.read('table1')
     for recipe in sorted({record['recipe'] for record in found}):
         own = [record for record in found if record['recipe'] == recipe]
-        for pair in TABLES[experiment].pairs:
+        for pair in TABLES['table1'].pairs:
             student, values = report.by_seed(own, 'student', pair_name('student', pair)), {}
             for method in dict.fromkeys(record['method'] for record in own if record['method'] not in ('student', *UNTRAINED)):
                 if points := paired_gains(report.by_seed(own, method, '_'.join(pair)), student):
@@ -131,8 +131,8 @@ def resolution() -> Figure:
 
 def curves() -> Figure | None:
     """Test accuracy over the epochs of the main results; None without any."""
-    found = [(title, report.lines_of(own, report.MAIN)) for title, own in report.main_results().items()]
-    return report.panels(report.draw_curves, found) if found else None
+    found = [(title, plots.lines_of(own, report.MAIN)) for title, own in report.main_results().items()]
+    return plots.panels(plots.draw_curves, found) if found else None
 
 
 PICTURES = dict(gains=gains, bars=bars, resolution=resolution, results=curves)

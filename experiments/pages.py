@@ -11,10 +11,10 @@ from mmcrrcd import zoo
 from mmcrrcd.errors import InputError
 from mmcrrcd.visualization.markdown import markdown_table
 
-from . import figures, metafiles, records, report
+from . import figures, metafiles, plots, records, report
 from .compose import ROOT
 from .studies import STUDIES
-from .tables import TABLES
+from .tables import TABLES, name_of
 
 MARKED = r'<!-- begin (\w+) -->\n.*?<!-- end \1 -->'
 
@@ -24,10 +24,12 @@ def zoo_markdown() -> str:
     rows = []
     for name in zoo.names():
         known, size = zoo.read_metafile(zoo.find(name)), zoo.find(name).stat().st_size
-        accuracy = ', '.join(f'{value:.2f} % at {side} px' for side, value in known['accuracy'].items())
-        rows.append([f'`{name}`', f'{known["data"]}, {len(known["classes"])} classes', accuracy, f'{known["parameters"]:,}',
-                     f'{known["macs"] / 1e6:.2f}', f'{size / 1000:.0f}', f'`{known["command"]}`'])
-    return markdown_table(['name', 'data', 'accuracy', 'parameters', 'M MACs', 'kB', 'trained by'], rows)
+        student, teacher = (', '.join(f'{value:.2f} at {side} px' for side, value in known.get(key, {}).items()) or '–'
+                            for key in ('accuracy', 'teacher'))
+        rows.append([f'`{name}`', f'{known["data"]}, {len(known["classes"])} classes', student, teacher, f'{known["images"]:,}',
+                     f'{known["parameters"]:,}', f'{known["macs"] / 1e6:.2f}', f'{size / 1000:.0f}', f'`{known["command"]}`'])
+    return markdown_table(['name', 'data', 'accuracy (%)', 'its teacher (%)', 'n', 'parameters', 'M MACs', 'kB', 'trained by'],
+                          rows)
 
 
 def own_images_markdown() -> str:
@@ -83,6 +85,30 @@ def pages() -> list[Path]:
     return [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('**/*.md')), ROOT / 'configs' / 'face' / 'README.md']
 
 
+def write(experiment: str) -> list[Path]:
+    """Table and figures beside the records."""
+    found = records.read(experiment)
+    if experiment == 'figure3':
+        drawn = {name: plots.sweeps(own, title) for name, (title, own) in report.figure3_groups().items()}
+    elif experiment.startswith('study_'):
+        study = STUDIES[experiment.removeprefix('study_')]
+        figure = plots.rates(found, [*study.columns.values(), 'last'][0])
+        if figure is None and not study.columns:
+            figure = plots.curves(found, {arm: arm for arm in study.arms})
+        drawn = {experiment: figure}
+    else:
+        methods = dict.fromkeys(record['method'] for record in found)
+        drawn = {experiment: plots.curves(found, {name_of(method): method for method in methods})}
+    file = records.RECORDS / f'{experiment}.md'
+    file.parent.mkdir(parents=True, exist_ok=True)
+    text = report.figure3_markdown() if experiment == 'figure3' else block(experiment)
+    file.write_text(text, encoding='utf-8')
+    pictures = {records.RECORDS / f'{name}.png': figure for name, figure in drawn.items() if figure}
+    for picture, figure in pictures.items():
+        figure.savefig(picture, dpi=120)
+    return [file, *pictures]
+
+
 def render() -> list[Path]:
     """Writes all pages, metafiles, tables and figures of which there are records; returns what was written."""
     written = metafiles.write()
@@ -92,7 +118,7 @@ def render() -> list[Path]:
             page.write_text(new, encoding='utf-8')
             written.append(page)
     for name in [*TABLES, *(f'study_{name}' for name in STUDIES)]:
-        written += report.write(name) if (records.RECORDS / name).is_dir() else []
+        written += write(name) if (records.RECORDS / name).is_dir() else []
     for name, draw in figures.PICTURES.items():
         if figure := draw():
             figure.savefig(ROOT / 'docs' / f'{name}.png', dpi=120)

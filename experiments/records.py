@@ -53,12 +53,12 @@ def seconds(rows: list[dict], steps: int) -> dict:
                 step=round(median(row['train_seconds'] for row in rows) / steps, 5))
 
 
-def spread(values: list[float], decimals: int = 2) -> str:
+def spread(values: list[float]) -> str:
     """Mean ± standard deviation of values, and how many they are."""
     if not values:
         return '–'
-    deviation = f' ± {stdev(values):.{decimals}f}' if len(values) > 1 else ''
-    return f'{mean(values):.{decimals}f}{deviation} (n = {len(values)})'
+    deviation = f' ± {stdev(values):.2f}' if len(values) > 1 else ''
+    return f'{mean(values):.2f}{deviation} (n = {len(values)})'
 
 
 def paired_difference(values: dict[int, float], reference: dict[int, float]) -> str:

@@ -1,24 +1,16 @@
-"""From records to Markdown tables and figures."""
-import math
+"""From records to Markdown tables."""
 import re
-import textwrap
-from pathlib import Path
-from statistics import mean, stdev
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from statistics import mean
 
 from mmcrrcd.visualization.markdown import conditions, markdown_table
-from mmcrrcd.visualization.style import CRRCD, KD, STUDENT_ONLY, label_lines, styles
 
 from . import records
-from .figure3 import SWEEPS, Sweep
+from .figure3 import SWEEPS
 from .records import paired_difference, spread
-from .studies import RATE, STUDIES, Study
+from .studies import STUDIES, Study
 from .tables import BEST_EPOCH, NAMES, NOT_AS_PUBLISHED, TABLES, UNTRAINED, UPSAMPLED, Pair, Table, name_of, pair_name
 
 Records = list[dict]
-FAILED = 10                                              # points below the baselines, where a panel of Figure 3 ends
 SHORTEST = 30                                            # epochs of main results; shorter runs of Figure 3 are studies
 DROP = 21 / 35                                           # share of the epochs before the first LR decay
 FORMS = {'default': 'default', 'learned': 'base'}                        # of CRRCD in Figure 3, by their methods
@@ -28,7 +20,6 @@ MAIN = {'student-only': 'student_alone', 'KD (1 CE + 0.5 KD)': 'kd', 'KD (0.1 CE
 PAPER_ROW = {'student-only': 'student', 'KD (0.1 CE + 0.9 KD)': 'kd', NAMES['crrcd_learned']: 'crrcd', 'CRRCD': 'crrcd'}
 NOTHING = 'No runs yet.'
 ARMS = 'Accuracy in percent, mean ± standard deviation of n seeds; differences seed by seed, mean ± standard error.'
-READABLE = dict(facecolor='white', edgecolor='none', alpha=0.75, pad=0.5)
 
 
 def by_seed(found: Records, method: str, pair: str | None = None, key: str = 'last') -> dict[int, float]:
@@ -243,13 +234,11 @@ def arms(found: Records, labels: dict[str, str], reference: str, paper: dict[str
                                                  'train_accuracy' in each['epochs'][-1]]
             steps = [1000 * each['seconds']['step'] for each in own if each['seconds']['step']]
             rows.append([label, spread(list(last.values())), spread(list(by_seed(own, method, key='best').values())),
-                         spread(list(by_seed(own, method, key='refitted').values())),
                          *('–' if method == reference else paired_difference(of(found, method), of(found, reference))
                            for of in (by_seed, since_the_drop)), f'{mean(train):.1f}' if train else '–', scores(own),
                          f'{mean(steps):.0f}' if steps else '–', chosen_rate(own)] + ([paper.get(label, '–')] if paper else []))
-    head = ['', 'last epoch', 'best epoch', 'last epoch, the classifier fitted anew',
-            f'over {name_of(reference)}, paired', 'the same, mean since the first LR decay', 'training images',
-            'scores of positives / negatives', 'ms a step', 'learning rate']
+    head = ['', 'last epoch', 'best epoch', f'over {name_of(reference)}, paired', 'the same, mean since the first LR decay',
+            'training images', 'scores of positives / negatives', 'ms a step', 'learning rate']
     head += ['the paper'] if paper else []
     kept = [i for i in range(len(head)) if not i or any(row[i] != '–' for row in rows)]
     return markdown_table([head[i] for i in kept], [[row[i] for i in kept] for row in rows])
@@ -297,99 +286,6 @@ def figure3_markdown(folder: str = '') -> str:
     return '\n'.join(parts) or NOTHING
 
 
-def draw_sweep(axes: Axes, sweep: Sweep, found: Records) -> None:
-    """Accuracies over the values of a setting; the baselines are dashed lines. One far below is told at the foot."""
-    base = {label: by_seed(found, MAIN[label]).values() for label in list(MAIN)[:2]}
-    floor = min((mean(values) for values in base.values() if values), default=-math.inf) - FAILED
-    places, ours = sweep.places(), [list(by_seed(found, method).values()) for method in sweep.names.values()]
-    heights = [mean(values) if values and mean(values) >= floor else math.nan for values in ours]
-    errors = [stdev(values) if len(values) > 1 else 0 for values in ours]
-    axes.errorbar(places, heights, errors, marker='o', capsize=3, linestyle='-' if sweep.ordered else 'none', label='CRRCD',
-                  color=CRRCD)
-    for place, values, height in zip(places, ours, heights):
-        if not math.isnan(height):
-            axes.annotate(f'{height:.2f}\nn = {len(values)}', (place, height), (6, 4), textcoords='offset points', size=7,
-                          color='0.3', bbox=READABLE)
-        elif values:
-            axes.text(place, 0.03, f'{mean(values):.2f} ↓\nn = {len(values)}', transform=axes.get_xaxis_transform(), size=8,
-                      color='0.4', ha='center', bbox=READABLE)
-    for (label, values), color in zip(base.items(), (STUDENT_ONLY, KD)):
-        if values:
-            axes.axhline(mean(values), color=color, linestyle='--', label=f'{label} (n = {len(values)})')
-    room = 0.12 * (places[-1] - places[0])
-    axes.set_xlim(places[0] - room, places[-1] + room)
-    axes.set_xticks(places, [str(value).replace(', ', ',\n') for value in sweep.names])
-    axes.set(xlabel=sweep.title, ylabel='test accuracy (%)')
-    axes.margins(y=0.15)
-
-
-def draw_curves(axes: Axes, title: str, lines: dict[str, Records]) -> None:
-    """Test accuracy over the epochs, mean of the seeds."""
-    looks = styles(lines)
-    for label, own in lines.items():
-        points = {}
-        for row in (row for record in own for row in record['epochs'] if 'accuracy' in row):
-            points.setdefault(row['epoch'], []).append(row['accuracy'])
-        axes.plot(list(points), [mean(values) for values in points.values()], label=f'{label} (n = {len(own)})',
-                  **looks[label])
-    axes.set_title(textwrap.fill(title, 76), size=9, loc='left')
-    axes.set(xlabel='epoch', ylabel='test accuracy (%)')
-    axes.spines[['top', 'right']].set_visible(False)
-    label_lines(axes, 2.9)
-
-
-def panels(draw, each: list[tuple], title: str = '') -> Figure:
-    """A figure with ``draw(axes, *arguments)`` in a panel for each arguments."""
-    rows = max(1, -(-len(each) // 2))
-    figure = Figure(figsize=(13, 3.6 * rows + 0.6), layout='constrained')
-    grid = figure.subplots(rows, 2, squeeze=False)
-    for axes in grid.flat[len(each):]:
-        axes.set_axis_off()
-    for axes, arguments in zip(grid.flat, each):
-        draw(axes, *arguments)
-        axes.grid(alpha=0.3)
-    if title:
-        figure.legend(*grid.flat[0].get_legend_handles_labels(), loc='outside lower center', ncols=3, frameon=False)
-        figure.suptitle(title, size=11)
-    return figure
-
-
-def lines_of(found: Records, labels: dict[str, str]) -> dict[str, Records]:
-    """The records with a curve by the labels of their methods."""
-    return {label: own for label, method in labels.items() if (own := [
-        record for record in found if record['method'] == method and any('accuracy' in row for row in record['epochs'])])}
-
-
-def curves(found: Records, labels: dict[str, str]) -> Figure | None:
-    """A panel for each pair, recipe and teacher; None where nothing was tested in training."""
-    drawn = [(f'{in_words(pair)}, {described(recipe)}', lines_of(own, labels))
-             for (pair, recipe, _), own in groups(found).items()]
-    drawn = [(title, lines) for title, lines in drawn if lines]
-    return panels(draw_curves, drawn) if drawn else None
-
-
-def draw_rates(axes: Axes, gamma: float, lines: dict[str, dict[float, list[float]]]) -> None:
-    """A result over the learning rate, mean and standard deviation of the seeds."""
-    looks = styles(lines)
-    for name, points in lines.items():
-        rates = sorted(points)
-        errors = [stdev(points[rate]) if len(points[rate]) > 1 else 0 for rate in rates]
-        axes.errorbar(rates, [mean(points[rate]) for rate in rates], errors, marker='o', capsize=3, label=name, **looks[name])
-    axes.set(xscale='log', xlabel='learning rate', ylabel='%', title=f'γ = {gamma}')
-    axes.legend(fontsize=7)
-
-
-def rates(found: Records, key: str) -> Figure | None:
-    """A panel for each gamma, a line for each method; None where no arm says its learning rate."""
-    drawn = {}
-    for record in found:
-        name, rate, _ = record['method'].partition(RATE)
-        if rate and key in record['results']:
-            lines = drawn.setdefault(record['setting']['gamma'], {})
-            lines.setdefault(name, {}).setdefault(record['setting']['lr'], []).append(record['results'][key])
-    return panels(draw_rates, sorted(drawn.items())) if drawn else None
-
-
 def main_results() -> dict[str, Records]:
     """The longer runs of Figure 3 with default settings, by title."""
     titled = {}
@@ -429,7 +325,7 @@ def headline_markdown() -> str:
     found = {name: own for name in ('few', 'full') if (own := records.read(f'study_{name}'))}
     rows = []
     for arm in dict.fromkeys(arm for name in found for arm in STUDIES[name].arms):
-        row = [arm]
+        row = [{'KD': 'KD (0.1 CE + 0.9 KD)', 'KD, 1 CE': 'KD (1 CE + 0.9 KD)'}.get(arm, arm)]
         for own in found.values():
             ours, kd = by_seed(own, arm), best_kd(own)
             row += [spread(list(ours.values())) if ours else '–', 'the best KD' if ours and arm == kd else
@@ -437,41 +333,17 @@ def headline_markdown() -> str:
         if set(row[1:]) != {'–'}:
             rows.append(row)
     titles = {'few': '100 images a class', 'full': '500 images a class'}
-    head = ['CIFAR-100 at 8×8 px, test accuracy (%)', *(part for name in found for part in (titles[name], 'paired'))]
+    head = ['CIFAR-100 at 8×8 px, test accuracy (%)']
+    head += [part for name in found for part in (titles[name], 'over the best KD, paired')]
     if not rows:
         return NOTHING
-    records_of_all = [record for own in found.values() for record in own]
-    minutes = [record['seconds']['wall'] / 60 for record in records_of_all]
-    teacher = next(record['teacher'] for record in records_of_all if record['teacher'])
-    line = (f'Teacher ResNet56 at 32×32 px ({teacher["accuracy"]:.1f} %), student VGG8, '
-            f'{records_of_all[0]["training"]["epochs"]} epochs from {records_of_all[0]["setting"]["views"]} cached views, '
-            f'{min(minutes):.0f} to {max(minutes):.0f} minutes a training on one CPU thread. '
-            'Paired: over the best KD, seed by seed, with its standard error.')
+    teacher = next(record['teacher'] for own in found.values() for record in own if record['teacher'])
+    lengths = []
+    for name, own in found.items():
+        minutes = [record['seconds']['wall'] / 60 for record in own]
+        lengths.append(f'{titles[name]}: {own[0]["training"]["epochs"]} epochs, {own[0]["setting"]["views"]} stored crops of '
+                       f'each image, {min(minutes):.0f} to {max(minutes):.0f} minutes a training on one CPU thread.')
+    line = ' '.join([f'Teacher ResNet56 at 32×32 px ({teacher["accuracy"]:.1f} %, of all images), student VGG8.', *lengths,
+                     'Mean ± standard deviation of n seeds. Paired: over the best KD, seed by seed, mean ± standard error. '
+                     'CE: the loss of classification. "–": not run.'])
     return f'{markdown_table(head, rows)}\n\n{line}'
-
-
-def write(experiment: str) -> list[Path]:
-    """Table and figures beside the records."""
-    records.RECORDS.mkdir(parents=True, exist_ok=True)
-    found, figures = records.read(experiment), {}
-    if experiment == 'figure3':
-        text = figure3_markdown()
-        for name, (title, own) in figure3_groups().items():
-            there = {record['method'] for record in own} - FORMS.keys()
-            sweeps = [sweep for key, sweep in SWEEPS.items() if key != 'baselines' and there & set(sweep.names.values())]
-            figures[name] = panels(draw_sweep, [(sweep, own) for sweep in sweeps or [SWEEPS['baselines']]], title)
-    elif experiment.startswith('study_'):
-        name = experiment.removeprefix('study_')
-        study, text = STUDIES[name], study_markdown(name)
-        figures[experiment] = rates(found, [*study.columns.values(), 'last'][0])
-        if not figures[experiment] and not study.columns:
-            figures[experiment] = curves(found, {arm: arm for arm in study.arms})
-    else:
-        text = table_markdown(experiment)
-        figures[experiment] = curves(found, {name_of(method): method for method in dict.fromkeys(r['method'] for r in found)})
-    file = records.RECORDS / f'{experiment}.md'
-    file.write_text(text, encoding='utf-8')
-    pictures = {records.RECORDS / f'{name}.png': figure for name, figure in figures.items() if figure}
-    for picture, figure in pictures.items():
-        figure.savefig(picture, dpi=120)
-    return [file, *pictures]

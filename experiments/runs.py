@@ -16,9 +16,10 @@ from mmengine.config import Config
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from mmcrrcd.checkpoint import UnfinishedTraining, find_checkpoint, read_network, safe_load
+from mmcrrcd.checkpoint import UnfinishedTraining, find_checkpoint, read_network
 from mmcrrcd.config import read_values
 from mmcrrcd.errors import InputError
+from mmcrrcd.torch_file import safe_load
 
 from . import records
 from .compose import ROOT, Recipe, counted, load, shortened

@@ -9,8 +9,7 @@ from typing import NamedTuple
 class Setting(NamedTuple):
     """A training of a study. Data, networks and methods as configs/ name them; ``warmup`` in epochs; ``gamma``: the weight of
     what classification and KD send into the student's backbone; ``holdout``: so many training images are held out and tested
-    on, None for the test images; ``views`` of the teacher cache, 0 for the teacher itself; ``refit``: is the classifier fitted
-    anew after the last epoch?
+    on, None for the test images; ``views`` of the teacher cache, 0 for the teacher itself.
     """
     method: str = 'crrcd'
     teacher: str = 'resnet56'
@@ -25,7 +24,6 @@ class Setting(NamedTuple):
     warmup: int = 0
     gamma: float = 1.0
     views: int | str = 0
-    refit: bool = False
 
 
 class Study(NamedTuple):
@@ -115,6 +113,7 @@ VIEWS = {f'{name}, {views} views' if views else f'{name}, live teacher': arm | d
 FINAL = {'student-only': RIVALS['student-only'], 'KD as before': KD_TODAY | dict(lr=0.05), 'KD': KD, 'KD, 1 CE': KD_MORE_CE}
 FINAL = FINAL | {name: arm for name, arm in chosen(FINAL | RIVALS | OWN, CHOSEN).items() if name != 'KD as before'}
 FINAL |= {rival: FINAL[rival] | CHOSEN['KD, 1 CE'] for rival in ('KD + ITRD', 'KD + SRD')}       # whose weights they have
+OTHERS = {name: FINAL[name] for name in ('student-only', 'KD', 'KD, 1 CE', 'CRRCD')}           # on other networks
 
 STUDIES = dict(
     views=Study('How many views of each image a teacher cache needs',
@@ -129,8 +128,12 @@ STUDIES = dict(
                       reference='KD, rate 0.05, gamma 1', seeds=2),
     weights=Study('Weights and settings of the relational loss, on held-out training images', HELD,
                   chosen(WEIGHTS, CHOSEN), reference='KD', seeds=2),
-    few=Study('CIFAR-100, 100 images a class', FEW._replace(refit=True), FINAL, reference='KD', seeds=3),
-    full=Study('CIFAR-100, all 500 images a class', FEW._replace(images_per_class=None, refit=True), FINAL, reference='KD'),
+    few=Study('CIFAR-100, 100 images a class', FEW, FINAL, reference='KD', seeds=3),
+    full=Study('CIFAR-100, all 500 images a class', FEW._replace(images_per_class=None), FINAL, reference='KD'),
+    few_resnet20=Study('CIFAR-100, 100 images a class, another student', FEW._replace(student='resnet20'), OTHERS,
+                       reference='KD'),
+    few_densenet=Study('CIFAR-100, 100 images a class, a teacher by others', FEW._replace(teacher='densenet100'), OTHERS,
+                       reference='KD'),
     label_free_rates=Study('Learning rates without labels, on held-out training images', HELD, {
         f'{name}{RATE}{lr}': arm | dict(lr=lr) for name, arm in (LABEL_FREE | dict(KD=KD)).items() for lr in RATES},
         reference='KD, rate 0.05', seeds=1, **EMBEDDING),

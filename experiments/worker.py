@@ -66,23 +66,6 @@ class RecordHook(Hook):
         self.save()
 
 
-class OwnClassifierHook(Hook):
-    """Tests the last epoch's own classifier before it is fitted anew."""
-
-    priority = 'HIGHEST'
-
-    def __init__(self, record: RecordHook):
-        self.record = record
-
-    def after_train_epoch(self, runner) -> None:
-        if runner.epoch + 1 < runner.max_epochs:
-            return
-        before = dict(self.record.row(runner.epoch))     # this test is written there, which is of the epoch before
-        metrics = runner.val_loop.run()
-        self.record.rows[runner.epoch] = before
-        self.record.row(runner.epoch + 1)['own_classifier'] = round(metrics['accuracy/top1'], 4)
-
-
 def end_with_parent() -> None:
     """Ends this process when the one that holds the other end of its standard input has ended, however it did."""
     def wait():
@@ -101,8 +84,6 @@ def train(folder: Path, cfg: Config) -> tuple[list[dict], dict, list[dict]]:
     runner = build_runner(cfg)
     hook = RecordHook(folder / 'state.json')
     runner.register_hook(hook, 'NORMAL')
-    if any(hook['type'] == 'mmcrrcd.RefitHeadHook' for hook in cfg.custom_hooks):
-        runner.register_hook(OwnClassifierHook(hook))
     runner.train()
     last = cfg.train_cfg.max_epochs
     if cfg.get('val_dataloader') and 'accuracy' not in hook.row(last):           # stopped between the last epoch and its test

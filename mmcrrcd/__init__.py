@@ -3,6 +3,7 @@
 What stands in ``__all__`` is public; it is imported when it is first asked for, so that ``import mmcrrcd`` costs milliseconds.
 The registries are in ``mmcrrcd.registry``.
 """
+import os
 import warnings
 from importlib import import_module
 
@@ -10,6 +11,8 @@ from mmcrrcd.version import __version__, check_requirements
 
 check_requirements()
 warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')  # of mmcv-lite; nothing here uses it
+# Of images with more pixels neither OpenCV, which asks for this when it is imported, nor datasets/read_image.py decodes any.
+os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(2 ** 26))
 
 _PUBLIC = dict(
     CRRCD='mmcrrcd.models', Distiller='mmcrrcd.models', DistillLoss='mmcrrcd.models', InputError='mmcrrcd.errors',

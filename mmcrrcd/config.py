@@ -4,7 +4,6 @@ A config is a program, and the names in it can lead to any program that is insta
 directory needs neither: assignments of numbers, texts, lists and ``dict(...)``, and types from a few libraries.
 """
 import ast
-import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,15 +12,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import mmengine.config.config
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import Registry
 from mmengine.utils import get_object_from_string
 from torch import nn
 
-from mmcrrcd.errors import InputError, first_line
+from mmcrrcd.errors import InputError, with_kind
 
 PACKAGES = ('mmcrrcd', 'mmpretrain', 'mmengine', 'mmcv', 'torch', 'torchvision')
-FETCHING = {'HuggingFaceClassifier', 'TimmClassifier'}     # may ask the network for more than weights
+NETWORKS = ('mmcrrcd.models.', 'mmcv.', 'mmengine.model.', 'torch.nn.modules.', 'torchvision.models.',      # others read files
+            *(f'mmpretrain.models.{part}.' for part in ('backbones', 'classifiers', 'heads', 'losses', 'necks', 'utils')))
+FETCHING = {'HuggingFaceClassifier', 'TimmClassifier', 'TIMMBackbone'}      # may ask the network for more than weights
 STEPS = {'CenterCrop', 'EfficientNetCenterCrop', 'Pad', 'Resize', 'ResizeEdge'}      # taken from a config that nobody named
 RUN_ON_LOADING = ('.pkl', '.pickle', '.yml', '.yaml')      # lists of images by such names are run where mmengine loads them
 
@@ -43,9 +44,9 @@ def own_config(name: str) -> Path:
 
 @contextmanager
 def own_configs() -> Iterator[None]:
-    """In the block mmengine finds this package's configs wherever it is installed, and takes them into configs of both forms:
-    ``_base_ = 'mmcrrcd::custom/student_16px.py'``, and ``from mmcrrcd.configs.custom.student_16px import *`` under
-    ``read_base()``. By itself it knows OpenMMLab's packages only, and no base of the other form; and it looks for those by
+    """In the block mmengine finds this package's configs wherever it is installed. Configs of both forms may then begin with
+    one: ``_base_ = 'mmcrrcd::custom/student_16px.py'``, and ``from mmcrrcd.configs.custom.student_16px import *`` under
+    ``read_base()``. By itself it knows OpenMMLab's packages only, and no base of the other form. It looks for those by
     ``pkg_resources``, which setuptools 82 no longer has.
     """
     module, path_of = mmengine.config.config, Config.__dict__['_get_cfg_path']
@@ -91,7 +92,7 @@ def read_config(path: str | Path) -> Config:
     except InputError:
         raise
     except Exception as error:                           # a program can raise anything
-        raise InputError(f'{where_in_config(error, path)}: {type(error).__name__}: {first_line(error)}') from error
+        raise InputError(f'{where_in_config(error, path)}: {with_kind(error)}') from error
 
 
 def where_in_config(error: BaseException, path: str | Path) -> str:
@@ -106,21 +107,6 @@ def where_in_config(error: BaseException, path: str | Path) -> str:
     if isinstance(error, SyntaxError) and error.lineno:
         last = f'{path}, line {error.lineno}'
     return last
-
-
-class Options(DictAction):
-    """``--cfg-options KEY=VALUE ...``, with one line for what cannot be read so."""
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        for value in values:
-            key, equals, text = value.partition('=')
-            if not (key and equals):
-                sys.exit(f'error: {option_string} takes KEY=VALUE, got {value!r}')
-            try:
-                self._parse_iterable(text)
-            except (AssertionError, IndexError, ValueError) as error:
-                sys.exit(f'error: {option_string} {value}: {first_line(error) if str(error) else "the brackets do not close"}')
-        super().__call__(parser, namespace, values, option_string)
 
 
 def value_of(node: ast.expr):
@@ -203,6 +189,12 @@ def nested(settings) -> Iterator[dict]:
         yield from nested(each)
 
 
+def kind(settings: dict) -> str:
+    """The bare name of a type, which is a class or a path; empty where there is none."""
+    found = settings.get('type', '')
+    return (found if isinstance(found, str) else getattr(found, '__name__', '')).split('.')[-1]
+
+
 def check_types(settings, source: str | Path) -> None:
     """Raises InputError where building settings from elsewhere could call what is in no registry: mmengine imports and calls
     any name.
@@ -255,7 +247,8 @@ def is_network(found) -> bool:
 def check_network(settings: dict, source: str | Path) -> None:
     """Raises InputError where the network that ``settings`` describe is not one of known libraries."""
     for part in nested(settings):
-        if 'type' in part and (not is_network(known(part['type'])) or part['type'].split('.')[-1] in FETCHING):
+        found = known(part['type']) if 'type' in part else nn.Identity
+        if not is_network(found) or not found.__module__.startswith(NETWORKS) or found.__name__ in FETCHING:
             raise InputError(f'{source}: {part["type"]!r} is no network of {", ".join(PACKAGES)}, and from a folder no other '
                              'code is run')
     check_types(settings, source)

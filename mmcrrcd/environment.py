@@ -16,7 +16,9 @@ def about_this_run() -> dict:
     info = Path('/proc/cpuinfo')
     names = re.findall(r'model name\s*: (.*)', info.read_text()) if info.exists() else []
     processor = f'{names[0] if names else platform.processor()}, {os.cpu_count()} cores'
-    return dict(command=shlex.join(['python', *sys.argv]),
+    module = sys.modules['__main__'].__spec__            # of `python -m package.module`
+    program = ['-m', module.name.removesuffix('.__main__')] if module else sys.argv[:1]
+    return dict(command=shlex.join(['python', *program, *sys.argv[1:]]),
                 versions=dict(python=platform.python_version(), torch=str(torch.__version__), mmengine=mmengine.__version__,
                               mmpretrain=mmpretrain.__version__),
                 hardware=torch.cuda.get_device_name() if torch.cuda.is_available() else processor,

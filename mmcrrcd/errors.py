@@ -22,6 +22,17 @@ def first_line(error: object) -> str:
     return (str(text).strip().splitlines() or [type(error).__name__])[0]
 
 
+def with_kind(error: BaseException) -> str:
+    """The kind of an error and what it says, in one line.
+
+    Example:
+        >>> with_kind(KeyError('a name')), with_kind(AssertionError())
+        ('KeyError: a name', 'AssertionError')
+    """
+    kind, line = type(error).__name__, first_line(error)
+    return kind if line == kind else f'{kind}: {line}'
+
+
 def is_number(value, whole: bool = False) -> bool:
     """Is it a finite real number (with ``whole`` an integer), and neither True nor False?"""
     return isinstance(value, Integral if whole else Real) and not isinstance(value, bool) and math.isfinite(value)

@@ -60,10 +60,10 @@ def _whole_file(path: Path, part: Path) -> Iterator[BinaryIO]:
 def write_whole(path: str | Path, content: bytes | str) -> None:
     """Writes a file that is there whole or not at all, see :func:`whole_file`; a text in UTF-8. Into pipes it is written."""
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
-        Path(path).write_bytes(content.encode() if isinstance(content, str) else content)
+        Path(path).write_bytes(content.encode(errors='surrogateescape') if isinstance(content, str) else content)
         return
     with whole_file(path) as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+        file.write(content.encode(errors='surrogateescape') if isinstance(content, str) else content)
 
 
 def inside(folder: str | Path, name: str, source: str | Path) -> Path:

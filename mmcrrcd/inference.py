@@ -16,13 +16,13 @@ from PIL import Image
 
 from mmcrrcd import zoo
 from mmcrrcd.checkpoint import find_checkpoint, read_checkpoint
-from mmcrrcd.config import check_network, check_steps, read_text, read_values, short_types, without_training
+from mmcrrcd.config import check_network, check_steps, kind, read_text, read_values, short_types, without_training
 from mmcrrcd.datasets import StudentView
 from mmcrrcd.datasets.read_image import SUFFIXES, ImageError, read_image, to_rgb
 from mmcrrcd.datasets.transforms.resolution_pair import SETTINGS
 from mmcrrcd.datasets.transforms.student_view import Size, distance
 from mmcrrcd.errors import InputError, check_positive, first_line
-from mmcrrcd.evaluation.embeddings import Classifier, config_with_model, kind, load_classifier, plain_size, steps_of
+from mmcrrcd.evaluation.embeddings import Classifier, config_with_model, load_classifier, plain_size, steps_of
 from mmcrrcd.models import OnnxClassifier
 
 ImageLike = str | Path | Image.Image | np.ndarray
@@ -115,7 +115,7 @@ class Student:
         return np.broadcast_to(seen, (*seen.shape[:2], 3))
 
     def ask(self, seen: np.ndarray) -> np.ndarray:
-        """Probabilities (N, classes) float32 of images (N, h, w, 3) as :meth:`see` gives them."""
+        """Probabilities (N, classes) float32 of images as :meth:`see` gives them."""
         images = torch.from_numpy(np.ascontiguousarray(seen)).permute(0, 3, 1, 2).to(get_device())
         return self.classifier.ask(images).logits.softmax(1).cpu().numpy()
 
@@ -143,7 +143,8 @@ class Student:
         """The class of each image.
 
         Args:
-            images: a file, a folder, a PIL image, an array (H, W, 3) or (N, H, W, 3) of RGB in uint8, or a list of these.
+            images: a file, a folder, a PIL image, an array of RGB in uint8, or a list of these. An array is (H, W, 3), of
+                several images with N before it.
             batch_size: images that the network sees at once.
             unreadable: where it is a list, images that cannot be read are put there, as ``dict(file, reason)``.
 
@@ -307,11 +308,11 @@ def load_student(path: str | Path, config: str | Path | None = None, resolution:
     """A trained student that predicts.
 
     Args:
-        path: work directory of a training, folder of an exported student, checkpoint with its config beside it, ONNX file, or
-            the name of a student of the model zoo.
+        path: work directory of a training, folder of an exported student, checkpoint with its config beside it, or ONNX file.
+            Or the name of a student of the model zoo.
         config: file to take in place of the config in the folder. A config is a Python program: **one that is named here is
-            run**. In a folder only a config of plain values, as a training and an export leave it, is read, and only networks
-            of mmpretrain and this package are built. So nothing in a folder from elsewhere is run.
+            run**. In a folder only a config of plain values is read, as a training and an export leave it. Only networks of
+            mmpretrain and this package are built. So nothing in a folder from elsewhere is run.
         resolution: what the student shall see, a side in pixels or height and width; by default as in its training's tests.
             Of several in its training it is the nearest to the image's own.
 
@@ -344,13 +345,3 @@ def load_student(path: str | Path, config: str | Path | None = None, resolution:
         return build_student(cfg, file if exported.is_file() else path, resolution)   # a folder is asked whether it is finished
     except InputError as error:
         raise error if str(path) in str(error) else InputError(f'{config}: {error}') from error
-
-
-def load_runs(runs: list[tuple[str, str, str]], teacher: str | None) -> dict[str, Classifier]:
-    """From (config, checkpoint, label) to the networks by label; then 'teacher', that of the first config, unless None."""
-    labels = [label for _, _, label in runs] + ['teacher'] * (teacher is not None)
-    double = [label for label in labels if labels.count(label) > 1]
-    if double:
-        raise InputError(f'two networks are called {double[0]!r}')
-    networks = {label: load_student(checkpoint, config).classifier for config, checkpoint, label in runs}
-    return networks if teacher is None else networks | dict(teacher=load_classifier(runs[0][0], teacher, teacher=True))

@@ -1,7 +1,9 @@
 """Ctrl-C while a tool still imports what it needs: one line, as later. A tool imports this first."""
+import os
 import sys
 
 LINE = 'interrupted; a training goes on from its last checkpoint with --resume'
+PARENT = os.getppid()                                    # who started this; another number later: it has ended since
 _before = sys.excepthook
 
 

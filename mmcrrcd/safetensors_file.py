@@ -31,7 +31,7 @@ def read_safetensors(path: str | Path) -> dict[str, Tensor]:
         raise InputError(f'{path} is no safetensors file: it is no regular file')
     content = Path(path).read_bytes()
     start = 8 + int.from_bytes(content[:8], 'little')
-    data, tensors = bytearray(content[start:]), {}
+    data, tensors, total = bytearray(content[start:]), {}, 0
     try:
         if start > len(content):
             raise ValueError('the header is longer than the file')
@@ -40,7 +40,8 @@ def read_safetensors(path: str | Path) -> dict[str, Tensor]:
         for name, about in header.items():
             (begin, end), dtype, shape = about['data_offsets'], DTYPES[about['dtype']], about['shape']
             size = math.prod(shape) * dtype.itemsize
-            if not all(type(n) is int and n >= 0 for n in (begin, *shape)) or not begin + size == end <= len(data):
+            total += size                                # of tensors over one another a small file could make many
+            if not all(type(n) is int and n >= 0 for n in (begin, *shape)) or not begin + size == end <= len(data) >= total:
                 raise ValueError(name)
             numbers = torch.frombuffer(data, dtype=dtype, count=size // dtype.itemsize, offset=begin) if size else torch.empty(
                 0, dtype=dtype)

@@ -8,7 +8,7 @@ from mmcrrcd.errors import InputError
 
 
 class Pair(NamedTuple):
-    """The same content at two resolutions: ``high`` (N, 3, H, W) for the teacher, ``low`` (N, 3, h, w) for the student.
+    """The same content at two resolutions: ``high`` (N, 3, H, W) for the teacher. ``low`` (N, 3, h, w) is for the student.
 
     ``high`` is None where only the student looks (validation, test).
     """
@@ -38,7 +38,7 @@ class NetworkOutput(NamedTuple):
 class Batch(NamedTuple):
     """What is known of a batch beside its images.
 
-    ``labels`` (N,) int64 classes and ``index`` (N,) int64 positions in the data set, None where the data do not tell.
+    ``labels``, classes, and ``index``, positions in the data set, (N,) int64 both; None where the data do not tell.
     ``teacher``: its answers to the images where they were computed before (:class:`TeacherCache`), else None.
     ``scores`` (N, classes): soft labels, of images that were mixed, say; no image has one class then, so ``labels`` is None.
     """
@@ -49,7 +49,7 @@ class Batch(NamedTuple):
 
     @property
     def target(self) -> Tensor | None:
-        """What the classification loss compares with: classes (N,), soft labels (N, classes), or None."""
+        """What the classification loss compares with: N classes, soft labels (N, classes), or None."""
         return self.labels if self.scores is None else self.scores
 
     @classmethod

@@ -127,7 +127,7 @@ def test_loss_cost_in_a_few_points(loss_cost, monkeypatch, tmp_path, capsys):
     assert set(rows) == {'direction', 'rcd', 'crd', 'crcd'}                                   # the references are left out
     table = loss_cost.table(result)
     assert table in capsys.readouterr().out
-    assert table.count('\n| relational contrast') == 7 and 'all anchors' in table and 'n = 2 repetitions' in table
+    assert table.count('\n| relational contrast') == 9 and 'all anchors' in table and 'n = 2 repetitions' in table
     assert 'CRCD' not in loss_cost.table(result, 'negatives, 8 anchors')
     assert loss_cost.plot(result).axes
 

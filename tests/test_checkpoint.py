@@ -12,9 +12,11 @@ import torch
 from mmengine.config import Config
 from tiny import STUDENT, TEACHER, config, crrcd, network, train, write_teacher
 
-from mmcrrcd.checkpoint import find_checkpoint, load_network, read_checkpoint, read_network, safe_load
+from mmcrrcd.checkpoint import find_checkpoint, load_network, read_checkpoint, read_network
 from mmcrrcd.errors import InputError
 from mmcrrcd.registry import MODELS
+from mmcrrcd.safetensors_file import to_safetensors
+from mmcrrcd.torch_file import safe_load
 
 
 @pytest.fixture(scope='module')
@@ -192,7 +194,7 @@ def test_crafted_states_of_numpys_types_crash_nothing(tmp_path, kind, state):
         found = safe_load(file)['a']
     except InputError:
         return
-    assert type(found).__module__ == 'mmcrrcd.checkpoint'
+    assert type(found).__module__ == 'mmcrrcd.torch_file'
 
 
 def test_tuples_in_tuples_are_refused_before_they_crash_python(tmp_path):
@@ -203,6 +205,50 @@ def test_tuples_in_tuples_are_refused_before_they_crash_python(tmp_path):
         rewritten(file, lambda _, nested=nested: b'\x80\x02}' + nested + b'K\x01s.')
         with pytest.raises(InputError, match='nested too deeply|damaged'):
             safe_load(file)
+
+
+def test_a_record_is_looked_at_whatever_the_case_of_its_name(tmp_path):
+    """PyTorch finds ``data.pkl`` under any case, and its own reader crashes of these tuples."""
+    file = tmp_path / 'bad.pth'
+    torch.save(dict(a=1), file)
+    rewritten(file, lambda _: b'\x80\x02}X\x01\x00\x00\x00a)' + b'\x85' * 300_000 + b's.')
+    file.write_bytes(file.read_bytes().replace(b'data.pkl', b'DATA.PKL'))
+    with pytest.raises(InputError, match='nested too deeply'):
+        safe_load(file)
+
+
+def twice(n: int) -> list:
+    """Lists of which each holds the next twice: n of them are looked through in 2**n steps."""
+    return [twice(n - 1)] * 2 if n else []
+
+
+def in_itself() -> dict:
+    found = {}
+    found['model'] = found
+    return found
+
+
+@pytest.mark.parametrize('content, why', [
+    (dict(meta=dict(settings=twice(60))), 'over and over'), (in_itself(), 'too deeply'),
+    (dict(state_dict=dict(a=torch.zeros(1).expand(1 << 20, 1 << 20))), 'a tensor in it is larger than the file')])
+@pytest.mark.parametrize('legacy', [False, True])
+def test_what_would_take_for_ever_or_all_memory_to_look_through_is_refused(tmp_path, content, why, legacy):
+    torch.save(content, tmp_path / 'bad.pth', _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(InputError, match=why):
+        read_network(tmp_path / 'bad.pth')
+
+
+def test_long_lists_and_shared_values_are_fine(tmp_path):
+    shared = ['a', 'b']
+    torch.save(dict(order=list(range(100_000)), names=[shared] * 100, a=torch.zeros(1, 4).expand(3, 4)), tmp_path / 'a.pth')
+    assert safe_load(tmp_path / 'a.pth')['names'][99] == shared
+
+
+def test_safetensors_over_one_another_are_refused(tmp_path):
+    content = to_safetensors(dict(a=torch.zeros(4), b=torch.zeros(4)))
+    (tmp_path / 'a.safetensors').write_bytes(content.replace(b'[4], "data_offsets": [0, 16]', b'[8], "data_offsets": [0, 32]'))
+    with pytest.raises(InputError, match='damaged'):
+        safe_load(tmp_path / 'a.safetensors')
 
 
 @pytest.mark.parametrize('share', [0.1, 0.5, 0.9])

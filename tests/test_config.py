@@ -57,7 +57,7 @@ def test_what_would_have_to_be_run_is_refused(tmp_path, monkeypatch, text):
 
 @pytest.mark.parametrize('kind', [
     'os.system', 'builtins.eval', 'subprocess.Popen', 'torch.hub.load', 'torch.load', 'shutil.rmtree', 'torch.save', 'no.Net',
-    'mmengine.Config.fromfile', 'mmengine.fileio.load', 'mmpretrain.get_model', 'mmcrrcd.checkpoint.safe_load',
+    'mmengine.Config.fromfile', 'mmengine.fileio.load', 'mmpretrain.get_model', 'mmcrrcd.torch_file.safe_load',
     'mmengine.utils.import_modules_from_strings', 'planted', 'mmengine.load', 'torch.hub', 7])
 @pytest.mark.parametrize('depth', ['model = dict(type={!r})', 'model = dict(student=[dict(a=(dict(type={!r}), ))])'])
 def test_a_type_that_is_in_no_registry_is_never_built(tmp_path, monkeypatch, kind, depth):

@@ -27,13 +27,15 @@ PAIRS = ('wrn40_2_wrn16_2 wrn40_2_wrn40_1 resnet56_resnet20 resnet110_resnet20 r
 METHODS = ('kd fitnet at pkt sp rkd cc vid ab ft nst fsp crd crcd wcord dkd sskd ekd skd horkd '
            'lskd dist wttm itrd srd simkd').split()
 FIRST_STAGE = dict(ab=30, ft=30, fsp=30, sskd=60)         # epochs before the 240 of the tables
-OF_THE_STUDIES = 'resnet56_vgg8_cifar100_8px'           # has their recipe
+OF_THE_STUDIES = 'resnet56_vgg8_cifar100_8px'
+THEIR_RECIPE = OF_THE_STUDIES, *(f'{name}_cifar100_{side}px' for name in ('resnet56_resnet20', 'resnet20') for side in (8, 16))
 LOW_PAIRS = 'resnet56_resnet20 resnet32x4_resnet8x4 wrn50_shufflenetv1'.split()
 # of the published networks, with their classifiers
 PARAMETERS = dict(
     resnet20=278_324, resnet32=472_756, resnet56=861_620, resnet110=1_736_564, resnet8x4=1_233_540, resnet32x4=7_433_860,
     wrn16_2=703_284, wrn40_1=569_780, wrn40_2=2_255_156, vgg8=3_965_028, vgg11=9_277_284, vgg13=9_462_180,
-    shufflenetv1=949_258, shufflenetv2=1_355_528, resnet18=11_220_132, wrn50=67_031_460)
+    shufflenetv1=949_258, shufflenetv2=1_355_528, resnet18=11_220_132, densenet100=800_032,
+    wrn50=67_031_460)
 
 
 def name_of(path: Path) -> str:
@@ -90,10 +92,10 @@ def test_teacher_is_trained_by_a_config_that_exists(path):
     assert (ROOT / cfg.teacher_config).is_file()
     # where tools/train.py leaves the checkpoints of that config; EKD's teacher learns along
     assert cfg.model.teacher_checkpoint == (None if path.stem == 'ekd' else f'work_dirs/{Path(cfg.teacher_config).stem}')
-    assert Config.fromfile(ROOT / cfg.teacher_config).model.student == cfg.model.teacher
+    assert Config.fromfile(ROOT / cfg.teacher_config).model.student == cfg.model.teacher.get('network', cfg.model.teacher)
 
 
-@pytest.mark.parametrize('path', [path for path in FILES if path.stem != OF_THE_STUDIES], ids=name_of)
+@pytest.mark.parametrize('path', [path for path in FILES if path.stem not in THEIR_RECIPE], ids=name_of)
 def test_schedule_is_the_one_of_the_published_tables(path):
     cfg = Config.fromfile(path)
     optimizer = cfg.optim_wrapper.optimizer
@@ -110,7 +112,7 @@ def test_schedule_is_the_one_of_the_published_tables(path):
 
 def test_the_readmes_config_is_what_the_studies_measured():
     arm = STUDIES['full'].arms['CRRCD']
-    setting = STUDIES['full'].base._replace(views=0, refit=False, **{key: arm[key] for key in arm if key in Setting._fields})
+    setting = STUDIES['full'].base._replace(views=0, **{key: arm[key] for key in arm if key in Setting._fields})
     options = {key: value for key, value in arm.items() if key not in Setting._fields}
     measured = of_study(setting, Recipe(), options)
     cfg = load(f'crrcd/{OF_THE_STUDIES}')
@@ -230,7 +232,7 @@ def switched(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize('path', [path for path in FILES if path.parent.name != 'baselines' and path.stem != OF_THE_STUDIES],
+@pytest.mark.parametrize('path', [path for path in FILES if path.parent.name != 'baselines' and path.stem not in THEIR_RECIPE],
                          ids=name_of)
 def test_one_line_switches_to_the_recipe_of_the_paper(path, switched):
     cfg = Config.fromfile(switched / path.relative_to(ROOT / 'configs'))
@@ -240,10 +242,16 @@ def test_one_line_switches_to_the_recipe_of_the_paper(path, switched):
     assert cfg.train_cfg.max_epochs == 35
 
 
-WRN50 = ROOT / 'configs' / 'teachers' / 'wrn50_cifar100.py'
-slow_where_large = pytest.mark.parametrize('path', [
-    pytest.param(path, id=name_of(path), marks=[pytest.mark.slow] if path == WRN50 else [])
-    for path in FILES])
+PAIRS_OF_THE_FAST_RUN = (OF_THE_STUDIES, 'resnet56_resnet20_cifar100', 'resnet56_resnet20_cifar100_8px',
+                         'densenet100_vgg8_cifar100')
+# Each network takes its step in its own config, each method in one; other pairs of these are slow, and so is the large network.
+FAST = [path for path in FILES if path.parent.name == 'baselines' or path.stem in PAIRS_OF_THE_FAST_RUN
+        or path.parent.name in ('teachers', 'students') and resolution_of(path) == 32 and 'wrn50' not in path.stem]
+
+
+def test_the_fast_run_has_every_network_and_method():
+    assert {networks_of(path)[1] for path in FAST} == PARAMETERS.keys() - {'wrn50'}
+    assert {path.stem for path in FAST} > set(METHODS) and {resolution_of(path) for path in FAST} == {32, 8}
 
 
 def shrink(teacher: Config) -> None:
@@ -257,7 +265,8 @@ PARTS = dict(ab=set(), fsp=set(), crcd={'loss_kd', 'loss_crcd'}, ekd={'loss_guid
              sskd={'loss_kd', 'loss_transformed', 'loss_contrast'})
 
 
-@slow_where_large
+@pytest.mark.parametrize('path', [
+    pytest.param(path, id=name_of(path), marks=[] if path in FAST else [pytest.mark.slow]) for path in FILES])
 def test_takes_one_step(path, request):
     torch.manual_seed(0)
     cfg = Config.fromfile(path)
@@ -277,7 +286,7 @@ def test_takes_one_step(path, request):
 
     seen = {}
     for name in ('teacher', 'student') if teacher else ('student',):
-        getattr(model, name).backbone.register_forward_pre_hook(
+        getattr(getattr(model, name), 'network', getattr(model, name)).backbone.register_forward_pre_hook(
             lambda _, inputs, name=name: seen.update({name: tuple(inputs[0].shape)}))
     before = {name: p.detach().clone() for name, p in model.student.named_parameters()}
     if teacher:
@@ -310,13 +319,13 @@ def test_takes_one_step(path, request):
 def test_mmpretrain_pipeline_is_one_line_away(switched):
     """The import of the data set in a schedule says `cifar100_mmpretrain`; batch size, model and resolution stay."""
     schedule = switched / '_base_' / 'schedules' / 'paper_35e.py'
-    in_memory = Config.fromfile(switched / 'crrcd' / 'resnet56_resnet20_cifar100_8px.py')
+    in_memory = Config.fromfile(switched / 'crrcd' / 'resnet32x4_resnet8x4_cifar100_8px.py')
     text = schedule.read_text(encoding='utf-8')
     line = '    from ..datasets.cifar100 import *'
     assert line in text
     schedule.write_text(text.replace(line, line.replace('cifar100', 'cifar100_mmpretrain')), encoding='utf-8')
     try:
-        piped = Config.fromfile(switched / 'crrcd' / 'resnet56_resnet20_cifar100_8px.py')
+        piped = Config.fromfile(switched / 'crrcd' / 'resnet32x4_resnet8x4_cifar100_8px.py')
     finally:
         schedule.write_text(text, encoding='utf-8')
     assert piped.model == in_memory.model

@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from PIL import Image
-from tiny import CLASSES, SIZE, STUDENT, config, crrcd, pipeline_loader, train, write_folder, write_teacher
+from tiny import CLASSES, STUDENT, config, crrcd, pipeline_loader, train, write_folder, write_teacher
 
 import mmcrrcd
 from mmcrrcd.config import read_text, read_values
@@ -18,7 +18,6 @@ from mmcrrcd.deployment import export_student
 from mmcrrcd.engine import CheckInputHook
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.embeddings import load_classifier
-from mmcrrcd.inference import load_runs
 
 NAMES = tuple(f'class{i}' for i in range(CLASSES))
 
@@ -173,6 +172,9 @@ def test_a_config_that_is_a_program_is_not_run(work_dir, tmp_path, change, messa
     dict(student=dict(STUDENT, neck=dict(type='ran'))),
     dict(student=dict(STUDENT, neck=dict(type='torch.hub.load', repo_or_dir='x/y', model='z'))),
     dict(student=dict(STUDENT, neck=dict(type='TimmClassifier', model_name='hf-hub:x/y'))),
+    dict(student=dict(STUDENT, backbone=dict(type='TIMMBackbone', model_name='hf-hub:x/y', pretrained=True))),
+    dict(student=dict(type='mmpretrain.CLIPGenerator', tokenizer_path='http://127.0.0.1:9/a.pth')),       # loads it when built
+    dict(student=dict(type='torch.jit.ScriptModule')),
 ])
 def test_from_a_folder_only_networks_of_known_libraries_are_built(work_dir, tmp_path, monkeypatch, change):
     monkeypatch.chdir(tmp_path)
@@ -252,17 +254,6 @@ def test_plain_configs_are_read_as_mmengine_reads_them(work_dir):
 def test_what_is_no_student_is_one_line(work_dir, path, options, error, message):
     with pytest.raises(error, match=message):
         mmcrrcd.load_student(work_dir / path, **options)
-
-
-def test_networks_by_label(work_dir):
-    own, teacher = str(next(work_dir.glob('*.py'))), str(work_dir.parent / 'teacher.pth')
-    runs = [(own, str(work_dir), label) for label in 'ab']
-    assert list(load_runs(runs, None)) == ['a', 'b']
-    networks = load_runs(runs, teacher)
-    assert list(networks) == ['a', 'b', 'teacher'] and networks['teacher'].input_size == SIZE and networks['a'].input_size == 8
-    for wrong, name, given in (('aa', 'a', None), (['a', 'teacher'], 'teacher', '')):
-        with pytest.raises(InputError, match=f"two networks are called '{name}'"):
-            load_runs([(own, str(work_dir), label) for label in wrong], given)
 
 
 def test_the_public_names():

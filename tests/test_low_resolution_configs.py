@@ -90,7 +90,12 @@ def test_the_three_rows_of_svhn_differ_in_the_objective_alone():
     assert not MODELS.build(student_only.model).losses
 
 
-@every_file
+FAST = ('resnet56_vgg8_svhn_8px', 'resnet56_vgg8_cifar100_8px', 'resnet56_vgg8_cifar100_8to32px',
+        'resnet18_vgg8_tinyimagenet_8px', 'vgg8_tinyimagenet')           # each network, and way to see; the others are slow
+
+
+@pytest.mark.parametrize('path', [pytest.param(path, id=path.stem, marks=[] if path.stem in FAST else [pytest.mark.slow])
+                                  for path in LOW + TEACHERS])
 def test_takes_one_step(path):
     torch.manual_seed(0)
     cfg = Config.fromfile(path)

@@ -66,7 +66,8 @@ print('accuracy', runner.message_hub.get_scalar('val/accuracy/top1').current())
 """
 
 
-@pytest.mark.parametrize('amp', [pytest.param('', marks=pytest.mark.slow), ", type='mmcrrcd.BF16OptimWrapper'"])
+@pytest.mark.slow
+@pytest.mark.parametrize('amp', ['', ", type='mmcrrcd.BF16OptimWrapper'"])
 def test_text_config_trains_in_an_interpreter_that_never_imported_the_package(tmp_path, amp):
     write_folder(tmp_path / 'train', seed=0)
     write_folder(tmp_path / 'test', seed=1)

@@ -113,6 +113,7 @@ def test_the_tool_writes_what_can_be_loaded(runs, run, sides, tmp_path):
     tool('export_student.py', runs / run, '--zoo', file, '--command', 'python tools/train.py mine.py')
     known, data = zoo.read_metafile(file), TinyImages(seed=1)
     assert list(known['accuracy']) == sides and known['images'] == len(data) and known['data'] == 'TinyImages'
+    assert list(known['teacher']) == ['16'] and 0 <= known['teacher']['16'] <= 100
     assert known['command'] == 'python tools/train.py mine.py' and known['classes'] == [f'class{i}' for i in range(CLASSES)]
     for side, wanted in known['accuracy'].items():
         assert percent(str(file), side, data.images.numpy(), data.labels.numpy()) == pytest.approx(wanted, abs=0.01)

@@ -8,9 +8,9 @@ import argparse
 
 from mmengine.registry import DefaultScope
 
-from mmcrrcd.config import Options, read_config
 from mmcrrcd.engine.launch import one_line_errors, prepare_processes
-from mmcrrcd.engine.settings import check_settings, merge_options, need_sections
+from mmcrrcd.engine.options import add_options, read_with_options
+from mmcrrcd.engine.settings import check_settings
 from mmcrrcd.engine.teacher_cache import VIEWS, find_or_build, views_of_text
 from mmcrrcd.models.teachers.cache import size_in_bytes
 
@@ -22,18 +22,14 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
                         f'default: what the config says, or {VIEWS}')
     parser.add_argument('--folder', help='where they go (default: a folder of work_dirs/teacher_cache)')
     parser.add_argument('--amp', action='store_true', help='bfloat16 autocast, for trainings with --amp')
-    parser.add_argument('--cfg-options', nargs='+', action=Options, metavar='KEY=VALUE', help='override settings')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    add_options(parser, launcher=True)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     with one_line_errors():
-        cfg = read_config(args.config)
-        need_sections(cfg, 'model', 'train_dataloader')
-        merge_options(cfg, args.cfg_options)
+        cfg = read_with_options(args.config, args.cfg_options, 'model', 'train_dataloader')
         check_settings(cfg)
         if args.amp:
             cfg.optim_wrapper.type = 'mmcrrcd.BF16OptimWrapper'

@@ -1,7 +1,8 @@
 """Take a CIFAR network that others trained and published as a teacher: ``python tools/import_teacher.py FILE CONFIG``.
 
-For the names that RepDistiller gives the layers of its ResNets, wide ResNets and VGGs, and pytorch-cifar-models those of its
-ResNets. The network is tested first, then put where the students of CONFIG, the teacher's, look for it.
+For the names that RepDistiller gives the layers of its ResNets, wide ResNets and VGGs, pytorch-cifar-models those of its
+ResNets, and densenet-pytorch those of its DenseNets. The network is tested first, then put where the students of CONFIG, the
+teacher's, look for it.
 """
 import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse
@@ -13,7 +14,7 @@ from pathlib import Path
 import torch
 
 from mmcrrcd.checkpoint import check_weights, fitted, read_checkpoint, weights_in
-from mmcrrcd.config import read_config
+from mmcrrcd.config import kind, read_config
 from mmcrrcd.engine.launch import build_runner, one_line_errors, prepare_processes
 from mmcrrcd.errors import InputError
 from mmcrrcd.files import whole_file, write_whole
@@ -24,7 +25,10 @@ RULES = dict(
                  r'^fc\.': 'head.fc.'},
     WRNCIFAR={r'^conv1\.': 'backbone.stem.', r'^bn1\.': 'backbone.last.0.', r'^block(\d)\.layer\.': 'backbone.stages.{0}.',
               r'\.convShortcut\.': '.shortcut.', r'^fc\.': 'head.fc.'},
-    VGGCIFAR={r'^block0\.': 'backbone.stem.', r'^block(\d)\.(\d)\.': 'backbone.stages.{0}.{1}.', r'^classifier\.': 'head.fc.'})
+    VGGCIFAR={r'^block0\.': 'backbone.stem.', r'^block(\d)\.(\d)\.': 'backbone.stages.{0}.{1}.', r'^classifier\.': 'head.fc.'},
+    DenseNetCIFAR={r'^conv1\.': 'backbone.stem.', r'^bn1\.': 'backbone.last.0.',
+                   r'^block(\d)\.layer\.': 'backbone.stages.{0}.layers.', r'^trans1\.': 'backbone.stages.1.transition.',
+                   r'^trans2\.': 'backbone.stages.2.transition.', r'^fc\.': 'head.fc.'})
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -72,8 +76,7 @@ def import_teacher(args: argparse.Namespace) -> None:
     folder = Path(args.work_dir or f'work_dirs/{Path(args.config).stem}')
     if (folder / 'last_checkpoint').exists():
         raise InputError(f'{folder} has a training already: move it away, or name another --work-dir')
-    kind = cfg.model.student.backbone.type
-    checkpoint = converted(Path(args.file), (kind if isinstance(kind, str) else kind.__name__).split('.')[-1])
+    checkpoint = converted(Path(args.file), kind(cfg.model.student.backbone))
     cfg.work_dir = str(folder / 'test')
     prepare_processes(cfg, 'none')
     runner = build_runner(cfg)

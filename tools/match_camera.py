@@ -12,12 +12,11 @@ from mmengine.registry import DefaultScope
 from rich.console import Console
 from rich.table import Table
 
-from mmcrrcd.config import Options, read_config
 from mmcrrcd.datasets import ImageArrays, StudentView
 from mmcrrcd.datasets.read_image import read_image
 from mmcrrcd.datasets.transforms.student_view import told
 from mmcrrcd.engine.launch import one_line_errors
-from mmcrrcd.engine.settings import merge_options, need_sections
+from mmcrrcd.engine.options import add_options, read_with_options
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.camera import Match, match_camera
 from mmcrrcd.evaluation.embeddings import evenly, own_images
@@ -31,8 +30,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Say which downsampling comes nearest to the images of a camera.')
     parser.add_argument('config', help='config of a training, for its images and its resolution')
     parser.add_argument('images', metavar='CAMERA_IMAGES', help='a folder of natively small images')
-    parser.add_argument('--cfg-options', nargs='+', action=Options, metavar='KEY=VALUE',
-                        help='override settings, e.g. data_root=my_images')
+    add_options(parser, 'data_root=my_images')
     return parser.parse_args(argv)
 
 
@@ -79,9 +77,7 @@ def tabulate(matches: list[Match]) -> Table:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     with one_line_errors():
-        cfg = read_config(args.config)
-        need_sections(cfg, 'model', 'train_dataloader')
-        merge_options(cfg, args.cfg_options)
+        cfg = read_with_options(args.config, args.cfg_options, 'model', 'train_dataloader')
         resolution = (cfg.model.get('data_preprocessor') or {}).get('resolution')
         if not resolution:
             raise InputError(f'{args.config} has no model.data_preprocessor.resolution, to which images are downsampled')

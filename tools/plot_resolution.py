@@ -8,29 +8,23 @@ import copy
 import json
 from dataclasses import replace
 
-from mmcrrcd.config import read_config
+from compared_networks import add_network_arguments, load_images, load_networks
+
+from mmcrrcd.config import kind, read_config
 from mmcrrcd.datasets.transforms.resolution_pair import MODES
 from mmcrrcd.engine.launch import one_line_errors, picture_and_numbers
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.batch_norm import fit_batch_norms, training_images
-from mmcrrcd.evaluation.embeddings import (
-    NAMED, accuracy, kind, named_images, own_images, test_data,
-)
+from mmcrrcd.evaluation.embeddings import accuracy, test_data
 from mmcrrcd.files import write_whole
-from mmcrrcd.inference import load_runs
 from mmcrrcd.visualization.resolution import draw_resolution
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Test networks on images of several resolutions. The reduced images are '
                                      'scaled to the size that each network saw in training, if it saw only one.')
-    parser.add_argument('--run', nargs=3, action='append', required=True, metavar=('CONFIG', 'CHECKPOINT', 'LABEL'),
-                        help='a network; repeat for more lines')
-    parser.add_argument('--teacher', nargs='?', const='', metavar='CHECKPOINT',
-                        help='one more line: the teacher of the first CONFIG (CHECKPOINT: default as in CONFIG)')
-    parser.add_argument('--dataset', choices=NAMED, help="whose test images (default: the first CONFIG's own)")
-    parser.add_argument('--data-root', help='where the files of --dataset are (default: data/<dataset>)')
+    add_network_arguments(parser, 'line')
     parser.add_argument('--resolutions', type=int, nargs='+', default=[8, 12, 16, 20, 24, 28, 32], metavar='PIXELS')
     parser.add_argument('--direct', action='store_true',
                         help='do not scale the reduced images, except for networks that were trained so (upsample=True)')
@@ -53,8 +47,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     with one_line_errors():
         picture, numbers_file = picture_and_numbers(args.out)
-        networks = load_runs(args.run, args.teacher)
-        data = named_images(args.dataset, 'test', args.data_root) if args.dataset else own_images(args.run[0][0])
+        networks = load_networks(args.run, args.teacher)
+        data = load_images(args)
         largest = min(data.images.shape[1], *(network.side for network in networks.values()))
         if not 0 < min(args.resolutions) <= max(args.resolutions) <= largest:
             raise InputError(f'--resolutions go from 1 to the {largest} pixels of the images, got {args.resolutions}')

@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
             numbers.append(row)
             print(f'{label}: expectation margin {row["expectation_margin"]:.3f}, histogram intersection '
                   f'{row["histogram_intersection"]:.3f}; pixels: {row["pixels"]}')
-        title = pairs.name + (f' at {args.resolution} pixels' if args.resolution else '')
+        title = pairs.name.partition(' (')[0] + (f' at {args.resolution}×{args.resolution} px' if args.resolution else '')
         figure = draw_similarities(panels, pairs.same, title)
     result = dict(**about_this_run(), runs=runs, data=pairs.name, positive_pairs=int(pairs.same.sum()),
                   negative_pairs=int((~pairs.same).sum()), flip=args.flip, bins=BINS, networks=numbers)

@@ -1,6 +1,6 @@
 """The embeddings of test images in the plane, a panel for each network, Figure 4 of the paper.
 
-``python tools/plot_tsne.py --run CONFIG CHECKPOINT alone --run CONFIG CHECKPOINT CRRCD --out tsne.png``
+``python tools/plot_tsne.py --run CONFIG CHECKPOINT student-only --run CONFIG CHECKPOINT CRRCD --out tsne.png``
 """
 import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse
@@ -8,28 +8,23 @@ import json
 
 import numpy as np
 import torch
+from compared_networks import add_network_arguments, load_images, load_networks
 
 from mmcrrcd.datasets import ImageArrays
 from mmcrrcd.engine.launch import one_line_errors, picture_and_numbers
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.errors import InputError
-from mmcrrcd.evaluation.embeddings import NAMED, embed, named_images, own_images
+from mmcrrcd.evaluation.embeddings import embed
 from mmcrrcd.files import write_whole
-from mmcrrcd.inference import load_runs
 from mmcrrcd.visualization.tsne import draw_points
 
-NEIGHBOURS = 5
+NEIGHBORS = 5
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Draw the embeddings of test images by t-SNE, with two numbers of the '
                                      'embeddings: their silhouette and the accuracy of their nearest neighbors.')
-    parser.add_argument('--run', nargs=3, action='append', required=True, metavar=('CONFIG', 'CHECKPOINT', 'LABEL'),
-                        help='a network; repeat for more panels')
-    parser.add_argument('--teacher', nargs='?', const='', metavar='CHECKPOINT',
-                        help='one more panel: the teacher of the first CONFIG (CHECKPOINT: default as in CONFIG)')
-    parser.add_argument('--dataset', choices=NAMED, help="whose test images (default: the first CONFIG's own)")
-    parser.add_argument('--data-root', help='where the files of --dataset are (default: data/<dataset>)')
+    add_network_arguments(parser, 'panel')
     parser.add_argument('--classes', nargs='+', metavar='NAME', help='which classes (default: the first 10)')
     parser.add_argument('--per-class', type=int, default=400, help='images drawn from each class, at most (default: 400)')
     parser.add_argument('--perplexity', type=float, default=30.0)
@@ -67,26 +62,26 @@ def main(argv: list[str] | None = None) -> None:
         except ModuleNotFoundError as error:
             raise InputError('scikit-learn is missing: pip install scikit-learn') from error
         picture, numbers_file = picture_and_numbers(args.out)
-        networks = load_runs(args.run, args.teacher)
-        data = named_images(args.dataset, 'test', args.data_root) if args.dataset else own_images(args.run[0][0])
+        networks = load_networks(args.run, args.teacher)
+        data = load_images(args)
         some = choose(data, args.classes, args.per_class, args.seed)
-        least = max(args.perplexity, NEIGHBOURS)
+        least = max(args.perplexity, NEIGHBORS)
         if len(some) <= least:
             raise InputError(f'more than {least:g} images are needed (--perplexity), but only {len(some)} are chosen')
         labels, classes, panels, numbers = some.labels.numpy(), some.metainfo['classes'], {}, []
         for label, network in networks.items():
             x = embed(network, some, f'embeddings ({label})')[0].cpu().numpy()
             row = dict(label=label, pixels=network.path_of(some.images), width=x.shape[1],
-                       silhouette=silhouette(x, labels), knn_accuracy=knn_accuracy(x, labels, NEIGHBOURS))
-            title = f'{label}\nsilhouette {row["silhouette"]:.3f}, {NEIGHBOURS} nearest neighbors {row["knn_accuracy"]:.1f} %'
+                       silhouette=silhouette(x, labels), knn_accuracy=knn_accuracy(x, labels, NEIGHBORS))
+            title = f'{label}\nsilhouette {row["silhouette"]:.3f}, {NEIGHBORS} nearest neighbors {row["knn_accuracy"]:.1f} %'
             panels[title] = tsne(x, args.seed, args.perplexity)
             numbers.append(row)
             print(title.replace('\n', ': '))
     result = dict(**about_this_run(), runs=args.run, teacher=args.teacher, dataset=args.dataset or 'of the first config',
-                  classes=classes, images=len(some), seed=args.seed, perplexity=args.perplexity, neighbors=NEIGHBOURS,
+                  classes=classes, images=len(some), seed=args.seed, perplexity=args.perplexity, neighbors=NEIGHBORS,
                   networks=numbers)
     write_whole(numbers_file, json.dumps(result, indent=2) + '\n')
-    draw_points(panels, labels, classes).savefig(picture, dpi=150)
+    draw_points(panels, labels, classes, f'{len(some):,} test images').savefig(picture, dpi=150)
     print(f'wrote {picture} and {numbers_file}')
 
 

@@ -7,12 +7,11 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 
-from mmcrrcd.config import Options, read_config
 from mmcrrcd.engine.launch import check_output, one_line_errors
+from mmcrrcd.engine.options import add_options, read_with_options
 from mmcrrcd.engine.own_data import default_work_dir
-from mmcrrcd.engine.settings import merge_options, need_sections
+from mmcrrcd.engine.student_test import test_student
 from mmcrrcd.errors import InputError
-from mmcrrcd.evaluation.student_test import test_student
 from mmcrrcd.files import write_whole
 
 
@@ -26,10 +25,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--out-item', choices=['metrics', 'pred'], default='metrics',
                         help='what goes to FILE: the metrics (.json), or all predictions (.json or .npz)')
     parser.add_argument('--amp', action='store_true', help='bfloat16 autocast, on CPU and GPU')
-    parser.add_argument('--cfg-options', nargs='+', action=Options, metavar='KEY=VALUE',
-                        help='override settings, e.g. model.data_preprocessor.resolution=16')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    add_options(parser, 'model.data_preprocessor.resolution=16', launcher=True)
     return parser.parse_args(argv)
 
 
@@ -41,9 +37,7 @@ def plain(value):
 
 def load_config(args: argparse.Namespace) -> Config:
     """The config with what the command line says."""
-    cfg = read_config(args.config)
-    need_sections(cfg, 'model')
-    merge_options(cfg, args.cfg_options)
+    cfg = read_with_options(args.config, args.cfg_options, 'model')
     cfg.work_dir = args.work_dir or str(default_work_dir(cfg, args.config) / 'test')
     if Path(cfg.work_dir, 'last_checkpoint').exists():
         raise InputError(f'{cfg.work_dir} is the folder of a training, whose config the test would replace: name another '

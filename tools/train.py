@@ -7,11 +7,12 @@ from mmengine.config import Config
 from mmengine.dist import barrier
 
 from mmcrrcd.checkpoint import UnfinishedTraining, find_checkpoint, read_checkpoint, read_network
-from mmcrrcd.config import Options, own_root, read_config
+from mmcrrcd.config import own_root, read_config
 from mmcrrcd.datasets.transforms.resolution_pair import sides
 from mmcrrcd.engine.launch import build_runner, one_line_errors, prepare_processes
+from mmcrrcd.engine.options import Options, add_options, merge_options, need_sections
 from mmcrrcd.engine.own_data import default_work_dir
-from mmcrrcd.engine.settings import check_pairs, check_settings, merge_options, need_sections
+from mmcrrcd.engine.settings import check_pairs, check_settings
 from mmcrrcd.engine.teacher_cache import VIEWS, teacher_is_there, views_of_text
 from mmcrrcd.engine.work_dir import OverwriteHook, is_first_process, one_training, refuse_another
 from mmcrrcd.errors import InputError
@@ -23,7 +24,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('config', help='config file')
     parser.add_argument('--work-dir', help='where logs and checkpoints go (default: its work_dir, or work_dirs/<its name>)')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
-                        help='go on from CHECKPOINT, or from the last one in the work directory')
+                        help='go on from CHECKPOINT, a file or a work directory, or from the last one in the work directory')
     parser.add_argument('--overwrite', action='store_true',
                         help='start anew in the folder of an earlier training, whose checkpoints are removed')
     parser.add_argument('--amp', action='store_true', help='bfloat16 autocast, on CPU and GPU')
@@ -42,10 +43,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
                         help="scale the learning rate with the batch of all processes, by the config's auto_scale_lr")
     parser.add_argument('--no-pin-memory', action='store_true', help='pin_memory=False in all data loaders')
     parser.add_argument('--no-persistent-workers', action='store_true', help='persistent_workers=False in all data loaders')
-    parser.add_argument('--cfg-options', nargs='+', action=Options, metavar='KEY=VALUE',
-                        help='override settings, e.g. train_cfg.max_epochs=30 param_scheduler.milestones="[18,24,27]"')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    add_options(parser, 'train_cfg.max_epochs=30 param_scheduler.milestones="[18,24,27]"', launcher=True)
     return parser.parse_args(argv)
 
 
@@ -86,6 +84,8 @@ def student_config(args: argparse.Namespace) -> Config:
     if args.resume:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
+        if cfg.load_from and Path(cfg.load_from).is_dir():               # the last one in it
+            cfg.load_from = str(find_checkpoint(cfg.load_from))
     check_settings(cfg)
     check_pairs(cfg, 'val_dataloader')
     return cfg

@@ -1,7 +1,7 @@
 """The networks of the paper's tables, for 100 classes. All give the feature maps of their stages."""
 from mmpretrain.models import GlobalAveragePooling, ImageClassifier, LinearClsHead, ResNet_CIFAR
 
-from mmcrrcd.models import ResNetCIFAR, ShuffleNetV1CIFAR, ShuffleNetV2CIFAR, VGGCIFAR, WRNCIFAR
+from mmcrrcd.models import DenseNetCIFAR, ResNetCIFAR, ShuffleNetV1CIFAR, ShuffleNetV2CIFAR, VGGCIFAR, WRNCIFAR
 
 pool = dict(type=GlobalAveragePooling)
 
@@ -53,6 +53,10 @@ vgg13 = dict(
     type=ImageClassifier, neck=pool,
     backbone=dict(type=VGGCIFAR, depth=13),
     head=dict(type=LinearClsHead, num_classes=100, in_channels=512, init_cfg=None))
+densenet100 = dict(
+    type=ImageClassifier, neck=pool,
+    backbone=dict(type=DenseNetCIFAR, depth=100),
+    head=dict(type=LinearClsHead, num_classes=100, in_channels=342, init_cfg=None))
 shufflenetv1 = dict(
     type=ImageClassifier, neck=pool,
     backbone=dict(type=ShuffleNetV1CIFAR),

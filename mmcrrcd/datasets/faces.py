@@ -11,9 +11,8 @@ from mmcrrcd.registry import DATASETS
 
 from .decoded import decode_files, fingerprint, fingerprint_of_images, load_decoded
 from .images import ImageArrays
+from .read_image import SUFFIXES
 from .verification_sets import read_pairs, read_text
-
-SUFFIXES = {'.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp'}
 
 
 def mark_of(stat: os.stat_result) -> str:

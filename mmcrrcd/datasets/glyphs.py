@@ -53,7 +53,7 @@ def draw_image(label: int, rng: np.random.Generator) -> np.ndarray:
 
 @cache                                                   # for the next training of the same process
 def draw_split(split: str, num_images: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images (N, 32, 32, 3) uint8 and labels (N,), a function of the arguments; do not write to them."""
+    """Images (N, 32, 32, 3) uint8 and N labels, a function of the arguments; do not write to them."""
     rng = np.random.default_rng([seed, SPLITS.index(split)])
     labels = rng.permutation(np.arange(num_images) % len(CLASSES))
     return np.array([draw_image(label, rng) for label in labels], np.uint8).reshape(-1, SIDE, SIDE, 3), labels

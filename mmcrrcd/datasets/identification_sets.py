@@ -1,4 +1,4 @@
-"""Faces to be identified: TinyFace (Cheng et al., ACCV 2018), UCCS (Guenther et al., IJCB 2017) and ORL."""
+"""Faces to be identified: TinyFace of Cheng et al., ACCV 2018, UCCS of Guenther et al., IJCB 2017, and ORL."""
 import logging
 from collections.abc import Container, Iterator
 from functools import partial

@@ -14,7 +14,9 @@ from .decoded import decode_files, fingerprint, fingerprint_of_images, load_deco
 from .faces import mark_of
 from .images import NO_LABEL, ImageArrays
 from .read_image import SUFFIXES
+from .verification_sets import read_text
 
+DIGITS = 7                                               # of a label: more would be some other number
 NAMES = dict(val=('val', 'valid', 'validation'), test=('test', ))
 
 
@@ -27,10 +29,14 @@ class Listing(NamedTuple):
 
 
 def images_below(folder: Path) -> list[str]:
-    """The images in a folder and below it, sorted, as paths from there; hidden files and folders are left out."""
+    """The images in a folder and below it, sorted, as paths from there; hidden files and folders are left out, and links to a
+    folder that they are in.
+    """
     found = []
     for place, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(('.', '__'))]
+        above = Path(place).resolve()
+        folders[:] = [name for name in folders if not name.startswith(('.', '__')) and not (
+            os.path.islink(os.path.join(place, name)) and above.is_relative_to(Path(place, name).resolve()))]
         found += [os.path.relpath(os.path.join(place, name), folder) for name in files
                   if Path(name).suffix.lower() in SUFFIXES and not name.startswith('.')]
     return sorted(found)
@@ -76,22 +82,21 @@ def read_annotations(path: Path) -> Listing:
     Raises:
         InputError: a line of another form, one line.
     """
-    try:
-        lines = [line.strip() for line in path.read_text(encoding='utf-8').splitlines()]
-    except UnicodeDecodeError as error:
-        raise InputError(f'{path} is not a text file') from error
+    lines = [line.strip() for line in read_text(path)]
     split = [line.rsplit(maxsplit=1) for line in lines if line]
     if not split:
         raise InputError(f'{path} is empty: expected "path label" a line')
     if all(Path(words[-1]).suffix.lower() in SUFFIXES for words in split):
         return without_classes(path.parent, [line for line in lines if line])
     for i, words in enumerate(split, 1):
-        if len(words) != 2 or not words[1].isdecimal():
+        if len(words) != 2 or not words[1].isdecimal() or len(words[1]) > DIGITS:
             raise InputError(printable(f'{path}, image {i}: expected "path label", got {" ".join(words)[:60]!r}'))
     labels = [int(label) for _, label in split]
     names = path.parent / 'classes.txt'
     if names.is_file():
-        classes = tuple(line.strip() for line in names.read_text(encoding='utf-8').splitlines() if line.strip())
+        classes = tuple(line.strip() for line in read_text(names) if line.strip())
+        if double := next((name for name in classes if classes.count(name) > 1), None):
+            raise InputError(printable(f'{names} names the class {double!r} twice'))
     else:
         classes = tuple(map(str, range(max(labels) + 1)))
     if max(labels) >= len(classes):

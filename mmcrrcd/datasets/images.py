@@ -22,7 +22,7 @@ from .download import one_at_a_time, wait_for_first
 NO_LABEL = -100                                          # of an image without one: PyTorch's cross-entropy leaves it out
 
 def class_numbers(labels, name: str) -> np.ndarray:
-    """Labels (N,) int64 from an array, a list or a tensor of whole numbers; (N, 1) is taken as (N,).
+    """Labels (N,) int64 from an array, a list or a tensor of whole numbers. Columns, (N, 1), are taken as well.
 
     Raises:
         InputError: they are no whole numbers, or several for an image; ``name`` is said in front.
@@ -45,16 +45,16 @@ def class_numbers(labels, name: str) -> np.ndarray:
 
 
 class ImageArrays(Dataset):
-    """Images (N, H, W, 3) uint8 RGB with labels (N,).
+    """Images (N, H, W, 3) uint8 RGB, each with a label.
 
-    Indexed with a list, as PyTorch's ``DataLoader`` does, it returns the whole batch in one piece:
-    ``inputs`` (N, 3, H, W) uint8, ``labels`` (N,) int64 and ``index`` (N,) int64. Use it with ``collate_fn=whole_batch``.
+    Indexed with a list, as PyTorch's ``DataLoader`` does, it returns the whole batch in one piece. That is ``inputs``
+    (N, 3, H, W) in uint8, and ``labels`` and ``index``, N numbers in int64. Use it with ``collate_fn=whole_batch``.
 
     Args:
-        images: an array, or a memory-mapped one (``np.load(path, mmap_mode='c')``), of which only the batches are read.
+        images: an array. Of a memory-mapped one, ``np.load(path, mmap_mode='c')``, only the batches are read.
         labels: whole numbers, in an array, a list or a tensor.
-        device: where the images are kept and batches made. 'auto' for the GPU where there is one and they take less than half
-            of its free memory. On a GPU this spares the copy of every batch, and needs ``num_workers=0``.
+        device: where the images are kept and batches made. With 'auto' that is the GPU, if there is one and they take less than
+            half of its free memory. On a GPU this spares the copy of every batch, and needs ``num_workers=0``.
 
     Raises:
         InputError: no image, counts that differ, labels outside the classes, or that are no whole numbers.
@@ -78,8 +78,11 @@ class ImageArrays(Dataset):
             if device == 'cuda' and images.nbytes > torch.cuda.mem_get_info()[0] / 2:
                 print_log(f'{name}: {images.nbytes / 1e9:.1f} GB of images stay outside the GPU', 'current')
                 device = 'cpu'
-        self.images = torch.from_numpy(np.ascontiguousarray(images)).to(device)
-        self.labels = torch.from_numpy(labels).to(device)
+        try:
+            self.images = torch.from_numpy(np.ascontiguousarray(images)).to(device)
+            self.labels = torch.from_numpy(labels).to(device)
+        except (RuntimeError, AssertionError) as error:  # there is no such device, or it is full
+            raise InputError(f'{name}: the images cannot be kept on device={device!r}: {first_line(error)[:200]}') from error
         self.metainfo = dict(classes=tuple(classes))
 
     @property

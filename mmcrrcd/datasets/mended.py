@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from mmcrrcd.errors import InputError, first_line
 
-from .read_image import ImageError
+from .read_image import MAX_PIXELS, ImageError
 
 _find_folders = custom.find_folders
 
@@ -46,6 +46,8 @@ class LoadNamedImage(LoadImageFromFile):
             if self.ignore_empty:
                 return None
             reason = getattr(error, 'strerror', None) or first_line(error)
+            if 'CV_IO_MAX_IMAGE' in reason:              # of OpenCV, see mmcrrcd/__init__.py
+                reason = f'more than {MAX_PIXELS:,} pixels'
             raise ImageError(file, 'it is damaged or no image' if 'failed to load image' in reason else reason) from error
 
 

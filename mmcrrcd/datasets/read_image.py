@@ -55,7 +55,7 @@ def read_image(source: str | Path | bytes, name: object = None, side: int | None
 
     Args:
         name: what an error calls it; the path where it is not given.
-        side: the image is resized to (side, side) as a whole, bilinear with antialiasing (Pillow's), unless it has that size.
+        side: the image is resized to (side, side) as a whole, by Pillow's antialiased bilinear filter, unless it has that size.
 
     Raises:
         ImageError: it is no image, a damaged one, or too large; one line.

@@ -23,9 +23,9 @@ MAX_CLASSES = 1 << 24                                    # a label is a float32
 class RecordFile:
     """A ``.rec`` with its ``.idx``; opened anew for each use, so that a data loader's workers can share it.
 
-    The index has lines ``number TAB byte``. A record lies at a multiple of four bytes: MAGIC, a word of the part (upper 3 bits)
-    and its length (lower 29), the bytes. One whose bytes hold MAGIC themselves at such a place is cut there: a FIRST part,
-    MIDDLE ones, a LAST one, without those MAGIC.
+    The index has lines ``number TAB byte``. A record lies at a multiple of four bytes: MAGIC, a word, the bytes. The word's
+    upper 3 bits are the part, its lower 29 the length. One whose bytes hold MAGIC themselves at such a place is cut there: a
+    FIRST part, MIDDLE ones, a LAST one, without those MAGIC.
 
     Args:
         path: of the ``.rec``; the ``.idx`` lies beside it.
@@ -80,7 +80,7 @@ class RecordFile:
             expected = (MIDDLE, LAST)
 
     def first_labels(self, numbers: np.ndarray) -> np.ndarray:
-        """(N,) float32: the (first) label of each record, without reading their images."""
+        """The first label of each record, (N,) float32, without reading their images."""
         offsets = self.find(numbers)
         words, at = np.memmap(self.path, '<u4', 'r', shape=self.size // WORD), offsets // WORD
         lengths = (words[at + 1] & MAX_LENGTH).astype(np.int64)

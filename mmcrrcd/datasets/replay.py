@@ -1,7 +1,5 @@
 """Augmentation that repeats: view v of image i is the same in every epoch, process and training."""
 import math
-import random
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mmcrrcd.errors import InputError, check_positive, is_number
+from mmcrrcd.generators import generators_seeded
 from mmcrrcd.registry import DATASETS
 
 
@@ -33,8 +32,8 @@ RATIO = 4 / 3                                            # a window is at most s
 
 
 def boxes_of(drawn: Tensor, scale: tuple[float, float], flip: float) -> Boxes:
-    """Windows of RandomResizedCrop from uniform numbers (N, 5): of shares of the area in ``scale``, of any ratio of sides in
-    [3/4, 4/3] that leaves them within the image.
+    """Windows of RandomResizedCrop from uniform numbers (N, 5). Their shares of the area are in ``scale``, their ratios of
+    sides in [3/4, 4/3], as far as that leaves them within the image.
     """
     area = scale[0] + (scale[1] - scale[0]) * drawn[:, 0]
     most = (-area.log()).clamp(max=math.log(RATIO))
@@ -94,7 +93,7 @@ class CropTable:
         return self
 
     def __call__(self, view: Tensor, index: Tensor) -> Crops | Boxes:
-        """Of the images ``index`` (N,) in their ``view`` (N,)."""
+        """Of the images ``index`` in their ``view``, (N,) both."""
         if self.scale:
             return boxes_of(self.table[view, index], self.scale, self.flip)
         if self.every:
@@ -108,22 +107,6 @@ class CropTable:
         """The view (N,) that shows these crops, where there are all of them: the inverse of calling the table."""
         place = crops.top * (2 * self.padding + 1) + crops.left
         return place * 2 + crops.flip if self.flips else place
-
-
-@contextmanager
-def generators_seeded(*numbers: int):
-    """Python's, NumPy's and torch's generators on the CPU, seeded from a few numbers; afterwards they go on as before."""
-    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.random.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
-        torch.set_rng_state(before[2])
 
 
 @DATASETS.register_module()
@@ -172,7 +155,7 @@ class ReplayedViews(Dataset):
         self.epoch.fill_(epoch)
 
     def view_of(self, index: Tensor) -> Tensor:
-        """The views (N,) int64 of the images ``index`` (N,) in this epoch."""
+        """The views of the images ``index`` in this epoch, (N,) int64 both."""
         return (int(self.epoch) + self.offset[index]) % self.views
 
     def in_view(self, i: int, view: int):

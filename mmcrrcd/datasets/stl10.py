@@ -53,9 +53,10 @@ class STL10Arrays(ImageArrays):
     missing. Sizes of files, counts and labels are checked.
 
     Args:
-        split: 'train' (5,000), 'test' (8,000), 'unlabeled' (100,000, 2.8 GB of memory), 'train+unlabeled'. Images without a
-            label have the label -100: the classification loss leaves them out, KD and the unsupervised relational loss use
-            them. They are for training only, with losses that do not look at labels.
+        split: 'train', 'test', 'unlabeled' or 'train+unlabeled'. Of 'train' there are 5,000 images, of 'test' 8,000, of
+            'unlabeled' 100,000, which take 2.8 GB of memory. Images without a label have the label -100: the classification
+            loss leaves them out, KD and the unsupervised relational loss use them. They are for training only, with losses that
+            do not look at labels.
         fold: 0 to 9, one of the official folds of 1,000 training images each; for 'train'.
         download, device: see :class:`CIFAR100Arrays`.
     """

@@ -9,7 +9,7 @@ from .images import ImageArrays
 
 
 def held_out(labels: Tensor, number: int, seed: int = 0) -> Tensor:
-    """Which of the images with these ``labels`` (N,) are held out, (N,) bool: ``number`` in all, the same of each class.
+    """Which of the images with these ``labels`` are held out, (N,) bool: ``number`` in all, the same of each class.
 
     Raises:
         InputError: ``number`` is no multiple of the classes, or leaves no image of a class.

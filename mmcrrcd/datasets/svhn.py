@@ -16,7 +16,7 @@ COUNTS = {'train': 73_257, 'extra': 531_131, 'test': 26_032}
 
 
 def read_digits(path: Path, number: int, part: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Images (N, 32, 32, 3) uint8, a view, and digits (N,) of a file of cropped digits; N is ``number``, of a ``part`` less."""
+    """Images (N, 32, 32, 3) uint8, a view, and N digits, of a file of cropped digits; N is ``number``, of a ``part`` less."""
     try:
         content = loadmat(path, variable_names=('X', 'y'))
         images, labels = content['X'], content['y'].ravel()
@@ -42,8 +42,8 @@ class SVHNArrays(ImageArrays):
     official ones are taken when their shapes, counts and labels are right.
 
     Args:
-        split: 'train' (73,257), 'extra' (531,131 easier ones), 'train+extra', 'test' (26,032). The extra images take 1.6 GB
-            of memory, twice that while they are read.
+        split: 'train', 'extra', 'train+extra' or 'test'. Of 'train' there are 73,257 digits, of 'extra' 531,131 easier ones, of
+            'test' 26,032. The extra images take 1.6 GB of memory, twice that while they are read.
         part: may files hold fewer images than the official ones? The data set's length says how many there are.
         download, device: see :class:`CIFAR100Arrays`.
     """

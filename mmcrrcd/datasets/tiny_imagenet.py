@@ -137,7 +137,7 @@ class TinyImageNetArrays(ImageArrays):
     file takes the place of the old one. A folder with fewer images than the official one is taken, with a warning.
 
     Args:
-        split: 'train' (100,000) or 'val' (10,000); 'test' is 'val', too, as the official test images have no labels.
+        split: 'train' or 'val', of 100,000 and 10,000 images; 'test' is 'val', too, as the official test images have no labels.
         download, device: see :class:`CIFAR100Arrays`.
     """
 

@@ -49,11 +49,11 @@ class Pair(NamedTuple):
 
 
 def read_text(path: Path) -> list[str]:
-    """The lines of a text file in UTF-8."""
+    """The lines of a text file in UTF-8, with or without the mark that Windows puts in front."""
     if not path.is_file():
         raise FileNotFoundError(f'there is no file {path}')
     try:
-        return path.read_text(encoding='utf-8').splitlines()
+        return path.read_text(encoding='utf-8-sig').splitlines()
     except UnicodeDecodeError as error:
         raise InputError(f'{path} is not a text file') from error
 
@@ -61,7 +61,8 @@ def read_text(path: Path) -> list[str]:
 def read_pairs(path: Path) -> tuple[int, list[Pair]]:
     """Number of folds and the pairs of a file in the form of LFW's ``pairs.txt``.
 
-    Its first line says folds and pairs n; each fold has n lines ``name i j`` (one person) and n lines ``name i name j`` (two).
+    Its first line says folds and pairs n. Each fold has n lines ``name i j`` of one person. Then come n lines ``name i name j``
+    of two.
 
     Raises:
         InputError: a line of another form, another count; one line.
@@ -149,7 +150,7 @@ def read_bin(path: Path) -> tuple[list[bytes], np.ndarray]:
 
 
 def bin_pairs(path: str, image_size: int = 112) -> VerificationPairs:
-    """A verification set of InsightFace, such as ``lfw.bin`` and ``agedb_30.bin`` (6,000 pairs), ``cfp_fp.bin`` (7,000).
+    """A verification set of InsightFace, such as ``lfw.bin`` and ``agedb_30.bin`` of 6,000 pairs, or ``cfp_fp.bin`` of 7,000.
 
     The file is a pickle of (encoded images, two for each pair; same or not); the folds are ten consecutive equal parts.
 

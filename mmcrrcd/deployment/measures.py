@@ -1,4 +1,4 @@
-"""What each file of a student costs and is worth."""
+"""What each file of a student costs, and what it knows."""
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ SECONDS, RUNS, WARM_UP = 2.0, 500, 10
 
 
 class Measured(NamedTuple):
-    """A file of a student: ``size`` in bytes, ``accuracy`` in percent or None without test images, ``median`` and ``p95`` in
+    """A file of a student: ``size`` in bytes, ``accuracy`` in percent, None without test images. ``median`` and ``p95`` are
     milliseconds for one image on one thread.
     """
     file: str

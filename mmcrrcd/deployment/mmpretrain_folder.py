@@ -5,11 +5,11 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from mmcrrcd.checkpoint import safe_load
 from mmcrrcd.config import short_types
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.embeddings import test_data
 from mmcrrcd.files import whole_file, write_whole
+from mmcrrcd.torch_file import safe_load
 
 FILES = ('student.py', 'student.pth')
 

@@ -33,10 +33,11 @@ def resampling(before: int, after: int, interpolation: str, antialias: bool) -> 
 
 
 class DeployedStudent(nn.Module):
-    """From RGB images (N, h, w, 3) uint8 to probabilities (N, classes) float32: a student with all that came before it.
+    """A student with all that came before it: from RGB images (N, h, w, 3) uint8 to probabilities. These are (N, classes)
+    float32.
 
-    In it are the gray image and the upsampling of its training, where it has them, the order of the channels, the normalization
-    and the layout. Upsampling is two products with constant matrices, which every runtime has.
+    In it are the order of the channels, the normalization and the layout. So are the gray image and the upsampling of its
+    training, where it has them. Upsampling is two products with constant matrices, which every runtime has.
 
     Args:
         classifier: of the student.
@@ -88,10 +89,10 @@ def quietly() -> Iterator[None]:
         logging.disable(level)
 
 
-def probabilities_of(session, images: np.ndarray, batch: int = 256) -> np.ndarray:
+def probabilities_of(session, images: np.ndarray) -> np.ndarray:
     """(N, classes) of images (N, h, w, 3)."""
     name = session.get_inputs()[0].name
-    return np.concatenate([session.run(None, {name: images[i:i + batch]})[0] for i in range(0, len(images), batch)])
+    return np.concatenate([session.run(None, {name: images[i:i + 256]})[0] for i in range(0, len(images), 256)])
 
 
 def export_onnx(network: DeployedStudent, file: str | Path, images: np.ndarray, wanted: np.ndarray, notes: dict) -> float:

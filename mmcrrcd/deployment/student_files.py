@@ -9,15 +9,15 @@ from mmengine.config import Config
 from mmpretrain.models import ImageClassifier
 
 from mmcrrcd.checkpoint import find_checkpoint, read_checkpoint, step_of, unfinished
-from mmcrrcd.config import parse_config, read_text
+from mmcrrcd.config import check_network, known, parse_config, read_text, without_training
 from mmcrrcd.datasets import ImageArrays, StudentView, downsample
 from mmcrrcd.datasets.transforms.student_view import sides
-from mmcrrcd.errors import InputError
+from mmcrrcd.engine.own_data import data_sets
+from mmcrrcd.errors import InputError, first_line
 from mmcrrcd.evaluation.batch_norm import fit_batch_norms, training_images
 from mmcrrcd.evaluation.embeddings import Classifier, config_with_model, evenly, own_images
 from mmcrrcd.inference import Student, build_student, find_config, find_images, student_view
 from mmcrrcd.models.teachers.onnx_network import open_session
-from mmcrrcd.registry import DATASETS
 
 from .measures import Measured, measure
 from .mmpretrain_folder import FILES, export_folder, student_settings
@@ -29,13 +29,16 @@ CALIBRATION, CHECKED, TESTED = 500, 256, 10_000
 def test_images(cfg: Config) -> ImageArrays:
     """The config's test images where they are; they are not downloaded. Raises InputError or FileNotFoundError elsewhere."""
     cfg = Config(cfg.to_dict(), filename=cfg.filename)
-    for key in ('test_dataloader', 'val_dataloader'):
-        settings = (cfg.get(key) or {}).get('dataset', {})
-        arrays = settings.get('arrays', settings)
-        kind = DATASETS.get(arrays['type']) if isinstance(arrays.get('type'), str) else arrays.get('type')
-        if kind is not None and 'download' in inspect.signature(kind).parameters:
-            arrays['download'] = False
-    return own_images(cfg, TESTED)
+    for part in data_sets(cfg):
+        kind = known(part['type']) if isinstance(part.get('type'), str) else part.get('type')
+        if isinstance(kind, type) and 'download' in inspect.signature(kind).parameters:
+            part['download'] = False
+    try:
+        return own_images(cfg, TESTED)
+    except (InputError, FileNotFoundError):
+        raise
+    except (AssertionError, OSError, RuntimeError, ValueError) as error:         # of mmpretrain's data sets
+        raise InputError(f'the test images of {cfg.filename} cannot be read: {first_line(error)}') from error
 
 
 def low_images(classifier: Classifier, data: ImageArrays) -> np.ndarray:
@@ -88,7 +91,11 @@ def training_config(config: Config | str | Path | None, checkpoint: Path) -> Con
         return config_with_model(config if isinstance(config, Config) else str(config))
     beside = find_config(checkpoint.parent)
     try:
-        return config_with_model(parse_config(read_text(beside), beside))
+        cfg = config_with_model(parse_config(read_text(beside), beside))
+        check_network(without_training(cfg.model.to_dict().get('student')), beside)
+        if address := next((value for part in data_sets(cfg) for value in part.values() if '://' in str(value)), None):
+            raise InputError(f'{beside}: its data are at an address, {address!r}, and nothing is fetched')
+        return cfg
     except InputError as error:
         raise InputError(f'{error}; if you trust it, name it by --config') from error
 

@@ -11,9 +11,11 @@ from mmengine.config import Config
 from torch import Tensor
 
 from mmcrrcd.checkpoint import check_finite, find_checkpoint
-from mmcrrcd.config import check_types, short_types, without_training
-from mmcrrcd.errors import InputError
-from mmcrrcd.evaluation.embeddings import accuracy, config_with_model, kind, test_data
+from mmcrrcd.config import check_types, kind, short_types, without_training
+from mmcrrcd.datasets import ImageArrays
+from mmcrrcd.datasets.transforms.student_view import sides
+from mmcrrcd.errors import InputError, first_line
+from mmcrrcd.evaluation.embeddings import accuracy, config_with_model, load_classifier, test_data
 from mmcrrcd.files import write_whole
 from mmcrrcd.inference import Student, build_student, only_a_student
 from mmcrrcd.safetensors_file import read_safetensors, to_safetensors
@@ -52,6 +54,18 @@ def as_training(weights: Path) -> Iterator[tuple[Config, Path]]:
         yield cfg, checkpoint
 
 
+def teacher_of(cfg: Config, data: ImageArrays, log: Callable[[str], None]) -> dict:
+    """The entry of the teacher's accuracy; empty, and a line says why, where that cannot be measured."""
+    if not (cfg.model.get('teacher') and cfg.model.get('teacher_checkpoint')):
+        return {}
+    try:
+        teacher = load_classifier(cfg, '', teacher=True)
+        return dict(teacher={str(sides(teacher.side)[0]): round(accuracy(teacher, data, 'teacher'), 2)})
+    except (FileNotFoundError, InputError) as error:
+        log(f'without the accuracy of the teacher: {first_line(error)}')
+        return {}
+
+
 def write_zoo_student(config: Config | str | Path | None, path: str | Path, file: str | Path, command: str,
                       even_unfinished: bool = False, overwrite: bool = False, log: Callable[[str], None] = print) -> dict:
     """Writes the student of a training as ``file``, a safetensors file, and a metafile in JSON beside it, which is returned.
@@ -83,7 +97,8 @@ def write_zoo_student(config: Config | str | Path | None, path: str | Path, file
         accuracies[str(height) if height == width else f'{height}x{width}'] = round(accuracy(seen, data, f'{view}'), 2)
     content = to_safetensors(weights)
     dataset = settings['test_dataloader']['dataset']
-    known = dict(accuracy=accuracies, images=len(data), data=kind(dataset.get('arrays', dataset)).removesuffix('Arrays'),
+    known = dict(accuracy=accuracies, **teacher_of(cfg, data, log), images=len(data),
+                 data=kind(dataset.get('arrays', dataset)).removesuffix('Arrays'),
                  parameters=sum(p.numel() for p in classifier.network.parameters()),
                  macs=count_macs(classifier.network, *student.views[0].seen), command=command,
                  sha256=hashlib.sha256(content).hexdigest(), config=settings, classes=student.classes)

@@ -58,8 +58,9 @@ class SteadyBatch:
         self.kept, self.form = None, None
 
     def __call__(self, batch):
-        """The kept batch with the values of ``batch``, or ``batch`` itself where sizes differ, where other tensors of it are
-        one and the same, or where it holds something other than tensors and whole numbers, or other numbers.
+        """The kept batch with the values of ``batch``, or ``batch`` itself where the two differ in form.
+
+        Forms differ by sizes, by which tensors are one and the same, by whole numbers, and by anything that is neither.
         """
         leaves, structure = tree_flatten(batch)
         if not all(leaf is None or isinstance(leaf, (int, Tensor)) for leaf in leaves):
@@ -167,9 +168,9 @@ class GraphedTrainLoop(EpochBasedTrainLoop):
     mmengine's loop. What it does in the second step of an epoch is done in all that follow.
 
     Raises:
-        InputError: on a GPU, where something changes within an epoch (a schedule by iterations, accumulated gradients, an
-            Adam without ``capturable=True``), where several processes train, where the model is none of this package's, or
-            where a step cannot be captured.
+        InputError: on a GPU, where several processes train, the model is none of this package's, or a step cannot be captured.
+            Also where something changes within an epoch: a schedule by iterations, accumulated gradients, or an Adam without
+            ``capturable=True``.
     """
 
     def run(self):

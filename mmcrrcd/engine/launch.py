@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 from mmcrrcd.errors import InputError, is_number, printable
-from mmcrrcd.interrupt import LINE
+from mmcrrcd.interrupt import LINE, PARENT as LAUNCHER
 from mmcrrcd.models.algorithms import Distiller
 from mmcrrcd.models.losses import DistillLoss
 from mmcrrcd.registry import MODELS
@@ -31,10 +31,10 @@ PICTURES = ('.png', '.pdf', '.svg', '.jpg')
 
 
 def leaves_parameters_out(model: dict) -> bool:
-    """May parameters of an algorithm's config go without gradients: does a weight change over the epochs, is that of the
-    classification loss 0 (losses of weight 0 are not built), or has an algorithm or loss stages of its own?
+    """May parameters of an algorithm's config go without gradients?
 
-    Of the latter the class says so, by an attribute ``staged``.
+    They may where a weight changes over the epochs, or that of the classification loss is 0; other losses of weight 0 are not
+    built. They also may where an algorithm or a loss has stages of its own, which its class says by an attribute ``staged``.
     """
     losses = list((model.get('objective') or {}).values())
     weights = [model.get(name) for name in ('alpha', 'beta', 'cls_weight')] + [loss.get('weight') for loss in losses]
@@ -66,6 +66,8 @@ def end_together(launcher: str) -> None:
     """From now on, loader workers end with this process and this process with its launcher: no kill leaves any behind."""
     if launcher != 'none':
         end_with_parent()
+        if os.getppid() != LAUNCHER:                     # it was killed while this process imported
+            os.kill(os.getpid(), signal.SIGKILL)
     if sys.platform == 'linux' and not PARENT:
         remember_parent()                                # once is enough: what is registered stays
         os.register_at_fork(before=remember_parent, after_in_child=end_with_forking_parent)
@@ -170,6 +172,11 @@ def end(line: str) -> None:
     sys.exit(line)
 
 
+def was_interrupted(error: BaseException | None) -> bool:
+    """Was it Ctrl-C that ended in this error? mmengine, where it formats a config, catches that with all else."""
+    return error is not None and (isinstance(error, KeyboardInterrupt) or was_interrupted(error.__context__))
+
+
 @contextmanager
 def one_line_errors():
     """Ends the program with the one line of an error that the input caused; bugs keep their traceback.
@@ -189,6 +196,8 @@ def one_line_errors():
         silence()
         sys.exit(1)
     except Exception as error:
+        if was_interrupted(error):
+            end(LINE)
         if (line := translate(error)) is None:           # a bug
             raise
         end(f'error: {printable(line)}')

@@ -9,7 +9,7 @@ import mmengine.runner
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
-from mmengine.optim import OptimWrapperDict
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import CheckpointLoader
 from torch import Tensor
 from torch.optim import Optimizer
@@ -17,15 +17,14 @@ from torch.utils.data import DataLoader
 
 from mmcrrcd.checkpoint import find_checkpoint, read_checkpoint
 from mmcrrcd.datasets.mended import name_images
-from mmcrrcd.errors import InputError, printable
+from mmcrrcd.errors import InputError, printable, with_kind
 from mmcrrcd.files import clear_parts, write_whole
 from mmcrrcd.registry import HOOKS
 
 from .hooks.atomic_checkpoint import AtomicCheckpointHook
 from .hooks.resume import ResumeHook
+from .settings import WAIT
 
-
-WAIT = 600                                               # seconds for a worker or a process that does not answer
 
 
 @contextmanager
@@ -112,6 +111,18 @@ class Runner(mmengine.runner.Runner):
             name_images(loader.dataset)
         return loader
 
+    def build_optim_wrapper(self, optim_wrapper: OptimWrapper | dict) -> OptimWrapper | OptimWrapperDict:
+        """mmengine's. Raises InputError where ``custom_keys`` name no weight of the model."""
+        built = super().build_optim_wrapper(optim_wrapper)
+        default = isinstance(optim_wrapper, dict) and 'constructor' not in optim_wrapper
+        settings = (optim_wrapper.get('paramwise_cfg') if default else None) or {}
+        weights = [name for name, _ in self.model.named_parameters()]
+        for key in settings.get('custom_keys') or ():
+            if not any(str(key) in name for name in weights):
+                raise InputError(f'optim_wrapper.paramwise_cfg.custom_keys: {key!r} is in the name of no weight, such as '
+                                 f'{weights[0]}')
+        return built
+
     def dump_config(self) -> None:
         """mmengine's, but whole or not at all, and over a link rather than through it."""
         name = Path(self.cfg.filename).name if self.cfg.filename is not None else f'{self.timestamp}.py'
@@ -137,8 +148,7 @@ class Runner(mmengine.runner.Runner):
         except InputError:
             raise
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:   # of a crafted file
-            reason = f'{type(error).__name__}: {error}'.splitlines()[0]
-            raise InputError(f'{printable(filename)} cannot be resumed from ({reason})') from error
+            raise InputError(f'{printable(filename)} cannot be resumed from ({with_kind(error)})') from error
 
     def _optimizers(self) -> list:
         """The optimizer wrappers, of which most trainings have one."""

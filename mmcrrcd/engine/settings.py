@@ -1,114 +1,42 @@
 """The names and values of a config, looked at before anything is built: what nothing takes would be lost in silence."""
-import ast
 import inspect
-import textwrap
-import types
-import typing
-from collections.abc import Callable, Iterator, Sequence
+import logging
+import math
+from collections.abc import Iterator
 
 from mmengine.config import Config
-from mmengine.hooks import CheckpointHook
 from mmengine.optim import OptimWrapper
 from mmengine.registry import (DATA_SAMPLERS, DATASETS, FUNCTIONS, HOOKS, LOG_PROCESSORS, LOOPS, METRICS, MODELS,
                                OPTIM_WRAPPERS, OPTIMIZERS, PARAM_SCHEDULERS, TRANSFORMS, VISUALIZERS, DefaultScope, Registry)
-from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, LogProcessor, Runner, TestLoop, ValLoop
+from mmengine.runner import (EpochBasedTrainLoop, IterBasedTrainLoop, LogProcessor, Priority, Runner, TestLoop, ValLoop,
+                             get_priority)
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmcrrcd.errors import InputError, first_line, is_number, nearest
+from mmcrrcd.config import kind
+from mmcrrcd.errors import InputError, is_number, nearest
 
-from .own_data import fit_to_data, move_data
+from .signatures import PLAIN, alternatives, check_value, hints, parameters
 
 TOP = frozenset(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'} | {
     'activation_checkpointing', 'compile', 'custom_imports', 'data_root', 'efficient_conv_bn_eval', 'find_unused_parameters',
     'model_wrapper_cfg', 'runner_type', 'sync_bn', 'teacher_config'}
+PLAIN_TOP = {name: parameter for name, parameter in inspect.signature(Runner.__init__).parameters.items()
+             if name in ('work_dir', 'load_from', 'resume', 'log_level', 'default_scope', 'experiment_name')}
 LOADERS = {'train_dataloader', 'val_dataloader', 'test_dataloader'}
 INSIDE = dict(pipeline=TRANSFORMS, transforms=TRANSFORMS, dataset=DATASETS, datasets=DATASETS, sampler=DATA_SAMPLERS,
               batch_sampler=DATA_SAMPLERS, collate_fn=FUNCTIONS, worker_init_fn=FUNCTIONS, optimizer=OPTIMIZERS)
 BUILT = INSIDE.keys() | {'student', 'teacher', 'backbone', 'neck', 'head', 'data_preprocessor'}         # from dicts with a type
-PLAIN = (str, bool, int, float)
 GIVEN = {'self', 'runner', 'dataloader', 'evaluator', 'params', 'optimizer', 'args', 'kwargs'}        # by mmengine
 HOOK_NAMES = {'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint', 'visualization'}
 NAMES = dict(randomness={'seed', 'diff_rank_seed', 'deterministic'}, auto_scale_lr={'enable', 'base_batch_size'},
              env_cfg={'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'})
 
+PARAMWISE = {'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult', 'dwconv_decay_mult', 'dcn_offset_lr_mult',
+             'bypass_duplicate', 'custom_keys'}
 MOST_WORKERS = 4096
+WAIT = 600                                               # seconds for a worker or a process that does not answer
 YES_OR_NO = {'enable', 'deterministic', 'diff_rank_seed', 'cudnn_benchmark'}
-
-
-def forwards(init: Callable, kwargs: str) -> bool:
-    """Does ``init`` do nothing with its ``**kwargs`` but hand them to ``super().__init__``?"""
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(init)))
-    except (OSError, SyntaxError, TypeError):
-        return False
-    handed = sum(isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == '__init__'
-                 and any(word.arg is None and isinstance(word.value, ast.Name) and word.value.id == kwargs
-                         for word in call.keywords) for call in ast.walk(tree))
-    return handed == 1 == sum(isinstance(node, ast.Name) and node.id == kwargs for node in ast.walk(tree))
-
-
-def parameters(target) -> dict[str, inspect.Parameter] | None:
-    """All that a class, its bases where it hands on ``**kwargs``, or a function takes; None where only running it tells."""
-    found = {}
-    inits = [target]
-    if inspect.isclass(target):
-        inits = [vars(base)['__init__'] for base in target.__mro__ if '__init__' in vars(base)]
-    for init in inits:
-        if init in (object.__init__, nn.Module.__init__):
-            return found
-        try:
-            signature = inspect.signature(init)
-        except (TypeError, ValueError):
-            return None
-        rest = None
-        for name, parameter in signature.parameters.items():
-            if parameter.kind is parameter.VAR_KEYWORD:
-                rest = name
-            elif parameter.kind is not parameter.VAR_POSITIONAL and name != 'self':
-                found.setdefault(name, parameter.replace(annotation=hints(init).get(name, parameter.annotation)))
-        if rest is None:
-            return found
-        if init is CheckpointHook.__init__:              # keeps the rest for the Runner
-            return found | dict(inspect.signature(Runner.save_checkpoint).parameters)
-        if not forwards(init, rest):
-            return None
-    return found if inspect.isclass(target) else None
-
-
-def hints(function: Callable) -> dict:
-    """The annotations of a function, none where they cannot be read."""
-    try:
-        return typing.get_type_hints(function)
-    except Exception:                                    # names that only type checkers import
-        return {}
-
-
-def alternatives(annotation) -> set:
-    """The types of a union, or the one that there is."""
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return set().union(*(alternatives(each) for each in typing.get_args(annotation)))
-    return {typing.get_origin(annotation) or annotation}
-
-
-def check_numbers(value, annotation, name: str) -> None:
-    """Raises InputError where a parameter takes a list of numbers only, or so many of them, and ``value`` is none."""
-    kinds = [each for each in (typing.get_args(annotation) if typing.get_origin(annotation) in (typing.Union, types.UnionType)
-                               else [annotation]) if each is not type(None)]
-    args = typing.get_args(kinds[0]) if len(kinds) == 1 and typing.get_origin(kinds[0]) in (tuple, list, Sequence) else ()
-    numbers = set(args) - {...}
-    if not numbers or not numbers <= {int, float} or value is None and len(kinds) < len(alternatives(annotation)):
-        return
-    length = len(args) if typing.get_origin(kinds[0]) is tuple and ... not in args else None
-    whole = numbers == {int}
-    if not isinstance(value, (list, tuple)) or length not in (None, len(value)) or not all(is_number(v, whole) for v in value):
-        what = f'{"whole " if whole else ""}numbers'
-        raise InputError(f'{name} is {f"{length} {what}" if length else f"a list of {what}"}, got {value!r}')
-
-
-def fits(value, expected: set) -> bool:
-    """Is ``value`` of one of the types, or may it be, as one of them is no class?"""
-    return any(not isinstance(each, type) or isinstance(value, each) for each in expected)
 
 
 def check_built(value, where: str, several: bool = False) -> None:
@@ -120,27 +48,6 @@ def check_built(value, where: str, several: bool = False) -> None:
         raise InputError(f'{where} is a dict{", or a list of dicts" if several else ""}, got {value!r}')
     elif isinstance(value, dict) and 'type' not in value:
         raise InputError(f'{where} lacks its type, got {dict(value)!r}')
-
-
-def check_value(value, parameter: inspect.Parameter, name: str, ours: bool) -> None:
-    """Raises InputError where a number or a yes or no was expected, and ``value`` is neither. ``ours``: by the whole
-    annotation, else texts only, as annotations of others are not always true.
-    """
-    expected = alternatives(parameter.annotation)
-    if dict in expected and isinstance(value, (*PLAIN, list, tuple)) and not fits(value, expected):
-        raise InputError(f'{name} is a dict, got {value!r}')
-    if ours:
-        check_numbers(value, parameter.annotation, name)
-    if parameter.annotation is parameter.empty and isinstance(parameter.default, bool):
-        expected = {bool}
-    plain = {bool: 'True or False', int: 'a whole number', float: 'a number', str: 'a text', type(None): 'None'}
-    if not expected <= plain.keys():
-        return
-    allowed = (type(value) in expected or value is None and parameter.default is None
-               or float in expected and is_number(value, whole=True))
-    if isinstance(value, (str, dict)) and type(value) not in expected or ours and not allowed:
-        words = ' or '.join(plain[each] for each in plain if each in expected)
-        raise InputError(f'{name} is {words}, got {value!r}')
 
 
 def find(kind, registry: Registry):
@@ -176,6 +83,12 @@ def check_part(part, where: str, registry: Registry, default=None, more: frozens
         more: settings that are taken out before the class is built.
     """
     target = find(part.get('type', default), registry)
+    if 'priority' in more and 'priority' in part:
+        try:
+            get_priority(part['priority'])
+        except (KeyError, TypeError, ValueError):
+            raise InputError(f'{where}.priority is a number from 0 to 100, or one of {", ".join(Priority.__members__)}, got '
+                             f'{part["priority"]!r}') from None
     takes = None if target is None else parameters(target)
     ours = str(getattr(target, '__module__', '')).startswith('mmcrrcd.')
     for key, value in part.items():
@@ -184,6 +97,8 @@ def check_part(part, where: str, registry: Registry, default=None, more: frozens
         if takes is not None and key not in takes:
             known = set(takes) - GIVEN | set(more)
             raise InputError(f'{where}: {target.__name__} has no setting {key!r}{nearest(key, known)}')
+        if key == 'loss_weight' and isinstance(value, (int, float)) and (not math.isfinite(value) or value < 0):
+            raise InputError(f'{where}.{key} is a number from 0 on, got {value!r}')
         if takes is not None:
             check_value(value, takes[key], f'{where}.{key}', ours)
             if key in BUILT and isinstance(value, dict) and dict in alternatives(takes[key].annotation):
@@ -243,6 +158,8 @@ def check_loader(loader: dict, where: str) -> None:
         raise InputError(f'{where}.batch_size is a whole number from 1 on, got None')
     check_count(loader, where, 'batch_size')
     check_count(loader, where, 'num_workers', least=0)
+    if loader.get('timeout') and not loader.get('num_workers'):
+        raise InputError(f'{where}.timeout is for workers, and num_workers=0: leave it out')
     if (loader.get('num_workers') or 0) > MOST_WORKERS:
         raise InputError(f'{where}.num_workers is at most {MOST_WORKERS}, got {loader["num_workers"]}')
 
@@ -254,12 +171,31 @@ def check_known(part, where: str, registry: Registry) -> None:
                          + nearest(str(part['type']).split('.')[-1], registered(registry)))
 
 
-def check_milestones(schedule: dict, where: str) -> None:
-    """Raises InputError for milestones that are no epochs."""
+def check_schedule(schedule: dict, where: str) -> None:
+    """Raises InputError for milestones that are no epochs, and numbers by which a rate would be negative or not finite."""
+    for key, value in schedule.items():
+        if isinstance(value, (int, float)) and key != 'last_step' and (not math.isfinite(value) or value < 0):
+            raise InputError(f'{where}.{key} is a number from 0 on, got {value!r}')
     milestones = schedule.get('milestones')
     if milestones is not None and (not isinstance(milestones, (list, tuple))
                                    or not all(is_number(each, whole=True) and each >= 0 for each in milestones)):
         raise InputError(f'{where}.milestones are whole numbers from 0 on, got {milestones!r}')
+
+
+def check_paramwise(settings, where: str) -> None:
+    """Raises InputError for what mmengine's default constructor of optimizers would not look at, or that is no number."""
+    if not isinstance(settings, dict):
+        raise InputError(f'{where} is a dict, got {settings!r}')
+    check_names(settings, where, PARAMWISE)
+    custom = settings.get('custom_keys') or {}
+    if not isinstance(custom, dict) or not all(isinstance(each, dict) for each in custom.values()):
+        raise InputError(f'{where}.custom_keys is a dict of dicts, as dict(head=dict(lr_mult=0.1)), got {custom!r}')
+    for name, part in custom.items():
+        check_names(part, f'{where}.custom_keys.{name}', {'lr_mult', 'decay_mult'})
+    for part in (settings, *custom.values()):
+        for name, value in part.items():
+            if name.endswith('_mult') and not is_number(value):
+                raise InputError(f'{where}: {name} is a number, got {value!r}')
 
 
 def check_section(key: str, value) -> None:
@@ -283,10 +219,15 @@ def check_section(key: str, value) -> None:
         for inner, name in parts(value.get('optimizer'), f'{key}.optimizer'):
             check_known(inner, name, OPTIMIZERS)
             check_part(inner, name, OPTIMIZERS)
+        if value.get('paramwise_cfg') is not None and 'constructor' not in value:
+            check_paramwise(value['paramwise_cfg'], f'{key}.paramwise_cfg')
         clip = value.get('clip_grad')
         if isinstance(clip, dict):
             how = nn.utils.clip_grad_value_ if clip.get('type') == 'value' else nn.utils.clip_grad_norm_
             check_names(clip, f'{key}.clip_grad', set(inspect.signature(how).parameters) - {'parameters'} | {'type'})
+            for name in clip.keys() & {'max_norm', 'clip_value'}:
+                if not is_number(clip[name]) or clip[name] <= 0:
+                    raise InputError(f'{key}.clip_grad.{name} is a positive number, got {clip[name]!r}')
     elif key == 'default_hooks':
         for name, hook in value.items():
             if name not in HOOK_NAMES and (not isinstance(hook, dict) or 'type' not in hook):
@@ -299,6 +240,13 @@ def check_section(key: str, value) -> None:
         check_part(value, key, LOG_PROCESSORS, LogProcessor)
         check_count(value, key, 'window_size')
         check_count(value, key, 'num_digits', least=0)
+        custom = value.get('custom_cfg') or []           # mmengine looks at it when the first line is written
+        if not isinstance(custom, (list, tuple)) or not all(isinstance(part, dict) for part in custom):
+            raise InputError(f'{key}.custom_cfg is a list of dicts, got {custom!r}')
+        for i, part in enumerate(custom):
+            check_names(part, f'{key}.custom_cfg.{i}', {'data_src', 'method_name', 'window_size', 'log_name'})
+            if part.get('window_size') not in ('epoch', 'global'):
+                check_count(part, f'{key}.custom_cfg.{i}', 'window_size')
     elif key == 'visualizer':
         check_part(value, key, VISUALIZERS)
     elif key in NAMES:
@@ -339,7 +287,12 @@ def check_settings(cfg: Config) -> None:
                     check_built(each, key, several=True)
                 for part, where in parts(value, key):
                     check_part(part, where, LISTS[key][0], more=LISTS[key][1])
-                    check_milestones(part, where)
+                    if key == 'param_scheduler':
+                        check_schedule(part, where)
+            elif key in PLAIN_TOP:
+                check_value(value, PLAIN_TOP[key], key, ours=True)
+                if key == 'log_level' and value not in logging.getLevelNamesMapping():
+                    raise InputError(f'log_level is a name as INFO or WARNING, got {value!r}')
             elif key in LOADERS | NAMES.keys() | {'model', 'data_preprocessor', 'optim_wrapper', 'train_cfg', 'val_cfg',
                                                   'test_cfg', 'default_hooks', 'log_processor', 'visualizer'}:
                 if isinstance(value, dict):
@@ -351,8 +304,7 @@ def check_settings(cfg: Config) -> None:
 def pair_in(settings) -> dict | None:
     """The settings of the first ``ResolutionPair`` in a data set's config, or in those of the data sets in it."""
     if isinstance(settings, dict):
-        kind = settings.get('type')
-        if (kind if isinstance(kind, str) else getattr(kind, '__name__', '')).split('.')[-1] == 'ResolutionPair':
+        if kind(settings) == 'ResolutionPair':
             return {key: value for key, value in settings.items() if key != 'type'}
         settings = list(settings.values())
     found = map(pair_in, settings) if isinstance(settings, (list, tuple)) else ()
@@ -375,52 +327,3 @@ def check_pairs(cfg: Config, *tests: str) -> None:
             raise InputError(f'the pipeline of train_dataloader has {here} and that of {name} {there}, so the student would be '
                              'tested on other images than it learns from: say the same in both, or set '
                              'data_preprocessor.resolution')
-
-
-def need_sections(cfg: Config, *names: str) -> None:
-    """Raises InputError where ``cfg`` lacks one of the parts that a tool cannot do without."""
-    for name in names:
-        if not isinstance(cfg.get(name), dict):
-            near = nearest(name, (key for key in cfg if key not in TOP), edits=2)
-            raise InputError(f'{cfg.filename} has no {name}, or it is no dict{near}')
-
-
-def merge_options(cfg: Config, options: dict | None, flag: str = '--cfg-options') -> None:
-    """Merges what ``--cfg-options``, or another ``flag``, say into ``cfg``; then what its images say, see :func:`fit_to_data`.
-
-    A ``data_root`` goes to all data sets that have read from that of ``cfg``.
-
-    Raises:
-        InputError: an option can have no effect. Its first name is no part of a config, it is a place that a list does not
-            have, or the ``data_preprocessor`` beside a model that has one of its own. :func:`check_settings` sees the rest.
-    """
-    for option in options or {}:
-        first, *rest = option.split('.')
-        if first not in TOP:
-            why = f'{first!r} only helps to write the config, nothing reads it' if first in cfg else f'there is no {first!r}'
-            raise InputError(f'{flag} {option}: {why}{nearest(first, TOP)}')
-        if first == 'data_preprocessor' and 'data_preprocessor' in (cfg.get('model') or {}):
-            raise InputError(f'{flag} {option}: the model has a data_preprocessor of its own; did you mean '
-                             f'\'{".".join(["model", *option.split(".")])}\'?')
-        node = cfg.get(first)
-        for i, name in enumerate(rest):
-            so_far = '.'.join([first, *rest[:i]])
-            if isinstance(node, (list, tuple)):
-                if not name.isdecimal() or int(name) >= len(node):
-                    raise InputError(f'{flag} {option}: {so_far} is a list of {len(node)} without place {name!r}')
-                node = node[int(name)]
-            elif isinstance(node, dict):
-                node = node.get(name)
-            elif node is not None:
-                raise InputError(f'{flag} {option}: {so_far} is {node!r}, which has no {name!r}')
-    before = cfg.get('data_root')
-    if 'data_root' in (options or {}) and before is None:
-        raise InputError(f'{flag} data_root: {cfg.filename} has no data_root; name that of its data sets, as '
-                         'train_dataloader.dataset.data_root')
-    try:
-        cfg.merge_from_dict(options or {})
-    except (AssertionError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f'{flag} {" ".join(options)}: {first_line(error)}') from error
-    if before is not None and cfg.data_root != before:
-        move_data(cfg, before)
-    fit_to_data(cfg)

@@ -1,7 +1,5 @@
 """From a config whose model has a ``teacher_cache`` to a training that reads its teacher's answers from disk."""
-import hashlib
 import logging
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -18,79 +16,33 @@ from mmengine.registry import DefaultScope
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from mmcrrcd.checkpoint import find_checkpoint, read_network
+from mmcrrcd.config import kind
 from mmcrrcd.datasets.images import whole_batch
 from mmcrrcd.datasets.replay import EveryView, ReplayedViews, check_views, number_of_views
 from mmcrrcd.errors import InputError
 from mmcrrcd.models.algorithms.distiller import NO_MIXTURES, Distiller
 from mmcrrcd.models.networks import linear_classifier
-from mmcrrcd.models.preprocessor import PairPreprocessor
-from mmcrrcd.models.teachers.cache import (ARRAYS, CacheWriter, TeacherCache, digest, digest_of_weights,
-                                           number_of_blocks, rows_of, size_in_bytes)
+from mmcrrcd.models.preprocessor import PairPreprocessor, check_reads_cache
+from mmcrrcd.models.teachers.cache import ARRAYS, CacheWriter, TeacherCache, number_of_blocks, rows_of, size_in_bytes
+from mmcrrcd.models.teachers.fingerprint import digest, digest_of_data, digest_of_weights, named, pipelines_in
 from mmcrrcd.registry import MODELS
 from mmcrrcd.structures import NetworkOutput
+
+from .settings import WAIT
 
 VIEWS = 16                   # where a config does not say how many (docs/speed.md)
 ROOT = Path('work_dirs/teacher_cache')
 SAMPLED = 32                 # answers that are computed again each time a cache is used
 PIECE = dict(cpu=128, cuda=1000)                         # images that the teacher sees at once while the cache is built
 TOLERANCE = dict(float32=5e-3, bfloat16=5e-2)            # of answers computed again, as a share of the largest
-WHOLE = 2 * 2**30            # bytes of images that are hashed whole
-HASHED = 20_000              # images that are hashed of larger sets
 
 
 def views_of_text(text: str) -> int | str:
     """``views`` from a command line: 'all', or a number. Raises ValueError for other words."""
     return text if text == 'all' else int(text)
-
-
-def named(config):
-    """A config as values of JSON's kinds: classes and functions by their names, files without their folders."""
-    if isinstance(config, dict):
-        return {str(key): Path(value).name if key in ('file', 'checkpoint') and isinstance(value, str) else
-                value.rsplit('.', 1)[-1] if key == 'type' and isinstance(value, str) else named(value)
-                for key, value in config.items()}
-    if isinstance(config, (list, tuple)):
-        return [named(value) for value in config]
-    return config if config is None or isinstance(config, (bool, int, float, str)) else getattr(config, '__name__', str(config))
-
-
-def pipelines_in(config) -> list:
-    """All pipelines of a data set's config and of the data sets in it, without what only packs or makes the student's image."""
-    if isinstance(config, (list, tuple)):
-        return [found for each in config for found in pipelines_in(each)]
-    if not isinstance(config, dict):
-        return []
-    own = [step for step in named(config.get('pipeline') or []) if step['type'] not in ('PackInputs', 'ResolutionPair')]
-    inner = [found for key, value in config.items() if key != 'pipeline' for found in pipelines_in(value)]
-    return [own, *inner] if 'pipeline' in config else inner
-
-
-def digest_of_data(dataset: Dataset) -> str:
-    """Sixteen digits that differ where images or labels do; of very large sets evenly spaced images count.
-
-    Of mmpretrain's data sets count what they say of each image, and the sizes of the files.
-    """
-    sha, number = hashlib.sha256(f'{len(dataset)}'.encode()), len(dataset)
-    rows = np.unique(np.linspace(0, number - 1, min(number, HASHED)).astype(int))
-    arrays = getattr(dataset, 'arrays', dataset)
-    if hasattr(arrays, 'images'):
-        images = arrays.images
-        if images.numel() > WHOLE:
-            images = images[torch.from_numpy(rows).to(images.device)]
-        sha.update(np.ascontiguousarray(images.cpu().numpy()).data)
-        sha.update(arrays.labels.cpu().numpy().tobytes())
-    elif hasattr(dataset, 'get_data_info'):
-        for row in rows.tolist():
-            info = dataset.get_data_info(row)
-            for value in (value for value in info.values() if isinstance(value, np.ndarray)):
-                sha.update(np.ascontiguousarray(value).data)
-            if file := info.get('img_path'):
-                sha.update(f'{Path(file).parent.name}/{Path(file).name} {os.path.getsize(file)}'.encode())
-            sha.update(f'{info.get("gt_label")}'.encode())
-    return sha.hexdigest()[:16]
 
 
 class Source:
@@ -111,9 +63,7 @@ class Source:
         check_views(views, seed)
         self.device = torch.device(get_device())
         self.preprocessor = MODELS.build(cfg.model.get('data_preprocessor') or dict(type='BaseDataPreprocessor'))
-        if not isinstance(self.preprocessor, PairPreprocessor):
-            raise InputError('teacher_cache needs a data_preprocessor of type PairPreprocessor, got a '
-                             f'{type(self.preprocessor).__name__}')
+        check_reads_cache(self.preprocessor)
         dataset = cfg.train_dataloader.dataset
         self.replayed = ReplayedViews(dataset, 1 if views == 'all' else views, seed)
         self.in_memory = self.replayed.images is not None
@@ -121,7 +71,7 @@ class Source:
             raise InputError("views='all' is for the crops and flips of the in-memory pipeline; for mmpretrain's say how many")
         self.number = number_of_views(views, self.preprocessor.padding or 0, self.preprocessor.flip)
         self.workers = 0 if self.in_memory else cfg.train_dataloader.get('num_workers', 0)
-        self.bfloat16 = named(dict(type=cfg.optim_wrapper.get('type')))['type'] == 'BF16OptimWrapper'
+        self.bfloat16 = kind(cfg.optim_wrapper) == 'BF16OptimWrapper'
         self.about = dict(
             views=views, seed=seed, data=digest_of_data(self.replayed.dataset),
             pipeline=self.augmentation() if self.in_memory else pipelines_in(dataset),
@@ -129,8 +79,7 @@ class Source:
             dict(to_rgb=self.preprocessor.to_rgb),
             precision='bfloat16' if self.bfloat16 else 'float32')
         if with_teacher:
-            self.model = Distiller(cfg.model.student, cfg.model.teacher, cfg.model.get('teacher_checkpoint'),
-                                   input_size=cfg.model.get('input_size', 32), data_preprocessor=self.preprocessor)
+            self.model = without_objective(cfg.model, self.preprocessor)
             if self.model.mixes:
                 raise InputError(NO_MIXTURES)
             self.teacher = self.model.teacher            # before its batch norms are folded
@@ -151,6 +100,7 @@ class Source:
     def outputs(self, batches: list[list[int]]) -> Iterator[NetworkOutput]:
         """The teacher's answers to each batch of images, counted as in :class:`EveryView`."""
         loader = DataLoader(EveryView(self.replayed, self.number), batch_sampler=batches, num_workers=self.workers,
+                            timeout=WAIT if self.workers else 0,
                             collate_fn=whole_batch if self.in_memory else pseudo_collate)
         for data in loader:
             yield self.ask(self.preprocessor(data, training=True)['inputs'].high)
@@ -285,6 +235,12 @@ def teacher_is_there(model: dict) -> bool:
         return False
 
 
+def without_objective(model: dict, preprocessor: dict | PairPreprocessor) -> Distiller:
+    """Student and teacher of a model's config, whose teacher is to be asked."""
+    return Distiller(model['student'], model['teacher'], model.get('teacher_checkpoint'),
+                     input_size=model.get('input_size', 32), data_preprocessor=preprocessor)
+
+
 def find_or_build(cfg: Config) -> TeacherCache:
     """The answers that ``cfg.model.teacher_cache`` names, computed where they are missing; checked.
 
@@ -330,9 +286,9 @@ def use_teacher_cache(cfg: Config) -> None:
     """
     if not cfg.model.get('teacher_cache'):
         return
-    if named(cfg.train_dataloader.dataset).get('type') == 'ReplayedViews':
+    if kind(cfg.train_dataloader.dataset) == 'ReplayedViews':
         cfg.train_dataloader.dataset = cfg.train_dataloader.dataset.dataset
-        cfg.custom_hooks = [hook for hook in cfg.custom_hooks if named(hook)['type'] != 'ReplayHook']
+        cfg.custom_hooks = [hook for hook in cfg.custom_hooks if kind(hook) != 'ReplayHook']
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         cache = find_or_build(cfg)
     print_log(f"the teacher's answers are read from {cache.folder}: {cache.num_images} images, views: {cache.views}", 'current')

@@ -1,8 +1,11 @@
 """What mmengine and torch say of a wrong setting, in one line."""
 import errno
 import re
+import sys
 import traceback
 from types import FrameType
+
+from torch import OutOfMemoryError
 
 from mmcrrcd.errors import first_line, nearest
 
@@ -32,6 +35,8 @@ def of_machine(error: BaseException) -> str | None:
     text = str(error)
     if isinstance(error, OSError) and error.errno in DISK:
         return f'{error.filename or "a file"} cannot be read or written: {error.strerror}; {GO_ON}'
+    if isinstance(error, (MemoryError, OutOfMemoryError)) or "can't allocate memory" in text:
+        return f'there is not enough memory ({first_line(error)[:200]}); a smaller batch_size, or smaller images, take less'
     if not isinstance(error, RuntimeError):
         return None
     if found := re.search(r'DataLoader timed out after (\d+\S*) seconds', text):
@@ -51,10 +56,10 @@ def library(frame: FrameType) -> str:
     return str(frame.f_globals.get('__name__', '')).split('.')[0]
 
 
-def short(settings, length: int = 200) -> str:
-    """Settings in one line of at most about ``length`` characters."""
+def short(settings) -> str:
+    """Settings in one line of at most about 200 characters."""
     text = ', '.join(f'{key}={getattr(value, "__name__", None) or repr(value)}' for key, value in dict(settings).items())
-    return text if len(text) <= length else text[:length] + ' ...'
+    return text if len(text) <= 200 else text[:200] + ' ...'
 
 
 def of_constructor(error: Exception, frame: FrameType, last: bool) -> str | None:
@@ -103,16 +108,23 @@ def translate(error: Exception) -> str | None:
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     if isinstance(error, ImportError) and any(frame.f_globals.get('__name__') == 'mmengine.config.lazy' for frame in frames):
         return first_line(error)                               # a config's import, which mmengine runs late
+    raised = next((frame for frame in reversed(frames) if library(frame) not in sys.stdlib_module_names), None)
     building = [i for i, frame in enumerate(frames) if frame.f_code.co_name in BUILDERS and library(frame) == 'mmengine']
     if building:
-        if library(frames[-1]) not in LIBRARIES and not isinstance(error, ALWAYS_INPUT):
+        if library(raised) not in LIBRARIES and not isinstance(error, ALWAYS_INPUT):
             return None
         return of_constructor(error, frames[building[-1]], building[-1] == len(frames) - 1)
+    # Of a library's hooks, which look at their settings when they see the model, or begin.
+    called = [frame.f_locals for frame in frames if frame.f_code.co_name == 'call_hook' and library(frame) == 'mmengine']
+    if called and called[-1]['fn_name'] in ('before_run', 'before_train') and isinstance(error, (*ALWAYS_INPUT, TypeError)):
+        kind = type(called[-1].get('hook'))
+        if library(raised) in LIBRARIES and kind.__module__.split('.')[0] in LIBRARIES:
+            return f'{kind.__name__}: {first_line(error)}'
     # The Runner's own: loaders, loops, sections that belong together.
     runner = [i for i, frame in enumerate(frames) if str(frame.f_globals.get('__name__')) == 'mmengine.runner.runner'
               and (frame.f_code.co_name.startswith(PREPARING)
                    or frame is frames[-1] and frame.f_code.co_name != 'call_hook')]
-    if runner and library(frames[-1]) in LIBRARIES and isinstance(error, ALWAYS_INPUT + MAY_BE_INPUT):
+    if runner and library(raised) in LIBRARIES and isinstance(error, ALWAYS_INPUT + MAY_BE_INPUT):
         place = frames[runner[-1]].f_code.co_name.strip('_').removeprefix('build_')
         return f'the {place} cannot be made: {first_line(error)}' if place != 'init' else first_line(error)
     return None

@@ -1,10 +1,8 @@
 """A trial before training: a few images of the training and of the validation go the way that all others will."""
 import copy
 import logging
-import random
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 
 import cv2
 import numpy as np
@@ -13,42 +11,25 @@ from mmengine.dist import get_world_size
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, ValLoop
 from torch import nn
 from torch.utils.data import DataLoader
 from torch.utils.data._utils.fetch import _MapDatasetFetcher
 
-from mmcrrcd.datasets.images import NO_LABEL
-from mmcrrcd.datasets.mended import parts_of
 from mmcrrcd.datasets.transforms.resolution_pair import sides
-from mmcrrcd.errors import InputError, is_number, nearest, printable
+from mmcrrcd.errors import InputError, is_number, nearest, with_kind
 from mmcrrcd.evaluation.accuracy import BatchAccuracy
+from mmcrrcd.generators import generators_kept
 from mmcrrcd.models.algorithms import Distiller
+from mmcrrcd.models.networks import unwrapped
 from mmcrrcd.structures import Pair
+
+from .classes import check_classes, check_labels, classes_of, number_of_classes, place_of, warn_of_absent_classes
 
 WRONG = (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 IMAGES = 16
 OUR_CODE = {'mmcrrcd', 'mmengine', 'mmpretrain', 'mmcv', 'torch', 'torchvision', 'numpy', 'contextlib', 'copy'}
-
-
-@contextmanager
-def generators_kept() -> Iterator[None]:
-    """After the block Python's, NumPy's and torch's generators, on every device, are where they were."""
-    before = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []):
-        try:
-            yield
-        finally:
-            random.setstate(before[0])
-            np.random.set_state(before[1])
-
-
-def first_line(error: BaseException) -> str:
-    """The type of an error and the first line of what it says."""
-    text = str(error).strip().splitlines()
-    return f'{type(error).__name__}: {text[0]}' if text else type(error).__name__
 
 
 def some_batch(loader: DataLoader, name: str, images: int):
@@ -68,7 +49,7 @@ def some_batch(loader: DataLoader, name: str, images: int):
             raise
         how = getattr(loader.collate_fn, 'func', loader.collate_fn)
         raise InputError(f'{name}: the collate_fn {getattr(how, "__name__", how)} makes no batch of samples of a '
-                         f'{type(dataset).__name__}: {first_line(error)}') from error
+                         f'{type(dataset).__name__}: {with_kind(error)}') from error
 
 
 def preprocess(model: nn.Module, batch, name: str, training: bool) -> dict:
@@ -83,14 +64,19 @@ def preprocess(model: nn.Module, batch, name: str, training: bool) -> dict:
         raise
     except WRONG as error:
         raise InputError(f'{name}: the data_preprocessor {type(model.data_preprocessor).__name__} cannot take a batch of this '
-                         f'data set, pipeline and collate_fn: {first_line(error)}') from error
+                         f'data set, pipeline and collate_fn: {with_kind(error)}') from error
+
+
+def size_of(batch) -> tuple[int, int]:
+    """Height and width of the first image; (0, 0) where there is none."""
+    images = batch['inputs'] if isinstance(batch, dict) else []
+    return tuple(images[0].shape[-2:]) if len(images) else (0, 0)
 
 
 def check_sizes(model: Distiller, batch) -> None:
     """Raises InputError where the student's resolution, or the teacher's size, does not fit the training's images."""
     preprocessor = model.data_preprocessor
-    images = batch['inputs'] if isinstance(batch, dict) else []
-    height, width = images[0].shape[-2:] if len(images) else (0, 0)
+    height, width = size_of(batch)
     for name in ('resolution', 'train_resolutions'):
         given = getattr(preprocessor, name, None)
         for each in ([given] if name == 'resolution' else given) or []:
@@ -100,82 +86,6 @@ def check_sizes(model: Distiller, batch) -> None:
     if model.has_teacher and height and (height, width) != sides(model.input_size):
         raise InputError(f'model.input_size is {model.input_size}, and the training images have {height} x {width} pixels: say '
                          f'input_size={height if height == width else (height, width)}')
-
-
-def number_of_classes(model: nn.Module) -> int | None:
-    """That of the student's head, None where it has none."""
-    return getattr(getattr(getattr(model, 'student', model), 'head', None), 'num_classes', None)
-
-
-def labels_of(dataset) -> np.ndarray | None:
-    """The labels (N,) of a data set, wrappers aside; None where they are not known, or are no single numbers."""
-    if not hasattr(dataset, 'get_gt_labels'):
-        return None
-    try:
-        labels = np.asarray(dataset.get_gt_labels())
-    except (AttributeError, KeyError, TypeError, ValueError):            # several labels for an image, or none
-        return None
-    labels = labels[labels != NO_LABEL] if labels.ndim == 1 and labels.dtype.kind in 'iu' else labels[:0]
-    return labels if labels.size else None
-
-
-def place_of(dataset) -> str:
-    """What an error calls a data set: its file or folder where it has one."""
-    return printable(getattr(dataset, 'ann_file', '') or getattr(dataset, 'data_root', '') or type(dataset).__name__)
-
-
-def check_labels(model: nn.Module, dataset, name: str) -> None:
-    """Raises InputError where a label is none of the classes' numbers."""
-    classes = number_of_classes(model)
-    for part in parts_of(dataset):
-        labels = labels_of(part)
-        if labels is not None and classes is not None and (labels.min() < 0 or labels.max() >= classes):
-            raise InputError(f'{name}: labels in {place_of(part)} go from {labels.min()} to {labels.max()}, and the network '
-                             f'has {classes} classes, 0 to {classes - 1}')
-
-
-def classes_of(dataset) -> tuple[str, ...] | None:
-    """The names of the classes, where the data tell them."""
-    classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
-    return None if classes is None else tuple(map(str, classes))
-
-
-def check_classes(trained: tuple[str, ...] | None, tested: tuple[str, ...] | None, name: str, where: str = '') -> None:
-    """Compares the classes' names, in the order of their labels, of a test with those of the training; ``None`` are not known.
-
-    Numbers in place of names, and names of another language, say nothing: where no name is in both only the number counts.
-
-    Raises:
-        InputError: a class is missing, is more, or has another label.
-    """
-    if trained is None or tested is None or trained == tested:
-        return
-    def some(names) -> str:
-        return printable(', '.join(list(names)[:3]) + (f' and {len(names) - 3} more' if len(names) > 3 else ''))
-
-    missing, extra = ([each for each in a if each not in b] for a, b in ((trained, tested), (tested, trained)))
-    place = f' ({where})' if where else ''
-    if len(trained) != len(tested) or missing and len(missing) < len(trained):
-        differ = [f'{some(names)} {"is" if len(names) == 1 else "are"} {what}'
-                  for names, what in ((missing, 'missing'), (extra, 'not in the training')) if names]
-        raise InputError(f'{name}{place} has {len(tested)} classes and the training {len(trained)}: {"; ".join(differ)}, so '
-                         'labels would mean other classes; both need a folder, or a name, for each class')
-    if not missing:
-        first = next(i for i, pair in enumerate(zip(trained, tested)) if pair[0] != pair[1])
-        raise InputError(f'{name}{place} has the classes of the training in another order: label {first} is '
-                         f'{printable(tested[first])} there and {printable(trained[first])} in the training')
-    print_log(f'{name}{place} calls its classes {some(tested)}, the training calls them {some(trained)}: they are taken for '
-              'the same, in this order', 'current', logging.WARNING)
-
-
-def warn_of_absent_classes(trained, tested, name: str) -> None:
-    """Says which classes a test never shows, though the training does: its labels may count from another number."""
-    of_training, of_test = labels_of(trained), labels_of(tested)
-    if of_training is None or of_test is None:
-        return
-    if absent := sorted(set(of_training.tolist()) - set(of_test.tolist())):
-        print_log(f'{name} ({place_of(tested)}) has no image of {len(absent)} classes of the training, of label '
-                  f'{", ".join(map(str, absent[:5]))}: is that meant?', 'current', logging.WARNING)
 
 
 def images_left(runner) -> int | None:
@@ -229,7 +139,7 @@ def copy_for_trial(model: nn.Module) -> nn.Module | None:
     try:
         return copy.deepcopy(model, {id(part): part for part in shared if part is not None})
     except (InputError, RuntimeError, TypeError) as error:               # a session, a generator, a tensor with a history
-        print_log(f'the losses are not tried before training, as the model cannot be copied: {first_line(error)}', 'current')
+        print_log(f'the losses are not tried before training, as the model cannot be copied: {with_kind(error)}', 'current')
         return None
 
 
@@ -248,8 +158,8 @@ def stages_of_training(runner, model: nn.Module) -> list[int]:
 
 
 def try_losses(runner, model: nn.Module, batch) -> None:
-    """A batch forward through the losses and back, by a copy of the model, so that neither weights nor batch norm statistics,
-    queues and banks change. Raises InputError where they cannot take it; an error in code of others keeps its traceback.
+    """A batch forward through the losses and back, by a copy of the model. So weights, batch norm statistics, queues and banks
+    stay. Raises InputError where they cannot take it; an error in code of others keeps its traceback.
 
     Args:
         batch: as the network sees it.
@@ -273,7 +183,7 @@ def try_losses(runner, model: nn.Module, batch) -> None:
     except WRONG as error:
         if not is_of_libraries(error):
             raise
-        raise InputError(f'the losses cannot take a batch of train_dataloader: {first_line(error)}') from error
+        raise InputError(f'the losses cannot take a batch of train_dataloader: {with_kind(error)}') from error
     finally:
         if epoch is None:
             info.pop('epoch', None)
@@ -292,9 +202,9 @@ def size_of_trial(loader: DataLoader, model: nn.Module) -> int:
     return min(whole, IMAGES)
 
 
-def try_training(runner, model: nn.Module) -> None:
+def try_training(runner, model: nn.Module) -> tuple[int, int]:
     """A few images through data set, ``collate_fn``, preprocessor, networks and losses, and the sizes of all batches. Raises
-    InputError where they do not fit.
+    InputError where they do not fit. Returns height and width of an image.
     """
     loader = runner.train_dataloader
     images_left(runner)
@@ -306,6 +216,7 @@ def try_training(runner, model: nn.Module) -> None:
     if isinstance(model, Distiller):
         check_last_batch(runner, model, data)
     try_losses(runner, model, data)
+    return size_of(batch)
 
 
 def best_metrics(runner) -> list[str]:
@@ -346,15 +257,19 @@ def check_evaluator(metrics, outputs, name: str) -> None:
                              "dict(type='Accuracy', topk=(1, ))")
 
 
-def try_validation(runner, model: nn.Module) -> None:
+def try_validation(runner, model: nn.Module, trained_on: tuple[int, int]) -> None:
     """One batch through the network and the evaluator. Raises InputError where they do not fit, and where ``save_best`` is
-    none of the metrics. Metrics of your own, which may need all images, are only given the batch.
+    none of the metrics. Metrics of your own, which may need all images, are only given the batch. Says it where images have
+    another size than those that were ``trained_on``.
     """
     loader, evaluator, trained = runner.val_dataloader, runner.val_loop.evaluator, runner.train_dataloader.dataset
     check_labels(model, loader.dataset, 'val_dataloader')
     check_classes(classes_of(trained), classes_of(loader.dataset), 'val_dataloader', place_of(loader.dataset))
     warn_of_absent_classes(trained, loader.dataset, 'val_dataloader')
     batch = some_batch(loader, 'val_dataloader', IMAGES)
+    if (0, 0) not in (trained_on, size_of(batch)) and size_of(batch) != trained_on:
+        print_log('the images of val_dataloader have {}×{} px and those of the training {}×{}: is that meant?'.format(
+            *size_of(batch), *trained_on), 'current', logging.WARNING)
     modes = {module: module.training for module in model.modules()}
     try:
         model.eval()
@@ -376,7 +291,7 @@ def try_validation(runner, model: nn.Module) -> None:
         raise
     except WRONG as error:
         names = ', '.join(type(metric).__name__ for metric in metrics.metrics)
-        raise InputError(f'val_evaluator: {names} cannot take what the model gives for val_dataloader: {first_line(error)}'
+        raise InputError(f'val_evaluator: {names} cannot take what the model gives for val_dataloader: {with_kind(error)}'
                          ) from error
     for best in best_metrics(runner) if found else ():
         if best not in found:
@@ -390,10 +305,10 @@ def try_batches(runner) -> None:
     Raises:
         InputError: see :func:`try_training` and :func:`try_validation`.
     """
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model, size = unwrapped(runner.model), (0, 0)
     with generators_kept():
         if isinstance(runner.train_dataloader, DataLoader):
-            try_training(runner, model)
+            size = try_training(runner, model)
         val = runner.val_loop
         if type(val) is ValLoop and isinstance(val.evaluator, Evaluator) and isinstance(val.dataloader, DataLoader):
-            try_validation(runner, model)
+            try_validation(runner, model, size)

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 from torch.utils.data import Dataset
 
-from mmcrrcd.engine import seed_all
+from mmcrrcd.config import kind
 from mmcrrcd.errors import InputError
-from mmcrrcd.evaluation.embeddings import kind
+from mmcrrcd.generators import seed_all
 from mmcrrcd.models import PairPreprocessor
 from mmcrrcd.registry import DATASETS, MODELS
 

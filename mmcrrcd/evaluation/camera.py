@@ -22,12 +22,12 @@ class Match(NamedTuple):
 
 
 def statistics(images: Tensor) -> Tensor:
-    """(N, F) of images (N, 3, h, w) uint8: how strong each frequency is, which blur, aliasing, noise and JPEG change each in
-    its own way.
+    """How strong each frequency of images (N, 3, h, w) uint8 is: F numbers an image. Blur, aliasing, noise and JPEG change that
+    each in its own way.
 
-    Of the 8 x 8 DCT of brightness and both colors (of smaller images the borders are repeated). They are the logarithm of the
-    mean size of each coefficient over an image's blocks, and how near the coefficients are to zero, as JPEG's rounding leaves
-    them.
+    Of the 8 x 8 DCT of brightness and both colors (of smaller images the borders are repeated). Half of them are the logarithm
+    of the mean size of each coefficient over an image's blocks. The others say how near the coefficients are to zero, as JPEG's
+    rounding leaves them.
     """
     ycbcr = torch.einsum('kc,nchw->nkhw', RGB_TO_YCBCR, images.float())
     n = len(images)
@@ -41,7 +41,7 @@ def statistics(images: Tensor) -> Tensor:
 
 
 def distance(ours: Tensor, theirs: Tensor) -> float:
-    """Of two sets of statistics (N, F), (M, F): root mean square of the differences of their means, in standard deviations."""
+    """Of two sets of statistics, F columns each: root mean square of the differences of their means, in standard deviations."""
     spread = theirs.std(0).clamp(min=1e-3)
     return ((ours.mean(0) - theirs.mean(0)) / spread).square().mean().sqrt().item()
 

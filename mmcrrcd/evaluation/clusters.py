@@ -17,5 +17,7 @@ def knn_accuracy(embeddings: np.ndarray, labels: np.ndarray, neighbors: int) -> 
 
 
 def tsne(embeddings: np.ndarray, seed: int, perplexity: float) -> np.ndarray:
-    """(N, D) -> (N, 2) by t-SNE from a start at the principal components; the same for the same ``seed`` and machine."""
+    """Points (N, 2) in the plane by t-SNE, which starts at the principal components; the same for the same ``seed`` and
+    machine.
+    """
     return TSNE(perplexity=perplexity, init='pca', random_state=seed).fit_transform(embeddings)

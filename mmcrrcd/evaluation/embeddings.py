@@ -12,7 +12,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from mmcrrcd.checkpoint import image_size_in, load_network
-from mmcrrcd.config import read_config
+from mmcrrcd.config import kind, read_config
 from mmcrrcd.datasets import ImageArrays, downsample
 from mmcrrcd.datasets.transforms.resolution_pair import SETTINGS, check_resolution
 from mmcrrcd.datasets.transforms.student_view import Size, sides
@@ -166,12 +166,6 @@ def test_data(cfg: Config) -> dict:
 def steps_of(cfg: Config) -> list[dict]:
     """The pipeline of the test data, empty where they are arrays."""
     return test_data(cfg).get('pipeline', [])
-
-
-def kind(settings: dict) -> str:
-    """The bare name of a type, which is a class or a path."""
-    found = settings['type']
-    return (found if isinstance(found, str) else found.__name__).split('.')[-1]
 
 
 def reads_bgr(cfg: Config) -> bool:

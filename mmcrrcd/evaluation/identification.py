@@ -47,7 +47,7 @@ def unit(embeddings: Tensor, name: str) -> Tensor:
 
 
 def at_or_above(thresholds: Tensor, scores: Tensor) -> Tensor:
-    """How many of a row's scores (R, C) reach each of its thresholds (R, K), which ascend: (R, K) int64."""
+    """How many of a row's scores, C of them, reach each of its thresholds, which ascend. Gives (R, K) int64."""
     reached = torch.searchsorted(thresholds, scores.contiguous(), right=True)
     counts = torch.zeros(len(scores), thresholds.shape[1] + 1, dtype=torch.int64, device=scores.device)
     counts.scatter_add_(1, reached, torch.ones_like(reached))
@@ -58,14 +58,14 @@ def identify(gallery: Tensor, gallery_ids: Tensor, probe: Tensor, probe_ids: Ten
              distractors: Iterable[Tensor] = ()) -> Identification:
     """Rank all faces of the gallery and all distractors by their cosine with each probe.
 
-    Ties count against the network: a wrong face with the similarity of a right one is before it. Precision at a place is
-    (right faces up to it) / (faces up to it), and 1 before the first. A probe's average precision is the mean over its right
-    faces of the mean of the precisions at its place and at the one before. So one right face at rank 2 gives 0.25; means of
-    the precisions at the right faces alone, as scikit-learn's, are larger.
+    Ties count against the network: a wrong face with the similarity of a right one is before it. Precision at a place is the
+    share of right faces among the faces up to it, and 1 before the first. A probe's average precision is the mean over its
+    right faces of the mean of the precisions at its place and at the one before. So one right face at rank 2 gives 0.25; means
+    of the precisions at the right faces only, as scikit-learn's, are larger.
 
     Args:
-        gallery, probe: (G, D) and (P, D) embeddings, of any length, on one device; no probe is itself in the gallery.
-        gallery_ids, probe_ids: (G,) and (P,) int64, persons.
+        gallery, probe: embeddings of D numbers, of any length, G and P rows, on one device. No probe is itself in the gallery.
+        gallery_ids, probe_ids: the persons, G and P numbers, int64.
         distractors: blocks (N_i, D) of persons who are nobody's right face; one block at a time is held.
 
     Raises:

@@ -18,7 +18,7 @@ def linear_probe(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tenso
     """Train a linear classifier by SGD on embeddings; ``**PROTOCOL`` are the published settings.
 
     Args:
-        train, test: (N, D) float32 embeddings, on one device with their labels (N,) int64.
+        train, test: (N, D) float32 embeddings, on one device with their N labels, int64.
         seed: of the first weights and of the order of the samples.
         milestones: epochs after which the rate is divided by 10.
         optimizer: momentum and so on, of ``torch.optim.SGD``.

@@ -19,7 +19,7 @@ def expectation_margin(scores: np.ndarray, same: np.ndarray) -> float:
 
 
 def histograms(scores: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Shares of the positive and of the negative pairs in each bin, (BINS,) with sum 1, and the edges (BINS + 1,) from -1 to 1.
+    """Shares of the positive and of the negative pairs in each bin, with sum 1, and the edges (BINS + 1,) from -1 to 1.
 
     A bin holds its lower edge, the last one also its upper.
     """
@@ -31,6 +31,6 @@ def histograms(scores: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def histogram_intersection(scores: np.ndarray, same: np.ndarray) -> float:
-    """Share that the two histograms have in common, 0 (apart) to 1 (the same): the sum over the bins of the smaller share."""
+    """Share that the two histograms have in common: the sum over the bins of the smaller share. 0: apart, 1: the same."""
     positive, negative, _ = histograms(scores, same)
     return float(np.minimum(positive, negative).sum())

@@ -80,7 +80,7 @@ class Verification:
 
 
 def cosines(embeddings: Tensor, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Of P pairs of embeddings (M, D), whose rows are ``left`` and ``right`` (P,): (P,) float64, -1 to 1."""
+    """Of P pairs of embeddings (M, D), whose rows are ``left`` and ``right``: P numbers, float64, from -1 to 1."""
     unit = F.normalize(embeddings.cpu().double()).numpy()
     return np.einsum('pd,pd->p', unit[left], unit[right])
 
@@ -102,7 +102,7 @@ def check_pairs(scores: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def roc_curve(scores: np.ndarray, same: np.ndarray) -> Roc:
-    """Of similarities (P,) and whether the pairs are of one person (P,) bool; for its errors see :func:`check_pairs`."""
+    """Of the similarities of P pairs, and whether each is of one person, (P,) bool; for its errors see :func:`check_pairs`."""
     scores, same = check_pairs(scores, same)
     far, tar, thresholds = metrics.roc_curve(same, scores, drop_intermediate=False)
     accepts = (np.rint(rate * number).astype(np.int64) for rate, number in ((far, (~same).sum()), (tar, same.sum())))

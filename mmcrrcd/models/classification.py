@@ -11,17 +11,18 @@ from mmcrrcd.structures import NetworkOutput
 
 from .heads.arcface import arcface_cosine
 from .heads.cosine_head import MarginSoftmax, with_margin
+from .networks import has_two_classifiers
 
 AS_LOGITS_SAY = {ClsHead.loss, EfficientFormerClsHead.loss}              # how a head's loss comes from its logits alone
 
 
 def soft_labels(labels: Tensor, classes: int) -> Tensor:
-    """(N,) int64 -> (N, classes): 1 at an image's class, zeros for an image without label (-100)."""
+    """A row for each image, (N, classes): 1 at its class, zeros for an image without label, -100."""
     return F.one_hot(labels.clamp(min=0), classes).float() * (labels >= 0)[:, None]
 
 
 def arcface_logits(head: ArcFaceClsHead, logits: Tensor, labels: Tensor) -> Tensor:
-    """The logits (N, classes) of mmpretrain's head, without margin, with its margin at each image's own class (N,).
+    """The logits (N, classes) of mmpretrain's head, which are without margin, with its margin at each image's own class.
 
     mmpretrain computes them in a pass of its own, by an arc cosine, whose gradient is infinite at cosines of -1 and 1.
     """
@@ -36,7 +37,7 @@ def loss_of_logits(loss: nn.Module, logits: Tensor, target: Tensor) -> Tensor:
     """mmpretrain's ``loss`` of logits (N, classes), averaged over the N images. Scalar.
 
     Args:
-        target: classes (N,), or soft labels (N, classes). Some losses take the latter only, so these are made for them.
+        target: N classes, or soft labels (N, classes). Some losses take soft labels only, so these are made for them.
     """
     if target.dim() == 1 and (getattr(loss, 'use_soft', False) or getattr(loss, 'use_sigmoid', False)):
         target = soft_labels(target, logits.shape[1])
@@ -49,7 +50,7 @@ def classification_loss(network: ImageClassifier, output: NetworkOutput, target:
     A head whose loss needs more than the logits offers ``loss_of(output, labels)``, as :class:`MagFaceHead` does.
 
     Args:
-        target: classes (N,), or soft labels (N, classes) where :func:`check_head` allows them.
+        target: N classes, or soft labels (N, classes) where :func:`check_head` allows them.
     """
     head = network.head
     if hasattr(head, 'loss_of'):
@@ -71,7 +72,7 @@ def check_head(head: nn.Module, soft: bool) -> None:
             raise InputError(f'the margin of a {kind} is for images of one class, and batch_augments mix images: leave one of '
                              'the two out')
         return
-    if getattr(head, 'distillation', False) or hasattr(getattr(head, 'layers', None), 'head_dist'):
+    if has_two_classifiers(head):
         raise InputError(f'the {kind} has a second classifier for a distillation of its own, which mmpretrain cannot train: '
                          'take head and backbone without it')
     if not isinstance(head, ClsHead) or type(head).loss not in AS_LOGITS_SAY or type(head)._get_loss is not ClsHead._get_loss:

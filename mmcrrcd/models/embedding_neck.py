@@ -8,7 +8,7 @@ from mmcrrcd.registry import MODELS
 
 @MODELS.register_module()
 class EmbeddingNeck(BaseModule):
-    """BN, dropout, all places of the map through one linear layer, BN: the end of the field's face networks.
+    """BN, dropout, all places of the map through one linear layer, BN: the usual end of face networks.
 
     `ArcFace <https://arxiv.org/abs/1801.07698>`_ (Deng et al., CVPR 2019, section 3.1). It stands where mmpretrain's
     classifiers have their pooling, so a :class:`NetworkOutput`'s embedding is its output. The factor of the last BN stays 1, as
@@ -20,7 +20,7 @@ class EmbeddingNeck(BaseModule):
         embed_dim: width of the embedding.
         dropout: probability.
 
-    Shapes: a tuple whose last is (N, in_channels, map_size, map_size) -> ``((N, embed_dim),)``.
+    Shapes: a tuple whose last is (N, in_channels, map_size, map_size) -> a tuple of one, N x embed_dim.
 
     Raises:
         InputError: feature maps of another size, from images of another size than was meant.

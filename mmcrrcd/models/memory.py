@@ -39,7 +39,7 @@ class EmbeddingQueue(nn.Module):
 
     @torch.no_grad()
     def push(self, embedding: Tensor, key: Tensor) -> None:
-        """Add a batch: ``embedding`` (N, width), ``key`` (N,) int64, N at most the size of the queue."""
+        """Add a batch of N at most the size of the queue: ``embedding`` (N, width) and N keys, int64."""
         place = (self.pushed + torch.arange(len(key), device=key.device)) % len(self.key)
         self.embedding[place] = embedding.to(self.embedding.dtype)
         self.key[place] = key

@@ -2,6 +2,7 @@
 from collections.abc import Callable
 
 import torch
+from mmengine.model import is_model_wrapper
 from mmpretrain.models import (ConformerHead, DeiTClsHead, EfficientFormerClsHead, ImageClassifier, LeViTClsHead, LinearClsHead,
                                MultiLabelClsHead, MultiTaskHead)
 from torch import Tensor, nn
@@ -11,6 +12,12 @@ from mmcrrcd.errors import InputError
 from mmcrrcd.structures import NetworkOutput
 
 from .backbones.base import StageBackbone
+
+
+def has_two_classifiers(head: nn.Module) -> bool:
+    """Has a head of mmpretrain a second classifier, for a distillation of its own?"""
+    return (isinstance(head, (ConformerHead, DeiTClsHead)) or isinstance(head, LeViTClsHead) and head.distillation
+            or isinstance(head, EfficientFormerClsHead) and head.dist)
 
 
 def check_network(network: nn.Module, role: str) -> None:
@@ -23,9 +30,7 @@ def check_network(network: nn.Module, role: str) -> None:
     if isinstance(head, (MultiLabelClsHead, MultiTaskHead)):
         raise InputError(f"the {role}'s head is a {type(head).__name__}: images of several labels or tasks are not supported, "
                          'one class for each image is')
-    several = (isinstance(head, (ConformerHead, DeiTClsHead)) or isinstance(head, LeViTClsHead) and head.distillation
-               or isinstance(head, EfficientFormerClsHead) and head.dist)
-    if role == 'student' and several:
+    if role == 'student' and has_two_classifiers(head):
         raise InputError(f"the student's head, {type(head).__name__}, has two classifiers, which are not trained here: say "
                          'distillation=False where it has that setting, or take another head')
 
@@ -49,8 +54,8 @@ def use_contiguous(module: nn.Module) -> None:
 def use_channels_last(network: nn.Module) -> nn.Module:
     """``network`` itself, from now on in channels-last memory, but for layers that PyTorch cannot run so.
 
-    On CPUs with AVX512 torch 2.14 crashes in the gradient of a 1x1 convolution with a stride from fewer than 16 channels, of
-    maps of more than 48 pixels.
+    On CPUs with AVX512 torch 2.14 crashes in the gradient of a 1x1 convolution with a stride. It does so from fewer than 16
+    channels, of maps of more than 48 pixels.
     """
     network.to(memory_format=torch.channels_last)
     for layer in network.modules():
@@ -63,8 +68,8 @@ def use_channels_last(network: nn.Module) -> nn.Module:
 def in_its_format(network: nn.Module, ask: Callable):
     """What ``ask()`` says, which asks ``network``.
 
-    A network that reads its maps in the order of the usual memory format, as mmpretrain's VGG and AlexNet do, is known by its
-    error, set to that format, and asked again.
+    Some networks read their maps in the order of the usual memory format, as mmpretrain's VGG and AlexNet do. Such a one is
+    known by its error, set to that format, and asked again.
     """
     try:
         return ask()
@@ -126,8 +131,8 @@ def keep_output(module: nn.Module, inputs, output) -> None:
 
 
 def ask_for_feature_maps(network: nn.Module | None) -> None:
-    """From now on the outputs of ``network`` have feature maps also where its backbone pools them, as ConvNeXt does, or hands
-    on tokens, as a vision transformer.
+    """From now on the outputs of ``network`` have feature maps. Its backbone may pool them, as ConvNeXt does, or hand on
+    tokens, as a vision transformer.
     """
     if isinstance(network, ImageClassifier) and not isinstance(network.backbone, StageBackbone):
         for stage in stages_of(network.backbone):
@@ -135,7 +140,8 @@ def ask_for_feature_maps(network: nn.Module | None) -> None:
 
 
 def as_map(output: Tensor, images: Tensor, extra: int) -> Tensor | None:
-    """A stage's output as a feature map (N, C, H, W); of tokens (N, L, C) those of patches, whose map is shaped as the images.
+    """A stage's output as a feature map (N, C, H, W). Of tokens (N, L, C) those of patches count, whose map is shaped as the
+    images.
 
     None where it is no map. ``extra``: of the tokens, the first ones, that are of no patch.
     """
@@ -157,6 +163,11 @@ def features_as_maps(backbone: nn.Module, features: tuple, images: Tensor) -> tu
         return features
     maps = tuple(as_map(each, images, getattr(backbone, 'num_extra_tokens', 0)) for each in kept)
     return () if any(each is None for each in maps) else maps
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model without what wraps it for several processes."""
+    return model.module if is_model_wrapper(model) else model
 
 
 def body(network: nn.Module) -> nn.Module | None:
@@ -183,8 +194,8 @@ def weight_and_bias(layer: nn.Module | None) -> tuple[Tensor, Tensor] | None:
 
 
 def linear_classifier(network: nn.Module) -> tuple[Tensor, Tensor] | None:
-    """Weight (classes, D) and bias (classes,) of the linear layer that makes a network's logits of its embedding; None where
-    there is no such layer. A network of your own tells it by a method ``teacher_classifier()``.
+    """Weight (classes, D) and bias of the linear layer that makes a network's logits of its embedding; None where there is no
+    such layer. A network of your own tells it by a method ``teacher_classifier()``.
     """
     if hasattr(network, 'teacher_classifier'):
         return network.teacher_classifier()

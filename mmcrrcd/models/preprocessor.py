@@ -59,13 +59,23 @@ def crop_and_resize(images: Tensor, boxes: Boxes) -> Tensor:
     return found.round_().to(torch.uint8)
 
 
+def stacked(images: list[Tensor], samples: list | None) -> Tensor:
+    """Images (C, H, W) as one tensor (N, C, H, W). Raises InputError where one has another size; the line names it."""
+    odd = next((i for i, image in enumerate(images) if image.shape != images[0].shape), None)
+    if odd is not None:
+        said = ['{}{} x {} pixels'.format(f'{path} of ' if (path := getattr(sample, 'img_path', '')) else '', *image.shape[-2:])
+                for image, sample in ((images[i], samples[i] if samples else None) for i in (0, odd))]
+        raise InputError(f'the images of a batch have several sizes, {" and ".join(said)}: let the pipeline bring all to one')
+    return torch.stack(images)
+
+
 @MODELS.register_module()
 class PairPreprocessor(BaseDataPreprocessor):
     """Turns a batch of either data path into ``inputs=Pair(high, low)`` and ``data_samples``.
 
     In-memory pipeline: ``inputs`` (N, 3, H, W) uint8, ``labels``, ``index``. Crop and flip happen here, on the device, and
-    ``data_samples`` becomes a :class:`Batch`. mmpretrain pipeline: images, in a list or stacked, and a list of ``DataSample``
-    from mmpretrain's pipelines, already cropped and flipped, with ``img_low`` where :class:`ResolutionPair` made it.
+    ``data_samples`` becomes a :class:`Batch`. In the mmpretrain pipeline: images, in a list or stacked, and a list of
+    ``DataSample``, already cropped and flipped. These have ``img_low`` where :class:`ResolutionPair` made it.
 
     Args:
         mean, std: of the three channels, 0 to 255, in the order of the images (after ``to_rgb``).
@@ -74,8 +84,8 @@ class PairPreprocessor(BaseDataPreprocessor):
         interpolation, antialias, upsample: see :func:`downsample`.
         padding: random crops after zero-padding by so many pixels, in-memory pipeline and training only; None for no crop.
         flip: probability of mirroring, in-memory pipeline and training only.
-        crop_scale: in place of ``padding``: random windows of such shares of the area, scaled to the
-            image's size (RandomResizedCrop); in-memory pipeline and training only.
+        crop_scale: in place of ``padding``: random windows of such shares of the area, scaled to the image's size. In-memory
+            pipeline and training only.
         blur, noise, jpeg: of the student's images only, see :func:`degrade`. In validation and test the noise is always the
             same.
         train_resolutions: several, of which one is drawn for each batch in training, for a student that works at any of
@@ -153,7 +163,7 @@ class PairPreprocessor(BaseDataPreprocessor):
                 crops, view = self.draw(data, len(images), images.device)
                 images = self.crop(images, crops)
         else:                                            # in a list by pseudo_collate, one tensor by default_collate
-            images = images if isinstance(images, Tensor) else torch.stack(images)
+            images = images if isinstance(images, Tensor) else stacked(images, data.get('data_samples'))
             images = images.to(memory_format=torch.channels_last)
             self.check_range(images)
             samples = data.get('data_samples')
@@ -235,10 +245,10 @@ class PairPreprocessor(BaseDataPreprocessor):
         return low.flip(1) if bgr else low
 
     def large(self, data: dict) -> tuple[Tensor, Tensor | None]:
-        """The images (N, 3, H, W) uint8 of a batch as a teacher would see them in a test, and their labels (N,)."""
+        """The images (N, 3, H, W) uint8 of a batch as a teacher would see them in a test, and their N labels."""
         data = self.cast_data(data)
         images, samples = data['inputs'], data.get('data_samples')
-        images = images if isinstance(images, Tensor) else torch.stack(images)
+        images = images if isinstance(images, Tensor) else stacked(images, samples)
         return images, Batch.of(samples).labels if samples else data.get('labels')
 
     def crop(self, images: Tensor, crops: Crops | Boxes | None) -> Tensor:
@@ -271,3 +281,10 @@ class PairPreprocessor(BaseDataPreprocessor):
         if self.to_rgb:
             images = images.flip(1)
         return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+
+def check_reads_cache(preprocessor: BaseDataPreprocessor) -> None:
+    """Raises InputError where a preprocessor is none that puts a teacher's stored answers into its batches."""
+    if not isinstance(preprocessor, PairPreprocessor):
+        raise InputError('teacher_cache needs a data_preprocessor of type PairPreprocessor, got a '
+                         f'{type(preprocessor).__name__}')

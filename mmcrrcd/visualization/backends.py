@@ -17,8 +17,10 @@ PROJECT = 'mmcrrcd'
 
 @VISBACKENDS.register_module()
 class MLflowBackend(MLflowVisBackend):
-    """mmengine's, but it writes where MLflow itself would: to the server that MLFLOW_TRACKING_URI names, or into ``mlflow.db``
-    in the current folder, where all trainings are together. mmengine names a folder for each, which MLflow 3 refuses.
+    """mmengine's, but it writes where MLflow itself would.
+
+    That is the server that MLFLOW_TRACKING_URI names, or ``mlflow.db`` in the current folder, where all trainings are together.
+    The folder that mmengine names for each is refused by MLflow 3.
     """
 
     def _init_env(self) -> None:

@@ -1,5 +1,6 @@
 """Trainings beside each other: what they reached, what their configs differ in, and their curves."""
 import json
+import math
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from mmcrrcd.engine.settings import TOP
 from mmcrrcd.errors import InputError
 
 from .markdown import markdown_table
+from .style import label_lines, styles
 
 NO_METRICS = {'data_time', 'time', 'step'}
 NOT_COMPARED = {'experiment_name', 'launcher', 'resume', 'teacher_config', 'visualizer', 'work_dir'}
@@ -122,8 +124,10 @@ def differing(settings: list, name: str = '') -> dict[str, list[str]]:
 
 
 def comparison_table(trainings: list[Training], metric: str) -> str:
-    """Markdown: a column for each training, a row for the last and the best value of ``metric``, for the epochs, the time in
-    training, and for each setting in which they differ.
+    """Markdown: a column for each training.
+
+    The rows are the last and the best value of ``metric``, the epochs, the time in training, and each setting in which they
+    differ.
     """
     def of(training: Training) -> list[str]:
         curve = training.curve(metric)
@@ -145,15 +149,18 @@ def draw_comparison(trainings: list[Training], metric: str) -> Figure:
     """``metric`` in validation and the loss in training, a line for each training."""
     figure = Figure(figsize=(11, 4.5), facecolor='white', layout='constrained')
     left, right = figure.subplots(1, 2)
+    looks = styles(training.name for training in trainings)
     for training in trainings:
-        curve = training.curve(metric)
-        left.plot(list(curve), list(curve.values()), marker='o' if len(curve) < 40 else None, markersize=3, label=training.name)
-        losses = [(line['step'], line['loss']) for line in training.training if 'loss' in line]
-        right.plot([step for step, _ in losses], [loss for _, loss in losses], linewidth=1)
+        curve, look = training.curve(metric), looks[training.name]
+        left.plot(list(curve), list(curve.values()), marker='o' if len(curve) < 40 else None, markersize=3, **look)
+        losses = [(line['step'], line['loss']) for line in training.training if math.isfinite(line.get('loss', math.nan))]
+        if losses:
+            right.plot(*zip(*losses), linewidth=1, label=training.name, **look)
     left.set(xlabel=trainings[0].unit, ylabel=f'{metric} in validation')
     right.set(xlabel='iteration', ylabel='loss in training')
     for axes in (left, right):
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-    figure.legend(loc='outside lower center', ncols=3, frameon=False)
+        axes.spines[['top', 'right']].set_visible(False)
+    label_lines(right, 3.6)
     return figure

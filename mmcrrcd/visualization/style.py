@@ -1,4 +1,5 @@
 """One palette for all figures, and names at the lines themselves."""
+import itertools
 import re
 from collections.abc import Iterable
 
@@ -18,20 +19,20 @@ def role(label: str) -> str | None:
 
 
 def styles(labels: Iterable[str]) -> dict[str, dict]:
-    """Color and line style by label; of one role the first line is drawn through, further ones are dashed.
+    """Color and line style by label; of one role the line with the shortest name is drawn through, others are dashed.
 
     Example:
         >>> styles(['student-only', 'CRRCD', 'CRRCD without KD'])['CRRCD without KD']
         {'color': '#c62828', 'linestyle': '--'}
     """
-    found, muted = {}, 0
+    colors, muted = {}, itertools.cycle(MUTED)
     for label in labels:
-        color = role(label)
-        if color is None:
-            color, muted = MUTED[muted % len(MUTED)], muted + 1
-        before = sum(style['color'] == color for style in found.values())
-        found[label] = dict(color=color, linestyle=LINES[before % len(LINES)])
-    return found
+        colors[label] = role(label) or next(muted)
+    of_color = {}                                        # its labels, from short to long
+    for label in sorted(colors, key=len):
+        of_color.setdefault(colors[label], []).append(label)
+    return {label: dict(color=color, linestyle=LINES[of_color[color].index(label) % len(LINES)])
+            for label, color in colors.items()}
 
 
 def label_lines(axes: Axes, height: float) -> None:

@@ -31,6 +31,7 @@ def read_metafile(weights: str | Path) -> dict:
     """What is known of the student whose weights are in this file, from the JSON file beside it.
 
     - ``accuracy``: in percent, on ``images`` test images of ``data``, by the side in pixels that the student sees.
+    - ``teacher``: the same of its teacher, by the side of the teacher's images; left out where that was not at hand.
     - ``command``: by which it was trained.
     - ``classes``: their names. ``parameters``, ``macs``: of the network, for one image of the smallest resolution.
     - ``config``: settings of the student, and of the data that it was tested on.

@@ -59,12 +59,13 @@ def log_of(name: str, args: argparse.Namespace) -> Path:
     return args.log / f'{name}_{args.seed}.jsonl'
 
 
-def carry_out(name: str, args: argparse.Namespace, root: Path) -> None:
-    """Does the cases of a part that are drawn and not finished, and logs them."""
+def carry_out(name: str, args: argparse.Namespace, root: Path) -> int:
+    """Does the cases of a part that are drawn and not finished, and logs them; returns how many the part has."""
     log = log_of(name, args)
     log.parent.mkdir(parents=True, exist_ok=True)
-    done = finished(log)
+    done, number = finished(log), 0
     for kind, case, function in PARTS[name].cases(root / name, args.seed):
+        number += 1
         drawn = random.Random(f'{args.seed} {kind} {case}').random() < args.share
         row = done.get((kind, case))
         wanted = row and row['problem'] if args.failed else row is None and drawn
@@ -78,6 +79,7 @@ def carry_out(name: str, args: argparse.Namespace, root: Path) -> None:
             print(f'{name}: {kind}: {case}: {row["problem"]}', flush=True)
         with open(log, 'a') as file:
             file.write(json.dumps(row) + '\n')
+    return number
 
 
 def outcome(function: Callable[[], str | None]) -> dict:
@@ -94,7 +96,8 @@ def table(result: dict) -> str:
         rows += [[TITLES[name] if i == 0 else '', kind, f'{counts["cases"]:,}', counts['failed']]
                  for i, (kind, counts) in enumerate(kinds.items())]
         cases, failed = (sum(counts[key] for counts in kinds.values()) for key in ('cases', 'failed'))
-        rows.append(['', '**all kinds**', f'**{cases:,}**', f'**{failed}**'])
+        there = result.get('all', {}).get(name)          # more where a share was drawn
+        rows.append(['', '**all kinds**', f'**{cases:,}**' + (f' of {there:,}' if there else ''), f'**{failed}**'])
     text = markdown_table(['part', 'kind', 'cases', 'failed'], rows)
     return f'{text}\n\nSeed {result["seed"]}, {result["minutes"]} minutes on a busy machine. {conditions(result)}'
 
@@ -130,9 +133,10 @@ def main(argv: list[str] | None = None) -> None:
     try:
         if not args.list and not args.count:
             warm_up(root)
+        there = {}
         for name in args.parts if not args.count else ():
             (root / name).mkdir()
-            carry_out(name, args, root)
+            there[name] = carry_out(name, args, root)
     finally:
         shutil.rmtree(root, ignore_errors=True)
     if args.list:
@@ -140,7 +144,7 @@ def main(argv: list[str] | None = None) -> None:
     found = {name: list(finished(log_of(name, args)).values()) for name in PARTS}
     rows = [row for part in found.values() for row in part]
     result = about_this_run() | dict(
-        seed=args.seed, minutes=round(sum(row['seconds'] for row in rows) / 60), parts={
+        seed=args.seed, minutes=round(sum(row['seconds'] for row in rows) / 60), all=there, parts={
             name: counted(part) for name, part in found.items()},
         failed=[dict(part=name, **row) for name, part in found.items() for row in part if row['problem']])
     result['command'] = 'PYTHONPATH=.:tests python -m campaign'           # of which each has done a part

@@ -14,7 +14,8 @@ from pathlib import Path
 import tiny
 from mmengine.registry import FUNCTIONS, MODELS, DefaultScope
 
-from mmcrrcd.engine.settings import GIVEN, INSIDE, find, parameters
+from mmcrrcd.engine.settings import GIVEN, INSIDE, find
+from mmcrrcd.engine.signatures import parameters
 from mmcrrcd.models import losses
 from mmcrrcd.registry import DATASETS
 from tools import train as train_tool

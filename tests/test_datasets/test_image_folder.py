@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 from mmcrrcd.datasets import ImageFolder
-from mmcrrcd.datasets.image_folder import read_split
+from mmcrrcd.datasets.image_folder import images_below, read_annotations, read_split
 from mmcrrcd.datasets.replay import boxes_of
 from mmcrrcd.errors import InputError
 from mmcrrcd.models.preprocessor import crop_and_resize
@@ -125,6 +125,30 @@ def test_what_cannot_be_meant_is_one_line(tmp_path, make, message):
     with pytest.raises((InputError, FileNotFoundError), match=message) as error:
         ImageFolder(str(tmp_path / 'data'), image_size=8)
     assert '\n' not in str(error.value)
+
+
+def test_a_link_back_to_its_own_folder_is_not_followed(tmp_path):
+    root = folder(tmp_path / 'data')
+    (root / 'cat' / 'here').symlink_to('.')
+    (root / 'cat' / 'all').symlink_to('..')
+    write(tmp_path / 'elsewhere' / 'x.png')
+    (root / 'dog' / 'more').symlink_to(tmp_path / 'elsewhere')
+    assert [file for file in images_below(root / 'cat') if '/' in file] == []
+    assert [file for file in images_below(root / 'dog') if '/' in file] == ['more/x.png']
+
+
+def test_a_list_from_windows_and_one_with_other_numbers_for_labels(tmp_path):
+    (tmp_path / 'list.txt').write_bytes('a.png 0\r\nb.png 1\r\n'.encode('utf-8-sig'))
+    (tmp_path / 'classes.txt').write_bytes('cat\ndog\n'.encode('utf-8-sig'))
+    listing = read_annotations(tmp_path / 'list.txt')
+    assert listing.files == ['a.png', 'b.png'] and listing.classes == ('cat', 'dog')
+    (tmp_path / 'classes.txt').write_text('cat\ncat\n')
+    with pytest.raises(InputError, match="classes.txt names the class 'cat' twice"):
+        read_annotations(tmp_path / 'list.txt')
+    for label in ('20241128093000', '9' * 5000):         # the names of so many classes would fill the memory
+        (tmp_path / 'list.txt').write_text(f'a.png 0\nb.png {label}\n')
+        with pytest.raises(InputError, match='image 2: expected "path label"'):
+            read_annotations(tmp_path / 'list.txt')
 
 
 def test_lines_of_another_form_are_named(tmp_path):

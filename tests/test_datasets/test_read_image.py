@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from mmcrrcd.datasets import FaceFolder, decoded, read_image
+from mmcrrcd.datasets.mended import LoadNamedImage
 from mmcrrcd.datasets.read_image import MAX_PIXELS, ImageError
 from mmcrrcd.errors import InputError, printable
 
@@ -96,6 +97,12 @@ def test_a_small_file_with_a_huge_image_is_refused_before_it_is_decoded(monkeypa
     with pytest.raises(ImageError, match=f'12000 x 12000 pixels are more than {MAX_PIXELS:,}') as error:
         read(content, 'small.png')
     assert '\n' not in str(error.value)
+
+
+def test_a_pipeline_of_mmpretrain_refuses_it_too(tmp_path):
+    (tmp_path / 'small.png').write_bytes(huge_png(12_000, 12_000))
+    with pytest.raises(ImageError, match=f'small.png cannot be read as an image .*more than {MAX_PIXELS:,} pixels'):
+        LoadNamedImage().transform(dict(img_path=str(tmp_path / 'small.png')))
 
 
 def test_what_is_no_image_is_named_in_one_line(tmp_path):

@@ -10,7 +10,6 @@ from mmengine.model import MMDistributedDataParallel
 from tiny import BATCH, SIZE, STUDENT, TEACHER, crrcd, random_images, write_teacher
 from torch import distributed, multiprocessing
 
-from mmcrrcd.engine import RefitHeadHook
 from mmcrrcd.engine.launch import prepare_processes
 from mmcrrcd.registry import MODELS
 
@@ -68,7 +67,6 @@ def process(rank: int, folder, teacher) -> None:
     torch.save([steps(teacher, *case, rank=rank, world=WORLD) for case in CASES], folder / f'{rank}.pt')
     torch.save(staged(rank, teacher), folder / f'staged{rank}.pt')
     with_a_zero(rank, folder)
-    torch.save(refitted(rank, WORLD).state_dict(), folder / f'refit{rank}.pt')
     distributed.destroy_process_group()
 
 
@@ -193,22 +191,3 @@ def with_a_zero(rank: int, folder: Path) -> None:
 
 def test_a_weight_that_is_always_zero_works_in_several_processes(folder):
     assert all((folder / f'{name}{rank}').exists() for name in NEVER for rank in range(WORLD))
-
-
-def refitted(rank: int = 0, world: int = 1) -> torch.nn.Linear:
-    """The classifier that fits a process's share of embeddings and a teacher's logits."""
-    draw = torch.Generator().manual_seed(0)
-    x, logits, labels = torch.randn(60, 5, generator=draw), torch.randn(60, 4, generator=draw), torch.arange(60) % 4
-    torch.manual_seed(3)
-    layer = torch.nn.Linear(5, 4)
-    share = slice(0, 40) if rank == 0 else slice(40, 60)
-    RefitHeadHook(iterations=200).fit(layer, *(each if world == 1 else each[share] for each in (x, labels, logits)))
-    return layer
-
-
-def test_the_refitted_classifier_is_the_same_everywhere(folder):
-    expected = refitted().state_dict()
-    first, second = (torch.load(folder / f'refit{rank}.pt') for rank in range(WORLD))
-    for key, value in expected.items():
-        assert torch.equal(first[key], second[key])
-        torch.testing.assert_close(first[key], value, rtol=0, atol=5e-3)     # L-BFGS ends near the minimum

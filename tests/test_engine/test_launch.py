@@ -1,6 +1,7 @@
 """What the tools say of an error that the input caused."""
 import errno
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -121,6 +122,19 @@ def test_a_list_cannot_name_what_is_outside_its_folder(tmp_path, name):
     assert inside(tmp_path, 'a/b.png', 'pairs.txt') == tmp_path / 'a/b.png'
 
 
+def test_a_process_whose_launcher_was_killed_while_it_imported_ends(monkeypatch):
+    ended = []
+    monkeypatch.setattr(launch, 'end_with_parent', lambda: None)
+    monkeypatch.setattr(launch.os, 'kill', lambda *what: ended.append(what))
+    launch.end_together('pytorch')
+    assert not ended
+    monkeypatch.setattr(launch, 'LAUNCHER', os.getppid() + 1)
+    launch.end_together('none')
+    assert not ended
+    launch.end_together('pytorch')
+    assert ended == [(os.getpid(), signal.SIGKILL)]
+
+
 def test_ctrl_c_while_a_tool_imports_is_one_line():
     code = 'import mmcrrcd.interrupt; raise KeyboardInterrupt'
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
@@ -129,6 +143,15 @@ def test_ctrl_c_while_a_tool_imports_is_one_line():
     for tool in (ROOT / 'tools').glob('*.py'):
         first = next(line for line in tool.read_text().split('"""\n', 1)[1].splitlines() if line.startswith(('import', 'from')))
         assert first.startswith('import mmcrrcd.interrupt'), tool
+
+
+def test_ctrl_c_that_a_library_turns_into_another_error_is_one_line():
+    with pytest.raises(SystemExit) as ended, one_line_errors():
+        try:
+            raise KeyboardInterrupt
+        except BaseException:
+            raise SyntaxError('Failed to format the config file')        # noqa: B904
+    assert ended.value.code == LINE
 
 
 @pytest.mark.parametrize('timeout', [0, -1, 'long', True])

@@ -3,10 +3,12 @@ import errno
 import logging
 import os
 import shutil
-import signal
-import subprocess
 import sys
 import time
+from collections.abc import Callable
+from multiprocessing import Pipe, get_context
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -14,11 +16,13 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from tiny import BATCH, IMAGES, STUDENT, config, crrcd, in_memory_loader, train, write_teacher
+from torch.utils.data import DataLoader
 
-from mmcrrcd.checkpoint import UnfinishedTraining, find_checkpoint, read_network, safe_load
-from mmcrrcd.engine.launch import build_runner, one_line_errors
+from mmcrrcd.checkpoint import UnfinishedTraining, find_checkpoint, read_network
+from mmcrrcd.engine.launch import build_runner, end_together, one_line_errors
 from mmcrrcd.engine.work_dir import BeingTrained, one_training, refuse_another
 from mmcrrcd.errors import InputError
+from mmcrrcd.torch_file import safe_load
 
 CODE = "open('planted', 'w')"
 
@@ -284,19 +288,30 @@ def test_mmengines_checkpoint_hook_is_built_as_the_atomic_one(tmp_path, teacher)
         assert 'AtomicCheckpointHook' in hooks and 'CheckpointHook' not in hooks
 
 
+def forked(function: Callable[[Connection], None]) -> tuple[BaseProcess, Connection]:
+    """``function`` in a child of this process, which nothing has to be imported for, and what it sends from there."""
+    here, there = Pipe(duplex=False)                     # short messages come through in one piece
+    process = get_context('fork').Process(target=function, args=(there, ))
+    process.start()
+    assert here.poll(60)
+    return process, here
+
+
 def test_one_training_a_folder_and_the_other_is_named(tmp_path):
-    program = ('import sys, time; from mmcrrcd.engine.work_dir import one_training\n'
-               'with one_training(sys.argv[1]): print("held", flush=True); time.sleep(60)')
-    process = subprocess.Popen([sys.executable, '-c', program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    def hold(connection: Connection) -> None:
+        with one_training(tmp_path):
+            connection.send('held')
+            time.sleep(60)
+
+    process, _ = forked(hold)
     try:
-        assert process.stdout.readline() == 'held\n'
         with pytest.raises(BeingTrained, match=f'is being trained by process {process.pid} on '), one_training(tmp_path):
             pass
         with one_training(tmp_path / 'another'):
             pass
     finally:
         process.kill()
-        process.wait()
+        process.join()
     with one_training(tmp_path):                         # the lock has ended with its process
         pass
 
@@ -316,23 +331,26 @@ def test_a_new_training_over_another_is_refused(run):
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='asked of Linux')
-def test_workers_end_with_a_process_that_is_killed(tmp_path):
-    program = '''
-import os, sys, time
-from torch.utils.data import DataLoader
-from mmcrrcd.engine.launch import end_together
-class Data:
-    def __len__(self): return 100
-    def __getitem__(self, i):
-        os.write(1, b'%d\\n' % os.getpid())                # in one piece
-        time.sleep(60)
-end_together('none')
-next(iter(DataLoader(Data(), num_workers=2)))
-'''
-    process = subprocess.Popen([sys.executable, '-c', program], stdout=subprocess.PIPE, text=True)
-    workers = [int(process.stdout.readline()) for _ in range(2)]
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+def test_workers_end_with_a_process_that_is_killed():
+    class Data:
+        def __init__(self, connection: Connection):
+            self.connection = connection
+
+        def __len__(self):
+            return 100
+
+        def __getitem__(self, i):
+            self.connection.send(os.getpid())
+            time.sleep(60)
+
+    def load(connection: Connection) -> None:
+        end_together('none')
+        next(iter(DataLoader(Data(connection), num_workers=2)))
+
+    process, pids = forked(load)
+    workers = [pids.recv() for _ in range(2)]
+    process.kill()
+    process.join()
     deadline = time.time() + 5
     while time.time() < deadline and any(os.path.exists(f'/proc/{worker}/exe') for worker in workers):
         time.sleep(0.05)

@@ -1,14 +1,15 @@
 """The trial before training: what it finds, and that it leaves no trace."""
 import pytest
 import torch
-from tiny import BATCH, IMAGES, config, crrcd, in_memory_loader, pipeline_loader, train, write_folder, write_teacher
+from tiny import BATCH, IMAGES, TinyImages, config, crrcd, in_memory_loader, pipeline_loader, train, write_folder, write_teacher
 from torch import nn
 
 from mmcrrcd.engine import trial
+from mmcrrcd.engine.classes import check_classes
 from mmcrrcd.engine.hooks import check_input
 from mmcrrcd.errors import InputError
 from mmcrrcd.models import DistillLoss
-from mmcrrcd.registry import LOSSES
+from mmcrrcd.registry import DATASETS, LOSSES
 
 CHECK = [dict(type='mmcrrcd.' + name) for name in ('CheckInputHook', 'EpochSeedHook', 'PlainCheckpointHook')]
 REMEMBERING = dict(relation='learned', dim=8, objective=dict(
@@ -94,9 +95,25 @@ def test_what_the_losses_cannot_take_is_found_before_training(tmp_path, folder, 
 ])
 def test_classes_of_training_and_test(trained, tested, message):
     if message is None:
-        return trial.check_classes(tuple(trained), tuple(tested), 'val_dataloader')
+        return check_classes(tuple(trained), tuple(tested), 'val_dataloader')
     with pytest.raises(InputError, match=message):
-        trial.check_classes(tuple(trained), tuple(tested), 'val_dataloader', 'data/val')
+        check_classes(tuple(trained), tuple(tested), 'val_dataloader', 'data/val')
+
+
+def test_images_of_another_size_to_test_on_are_said(tmp_path, folder, monkeypatch):
+    said = []
+    monkeypatch.setattr(trial, 'print_log', lambda text, *_: said.append(text))
+    large = nn.functional.interpolate
+
+    class Large(TinyImages):
+        def __getitems__(self, indices):
+            batch = super().__getitems__(indices)
+            return batch | dict(inputs=large(batch['inputs'], (32, 24)))
+
+    monkeypatch.setitem(DATASETS.module_dict, 'Large', Large)
+    loader = in_memory_loader(1, False) | dict(dataset=dict(type='mmcrrcd.Large', seed=1))
+    train(config(tmp_path, crrcd(folder / 'teacher.pth'), epochs=1, custom_hooks=CHECK, val_dataloader=loader))
+    assert said == ['the images of val_dataloader have 32×24 px and those of the training 16×16: is that meant?']
 
 
 def test_positions_of_a_joined_data_set(tmp_path, folder):

@@ -8,7 +8,8 @@ from mmengine.config import Config, DictAction
 
 from experiments import metafiles, records
 from experiments.compose import ROOT
-from mmcrrcd.engine.settings import check_settings, merge_options
+from mmcrrcd.engine.options import merge_options
+from mmcrrcd.engine.settings import check_settings
 
 
 def models() -> dict[str, dict]:

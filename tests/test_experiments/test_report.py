@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from experiments import figures, pages, records, report
+from experiments import figures, pages, plots, records, report
 from experiments.studies import RATE, STUDIES, Setting, Study
 from mmcrrcd.errors import InputError
 from mmcrrcd.visualization import style
@@ -84,7 +84,7 @@ def test_teachers_are_not_mixed_and_figure_3_shows_what_was_run():
     assert '| learned F: form of the critic: softmax, centered (base) | 62.80' in first
     assert '| learned F: form of the critic: Eq. 10, β 2 | 3.00' in first and '0.50 / 0.10' in first
     assert 'number of negatives n: 64' not in first
-    assert len(report.write('figure3')) == 3
+    assert len(pages.write('figure3')) == 3
     main = report.results_markdown()
     assert '| CRRCD, learned F | 62.80' in main and '72.1 |' in main and main.count('### ') == 1
     assert '| CRRCD | 63.00 (n = 1) | 64.00 (n = 1) | +1.00 (n = 1) |' in main
@@ -100,10 +100,10 @@ def test_a_study_of_rates_is_drawn_over_the_rate_and_one_of_embeddings_shows_wha
                   probe=40.0 + i)
     page = report.study_markdown('rates')
     assert '| CRRCD, rate 0.05 | 43.00 ± 0.00 (n = 2)<br>paired +3.00 ± 0.00 (n = 2) | 0.05, γ 0.1 |' in page
-    axes = report.rates(records.read('study_rates'), 'probe').axes[0]
+    axes = plots.rates(records.read('study_rates'), 'probe').axes[0]
     assert [line.get_label() for line in axes.containers] == ['CRRCD', 'KD'] and axes.get_title() == 'γ = 0.1'
     assert axes.containers[0].lines[0].get_xydata().tolist() == [[0.01, 42], [0.05, 43]]
-    assert len(report.write('study_rates')) == 2
+    assert len(pages.write('study_rates')) == 2
 
 
 def test_pages_are_rendered_between_their_marks(monkeypatch):
@@ -132,9 +132,9 @@ def test_the_headline_sets_each_method_beside_the_best_kd():
         for seed, last in enumerate(values, 5):
             write('study_few', method, 'resnet56_vgg8', '8px__paper_35e', seed, last, setting=Setting(views=8)._asdict())
     page = report.headline_markdown()
-    assert '| KD, 1 CE | 32.00 ± 1.41 (n = 2) | the best KD |' in page
+    assert '| KD (1 CE + 0.9 KD) | 32.00 ± 1.41 (n = 2) | the best KD |' in page
     assert '| CRRCD | 33.50 ± 2.12 (n = 2) | +1.50 ± 0.50 (n = 2) |' in page
-    assert 'SimKD' not in page and '30 epochs from 8 cached views, 2 to 2 minutes a training' in page
+    assert 'SimKD' not in page and '30 epochs, 8 stored crops of each image, 2 to 2 minutes a training' in page
 
 
 def test_pictures_show_gains_seed_by_seed():

@@ -10,7 +10,8 @@ from mmpretrain.models import GlobalAveragePooling, ImageClassifier, LinearClsHe
 from torch import nn
 
 import mmcrrcd.models  # noqa: F401
-from mmcrrcd.models.backbones import VGGCIFAR, WRNCIFAR, MobileNetV2CIFAR, ResNetCIFAR, ShuffleNetV1CIFAR, ShuffleNetV2CIFAR
+from mmcrrcd.models.backbones import (VGGCIFAR, WRNCIFAR, DenseNetCIFAR, MobileNetV2CIFAR, ResNetCIFAR, ShuffleNetV1CIFAR,
+                                      ShuffleNetV2CIFAR)
 from mmcrrcd.models.backbones.base import StageBackbone
 from mmcrrcd.models.teachers.frozen import fold
 from mmcrrcd.models.networks import ask_for_pre_activations, extract
@@ -38,6 +39,7 @@ WRN50 = {'maps': [[64, 32, 32], [256, 32, 32], [512, 16, 16], [1024, 8, 8], [204
 KINDS = {
     'resnet': dict(type=ResNetCIFAR, depth=8),
     'wrn': dict(type=WRNCIFAR, depth=16, width=2),
+    'densenet': dict(type=DenseNetCIFAR, depth=16),
     'vgg': dict(type=VGGCIFAR, depth=8),
     'mobilenet_v2': dict(type=MobileNetV2CIFAR),
     'shufflenet_v1': dict(type=ShuffleNetV1CIFAR),
@@ -84,6 +86,12 @@ def test_equals_the_published_network(name):
 
 def test_every_published_network_is_there():
     assert set(json.loads((GOLDEN / 'models.json').read_text())) == set(NETWORKS)
+
+
+def test_densenet_has_the_parameters_of_the_published_weights():
+    """DenseNet-BC with 100 layers and growth 12, Table 2 of its paper, and CIFAR-100's classifier."""
+    network = build(dict(type=DenseNetCIFAR, depth=100))
+    assert sum(p.numel() for p in network.parameters()) + sum(p.numel() for p in nn.Linear(342, 100).parameters()) == 800_032
 
 
 @pytest.mark.parametrize('size', (8, 16, 32, 64))
@@ -216,14 +224,17 @@ def test_gradients_through_pre_activations(kind):
     assert feature.shape[1] == backbone.out_channels
 
 
-@pytest.mark.parametrize('kind', KINDS)
-def test_an_output_has_pre_activations_once_asked_for(kind):
+@pytest.mark.parametrize('kind, compiled', [
+    *((kind, False) for kind in KINDS), ('resnet', True),
+    *(pytest.param(kind, True, marks=pytest.mark.slow) for kind in KINDS if kind != 'resnet')])
+def test_an_output_has_pre_activations_once_asked_for(kind, compiled):
     """Also where the backbone has been compiled before."""
-    torch._dynamo.reset()                                 # the limit of recompilations counts over all backbones
     channels = build(KINDS[kind]).out_channels
     network = ImageClassifier(backbone=KINDS[kind], neck=dict(type=GlobalAveragePooling),
                               head=dict(type=LinearClsHead, num_classes=10, in_channels=channels)).eval()
-    network.backbone.compile(backend='eager', fullgraph=True)
+    if compiled:
+        torch._dynamo.reset()                             # the limit of recompilations counts over all backbones
+        network.backbone.compile(backend='eager', fullgraph=True)
     images = torch.randn(2, 3, 8, 8)
     with torch.no_grad():
         before = extract(network, images)
@@ -246,6 +257,7 @@ def test_mobilenet_widths(width, channels):
     (dict(type=ResNetCIFAR, depth=18), 'ResNetCIFAR has depth 6n'),
     (dict(type=WRNCIFAR, depth=18), 'WRNCIFAR has depth 6n'),
     (dict(type=WRNCIFAR, depth=4), 'WRNCIFAR has depth 6n'),
+    (dict(type=DenseNetCIFAR, depth=42), 'DenseNetCIFAR has depth 6n'),
     (dict(type=VGGCIFAR, depth=16), 'VGGCIFAR has depth 8, 11, 13, got 16'),
 ))
 def test_unknown_depth(cfg, message):
@@ -280,5 +292,7 @@ def test_fold_keeps_the_logits(kind):
     norms = [m for m in folded.modules() if isinstance(m, nn.BatchNorm2d)]
     if kind == 'wrn':  # the norms after a sum have no convolution to go into
         assert len(norms) == 7
+    elif kind == 'densenet':  # nor those after a concatenation: one for each of six layers, two transitions, and the last
+        assert len(norms) == 9
     else:
         assert not norms

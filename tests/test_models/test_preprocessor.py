@@ -14,6 +14,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmpretrain.datasets.transforms import PackInputs, RandomCrop
 from mmpretrain.models import GlobalAveragePooling, ImageClassifier, LinearClsHead
+from mmpretrain.structures import DataSample
 from torch.utils.data import DataLoader
 
 PIPELINE = Path(__file__).parents[2] / 'configs' / '_base_' / 'datasets' / 'cifar100_mmpretrain.py'
@@ -72,6 +73,14 @@ def test_images_stay_as_they_are_outside_training():
     assert isinstance(data['data_samples'], Batch)
     assert data['data_samples'].labels.tolist() == [0, 1, 2, 3, 4]
     assert data['data_samples'].index.tolist() == [100, 101, 102, 103, 104]
+
+
+@pytest.mark.parametrize('training', [True, False])
+def test_an_image_of_another_size_is_named(training):
+    images = [random_images(3, 6, 6), random_images(3, 6, 6), random_images(3, 4, 9)]
+    samples = [DataSample(metainfo=dict(img_path=f'{name}.png')) for name in 'abc']
+    with pytest.raises(InputError, match="several sizes, a.png of 6 x 6 pixels and c.png of 4 x 9 pixels"):
+        plain()(dict(inputs=images, data_samples=samples), training)
 
 
 def test_the_normal_form():

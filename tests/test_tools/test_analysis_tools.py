@@ -7,15 +7,17 @@ import pytest
 import torch
 import utils
 from mmengine.config import Config
-from tiny import CLASSES, IMAGES, MEAN, STD, TinyImages, config, crrcd, random_images, train, write_teacher
+from tiny import CLASSES, IMAGES, MEAN, SIZE, STD, TinyImages, config, crrcd, random_images, train, write_teacher
 
 from mmcrrcd.datasets import ImageArrays, downsample
+from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation import embeddings
 from mmcrrcd.evaluation.batch_norm import fit_batch_norms, training_images
 from mmcrrcd.evaluation.embeddings import NAMED, accuracy, load_classifier
 from mmcrrcd.evaluation.linear_probe import PROTOCOL
 from mmcrrcd.models.networks import extract
 from mmcrrcd.registry import DATASETS
+from tools.compared_networks import load_networks
 
 
 
@@ -218,3 +220,16 @@ def test_scikit_learn_is_asked_for(tool, monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(SystemExit, match='scikit-learn is missing: pip install scikit-learn'):
         tool('plot_tsne.py', *RUN)
+
+
+def test_networks_by_label(run):
+    def runs(labels: str | list[str]) -> list[tuple[str, str, str]]:
+        return [(str(run / 'student.py'), str(run / 'student'), label) for label in labels]
+
+    teacher = str(run / 'teacher.pth')
+    assert list(load_networks(runs('ab'), None)) == ['a', 'b']
+    networks = load_networks(runs('ab'), teacher)
+    assert list(networks) == ['a', 'b', 'teacher'] and networks['teacher'].input_size == SIZE and networks['a'].input_size == 8
+    for wrong, name, given in (('aa', 'a', None), (['a', 'teacher'], 'teacher', '')):
+        with pytest.raises(InputError, match=f"two networks are called '{name}'"):
+            load_networks(runs(wrong), given)

@@ -63,7 +63,7 @@ def test_one_epoch_of_everything(demo, monkeypatch, tmp_path, capsys):
 
     def few_images(name, work_dir, epochs):
         cfg = load_config(name, work_dir, epochs)
-        cfg.train_dataloader.dataset.num_images, cfg.val_dataloader.dataset.num_images = 640, 80
+        cfg.train_dataloader.dataset.num_images, cfg.val_dataloader.dataset.num_images = 192, 80
         return cfg
 
     monkeypatch.setitem(demo['main'].__globals__, 'load_config', few_images)

@@ -4,6 +4,7 @@ import os
 import runpy
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,9 @@ from tiny import CLASSES, MEAN, STD, STUDENT, TinyImages, config, crrcd, pipelin
 from mmcrrcd.checkpoint import read_network
 from mmcrrcd.config import short_types
 from mmcrrcd.datasets import downsample
+from mmcrrcd.deployment.student_files import test_images as images_of_test
+from mmcrrcd.deployment.student_files import training_config
+from mmcrrcd.errors import InputError
 from mmcrrcd.registry import MODELS
 
 ROOT = Path(__file__).parents[2]
@@ -114,6 +118,20 @@ def test_mmpretrain_gives_the_same_logits_and_accuracy(exported, answers, name):
     assert theirs['name'] == f'class{int(logits.argmax())}'
     assert theirs['accuracy'] == pytest.approx(runner.message_hub.get_scalar('val/accuracy/top1').current())
     assert theirs['own'] == (name == 'arrays')           # a network of mmpretrain needs nothing of this package
+
+
+@pytest.mark.parametrize('dataset, why', [
+    (dict(type='CustomDataset', ann_file='http://127.0.0.1:9/list.txt'), 'its data are at an address'),
+    (dict(type='MNIST', data_root='none', split='test'), None), (dict(type='ConcatDataset', datasets=[
+        dict(type='CIFAR10', data_root='none', split='test', pipeline=[])]), None)])
+def test_nothing_is_fetched_for_data_that_a_foreign_config_names(runs, tmp_path, monkeypatch, dataset, why):
+    monkeypatch.setattr('socket.socket.connect', lambda *_: pytest.fail('it was fetched'))
+    cfg = Config.fromfile(next((runs['folder'] / 'files').glob('*.py')))
+    cfg.test_dataloader.dataset = dict(dataset, pipeline=[]) if 'datasets' not in dataset else dataset
+    cfg.dump(tmp_path / 'run.py')
+    read = partial(training_config, None, tmp_path / 'epoch_1.pth')
+    with pytest.raises(InputError, match=why or 'the test images of .* cannot be read'):
+        read() if why else images_of_test(read())
 
 
 def test_exported_config_says_what_it_needs(exported):

@@ -42,6 +42,16 @@ def wide_resnet(blocks: int) -> list[str]:
     return [*names, *norm('bn1'), 'fc.weight', 'fc.bias']
 
 
+def densenet(layers: int) -> list[str]:
+    names = ['conv1.weight']
+    for stage in (1, 2, 3):
+        for number in range(layers):
+            layer = f'block{stage}.layer.{number}'
+            names += [*norm(f'{layer}.bn1'), f'{layer}.conv1.weight', *norm(f'{layer}.bn2'), f'{layer}.conv2.weight']
+        names += [*norm(f'trans{stage}.bn1'), f'trans{stage}.conv1.weight'] if stage < 3 else []
+    return [*names, *norm('bn1'), 'fc.weight', 'fc.bias']
+
+
 def vgg(*convolutions: int) -> list[str]:
     names = []
     for block, number in enumerate(convolutions):
@@ -58,8 +68,9 @@ def classifier(kind: str, channels: int, **settings) -> dict:
 @pytest.mark.parametrize('names, student', [
     (resnet(blocks=2), classifier('ResNetCIFAR', 64, depth=14)),
     (wide_resnet(blocks=2), classifier('WRNCIFAR', 128, depth=16, width=2)),
+    (densenet(layers=2), classifier('DenseNetCIFAR', 60, depth=16)),
     (vgg(1, 1, 1, 1, 1), classifier('VGGCIFAR', 512, depth=8)),
-    (vgg(2, 2, 2, 2, 2), classifier('VGGCIFAR', 512, depth=13))], ids=['resnet14', 'wrn_16_2', 'vgg8', 'vgg13'])
+    (vgg(2, 2, 2, 2, 2), classifier('VGGCIFAR', 512, depth=13))], ids=['resnet14', 'wrn_16_2', 'densenet16', 'vgg8', 'vgg13'])
 def test_every_weight_gets_its_place(names, student, tmp_path):
     """The order is that of the forward pass in both, but that our wide ResNet has its last norm first."""
     converted = runpy.run_path(str(TOOLS / 'import_teacher.py'))['converted']

@@ -88,7 +88,8 @@ def test_slurm_gets_its_resources_and_the_command(echo):
 def test_nothing_is_imported_from_the_current_folder(tmp_path, monkeypatch):
     (tmp_path / 'tools').mkdir()
     (tmp_path / 'data').mkdir()
-    shutil.copy(TOOLS / 'dist_train.sh', tmp_path / 'tools')
+    for name in ('dist_train.sh', 'torchrun.sh'):
+        shutil.copy(TOOLS / name, tmp_path / 'tools')
     (tmp_path / 'tools' / 'train.py').write_text('import argparse, json\nprint("trained")\n')
     for name in ('torch', 'argparse', 'json', 'mmengine', 'sitecustomize', 'mmcrrcd'):
         (tmp_path / 'data' / f'{name}.py').write_text('raise SystemExit("planted code has run")')
@@ -99,7 +100,8 @@ def test_nothing_is_imported_from_the_current_folder(tmp_path, monkeypatch):
 
 
 def test_two_processes_start_on_one_machine(tmp_path):
-    shutil.copy(TOOLS / 'dist_train.sh', tmp_path)
+    for name in ('dist_train.sh', 'torchrun.sh'):
+        shutil.copy(TOOLS / name, tmp_path)
     (tmp_path / 'train.py').write_text(
         'import os, sys\n'
         'sys.stdout.write(" ".join([os.environ["RANK"], os.environ["WORLD_SIZE"], *sys.argv[1:]]) + "\\n")\n')
@@ -110,7 +112,8 @@ def test_two_processes_start_on_one_machine(tmp_path):
 
 @pytest.mark.slow
 def test_the_line_of_an_error_of_all_processes_comes_last_and_once(tmp_path):
-    shutil.copy(TOOLS / 'dist_train.sh', tmp_path)
+    for name in ('dist_train.sh', 'torchrun.sh'):
+        shutil.copy(TOOLS / name, tmp_path)
     (tmp_path / 'train.py').write_text(
         'from mmcrrcd.engine.launch import one_line_errors\nfrom mmcrrcd.errors import InputError\n'
         'with one_line_errors():\n    raise InputError("a wrong setting")\n')

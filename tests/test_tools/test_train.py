@@ -102,12 +102,18 @@ def scalars(work_dir: Path) -> list[dict]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def test_a_missing_teacher_is_named_with_the_command_that_trains_it(folder):
+def test_a_missing_teacher_is_named_with_the_command_that_trains_it(folder, refused):
+    assert refused('student.py') == ('error: the teacher is missing: no checkpoint at work_dirs/teacher; train it with: '
+                                     'python tools/train.py teacher.py  (or add --train-teacher)')
+    assert not (folder / 'work_dirs').exists()
+
+
+@pytest.mark.slow
+def test_a_process_of_its_own_says_that_line_and_nothing_else(folder):
     result = program(folder, 'train.py', 'student.py')
     assert result.returncode == 1 and result.stderr.strip() == (
         'error: the teacher is missing: no checkpoint at work_dirs/teacher; train it with: '
         'python tools/train.py teacher.py  (or add --train-teacher)')
-    assert not (folder / 'work_dirs').exists()
 
 
 @pytest.mark.parametrize('resolution, epochs, how', [('8', 1, []), ('[8,8]', 2, ['--train-teacher'])])

@@ -9,7 +9,8 @@ from mmengine.config import Config
 from tiny import config, crrcd, pipeline_loader, write_folder, write_teacher
 
 from mmcrrcd.config import read_config
-from mmcrrcd.engine.settings import check_pairs, check_settings, merge_options
+from mmcrrcd.engine.options import merge_options
+from mmcrrcd.engine.settings import check_pairs, check_settings
 from mmcrrcd.errors import InputError
 from tools import train
 
@@ -43,6 +44,9 @@ NAMES = [
     ('optim_wrapper.optimizer.momentm=0.9', "optim_wrapper.optimizer: SGD has no setting 'momentm'; did you mean 'momentum'?"),
     ('optim_wrapper.clip_gard.max_norm=1', "OptimWrapper has no setting 'clip_gard'; did you mean 'clip_grad'?"),
     ('optim_wrapper.clip_grad.max_nrm=1', "optim_wrapper.clip_grad has no setting 'max_nrm'; did you mean 'max_norm'?"),
+    ('optim_wrapper.paramwise_cfg.bias_lr_mul=2', "paramwise_cfg has no setting 'bias_lr_mul'; did you mean 'bias_lr_mult'?"),
+    ('optim_wrapper.paramwise_cfg.custom_keys.head.lr_mul=2', "custom_keys.head has no setting 'lr_mul'"),
+    ('optim_wrapper.paramwise_cfg.custom_keys.haed.lr_mult=2', "custom_keys: 'haed' is in the name of no weight"),
     ('param_scheduler.milestone=[2]', "MultiStepLR has no setting 'milestone'; did you mean 'milestones'?"),
     ('default_hooks.chekpoint.interval=2', "default_hooks has no hook 'chekpoint'; did you mean 'checkpoint'?"),
     ('default_hooks.checkpoint.intervall=2', "has no setting 'intervall'; did you mean 'interval'?"),
@@ -88,6 +92,20 @@ VALUES = [
     ('log_processor.window_size=[100]', 'log_processor.window_size is a whole number from 1 on, got [100]'),
     ('randomness.seed=99999999999', 'randomness.seed is less than 2**32'),
     ('default_hooks.checkpoint.rule=best', 'the checkpoint hook: rule must be greater, less or None'),
+    ('optim_wrapper.paramwise_cfg.norm_decay_mult=no', "paramwise_cfg: norm_decay_mult is a number, got 'no'"),
+    ('optim_wrapper.paramwise_cfg.custom_keys.head=2', 'custom_keys is a dict of dicts'),
+    ('optim_wrapper.clip_grad.max_norm=-1', 'optim_wrapper.clip_grad.max_norm is a positive number, got -1'),
+    ('param_scheduler.gamma=-0.1', 'param_scheduler.gamma is a number from 0 on, got -0.1'),
+    ('param_scheduler.gamma=1e999', 'param_scheduler.gamma is a number from 0 on, got inf'),
+    ('train_dataloader.timeout=5', 'train_dataloader.timeout is for workers, and num_workers=0'),
+    ('model.student.head.loss.loss_weight=-1', 'model.student.head.loss.loss_weight is a number from 0 on, got -1'),
+    ('custom_hooks.0.priority=FIRST', "custom_hooks.0.priority is a number from 0 to 100, or one of HIGHEST, "),
+    ('model.input_size=10000000', 'there is not enough memory'),
+    ('model.student.pretrained=True', 'a checkpoint is the path of a file, got True'),
+    ('visualizer.save_dir=3', 'Visualizer cannot be built of dict(save_dir=3'),
+    ('resume=no', "resume is True or False, got 'no'"),
+    ('load_from=3', 'load_from is a text or None, got 3'),
+    ('log_level=LOUD', "log_level is a name as INFO or WARNING, got 'LOUD'"),
     ('optim_wrapper.optimizer.lr=-1', 'SGD cannot be built of dict('),
     ('optim_wrapper.optimizer.lr=fast', "SGD cannot be built of dict("),
     ('optim_wrapper.optimizer.nesterov=maybe', "optim_wrapper.optimizer.nesterov is True or False, got 'maybe'"),
@@ -114,7 +132,9 @@ TRIALS = [
     ('train_dataloader.batch_size=23', 'the last batch of each epoch has one image'),
     ('val_evaluator.type=Accuracy', 'val_evaluator: Accuracy is for samples of a pipeline of mmpretrain'),
 ]
-MORE = {'train_dataloader.batch_size=23': ['model.data_preprocessor.resolution=4', 'model.num_negatives=64'],
+MORE = {'visualizer.save_dir=3': ['visualizer.type=Visualizer'],
+        'model.student.head.loss.loss_weight=-1': ['model.student.head.loss.type=CrossEntropyLoss'],
+        'train_dataloader.batch_size=23': ['model.data_preprocessor.resolution=4', 'model.num_negatives=64'],
         'model.objective.at.wieght=1': ['model.objective.at.type=mmcrrcd.ATLoss']}
 
 
@@ -140,6 +160,24 @@ def line_of(*options: str, file: str = 'run.py') -> str:
 @pytest.mark.parametrize('option, said', NAMES + VALUES + TYPES + TRIALS, ids=lambda text: text[:40])
 def test_one_line_for_a_wrong_setting(here, option, said):
     assert said in line_of(option, *MORE.get(option, ()))
+
+
+@pytest.mark.parametrize('custom, said', [
+    ([dict(data_src='loss', window_size='epoc')], "custom_cfg.0.window_size is a whole number from 1 on, got 'epoc'"),
+    ([dict(data_src='loss', method='max')], "custom_cfg.0 has no setting 'method'"), (['loss'], 'is a list of dicts')])
+def test_what_the_log_shows(custom, said):
+    with pytest.raises(InputError, match=said):
+        check_settings(Config(dict(log_processor=dict(custom_cfg=custom))))
+
+
+def test_a_hook_of_a_library_that_does_not_fit_is_one_line(here):
+    cfg = Config.fromfile('run.py')
+    for hook, said in ((dict(type='SetAdaptiveMarginsHook'), 'error: SetAdaptiveMarginsHook: '),
+                       (dict(type='EMAHook', momentun=0.1), "error: EMAHook: "),
+                       (dict(type='EMAHook', begin_epoch=9), 'error: EMAHook: self.begin_epoch should be smaller')):
+        cfg.custom_hooks = [hook]
+        cfg.dump('run.py')
+        assert line_of().startswith(said)
 
 
 @pytest.mark.parametrize('words, said', [
@@ -272,3 +310,9 @@ def test_the_student_is_tested_on_what_it_learns_from(train_pair, val_pair, fits
         check_pairs(cfg, 'val_dataloader')
     cfg.model.data_preprocessor = dict(resolution=8)     # which makes what the student sees in both
     check_pairs(cfg, 'val_dataloader')
+
+
+def test_a_work_directory_is_resumed_from_as_its_last_checkpoint(here):
+    train.main(['run.py', '--work-dir', 'out'])
+    train.main(['run.py', '--work-dir', 'other', '--resume', 'out', '--cfg-options', 'train_cfg.max_epochs=2'])
+    assert torch.load('other/epoch_2.pth', weights_only=True)['meta']['epoch'] == 2

@@ -47,7 +47,7 @@ def dct_matrix(device=None) -> Tensor:
 
 
 def blocks(planes: Tensor) -> Tensor:
-    """Planes (N, H, W) as blocks (N, H / 8, W / 8, 8, 8); borders are repeated up to a multiple of 8."""
+    """Planes (N, H, W) as blocks of 8 x 8. Borders are repeated up to a multiple of 8. Gives (N, H / 8, W / 8, 8, 8)."""
     n, height, width = planes.shape
     planes = F.pad(planes[:, None], [0, -width % 8, 0, -height % 8], mode='replicate')[:, 0]
     return planes.view(n, planes.shape[1] // 8, 8, planes.shape[2] // 8, 8).transpose(2, 3)
@@ -68,8 +68,8 @@ def compress(planes: Tensor, table: Tensor, quality: int) -> Tensor:
 def jpeg_compress(images: Tensor, quality: int) -> Tensor:
     """Images (N, C, H, W) of whole numbers from 0 to 255, as a JPEG file would give them back.
 
-    Three channels are RGB (of BGR images flip them): color is kept at half the pixels (4:2:0), as cameras do. It runs where
-    the images are, in one piece for a batch, and is within a few gray levels of libjpeg.
+    Three channels are RGB; of BGR images flip them. Color is kept at half the pixels (4:2:0), as cameras do. It runs where the
+    images are, in one piece for a batch, and is within a few gray levels of libjpeg.
     """
     n, c, height, width = images.shape
     if c != 3:

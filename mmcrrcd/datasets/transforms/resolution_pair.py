@@ -27,7 +27,7 @@ def downsample(images: Tensor, resolution: int | tuple[int, int], interpolation:
         interpolation: 'bilinear', 'bicubic', 'area' or 'nearest'.
         antialias: widen the bilinear or bicubic kernel by the factor, as Pillow does. Without it most source pixels of a
             strong downsampling are never looked at.
-        upsample: bring the small image back to (H, W), with the same interpolation, for networks of a fixed input size.
+        upsample: bring the small image back to (H, W), with the same interpolation, for networks of a fixed size.
         blur, noise, jpeg, seed: what the camera adds, see :func:`degrade`.
 
     Returns:

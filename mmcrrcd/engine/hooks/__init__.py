@@ -7,11 +7,10 @@ from .epoch_seed import EpochSeedHook, PairedSeedHook, seed_all, seed_worker
 from .finite import FiniteHook
 from .interval_info import IntervalInfoHook
 from .plain_checkpoint import PlainCheckpointHook
-from .refit_head import RefitHeadHook
 from .replay import ReplayHook
 from .resume import ResumeHook
 from .teacher_test import TeacherTestHook
 
 __all__ = ['AtomicCheckpointHook', 'CheckInputHook', 'CompileHook', 'CriticWatchHook', 'EpochSeedHook', 'FiniteHook',
-           'IntervalInfoHook', 'PairedSeedHook', 'PlainCheckpointHook', 'RefitHeadHook', 'ReplayHook', 'ResumeHook',
+           'IntervalInfoHook', 'PairedSeedHook', 'PlainCheckpointHook', 'ReplayHook', 'ResumeHook',
            'TeacherTestHook', 'seed_all', 'seed_worker']

@@ -39,8 +39,8 @@ class AtomicBackend(LocalBackend):
 class AtomicCheckpointHook(CheckpointHook):
     """mmengine's hook with the same arguments, for local disks, that always leaves a checkpoint to resume from.
 
-    mmengine 0.10.7 removes the old checkpoint before it writes the new one, overwrites in place when the same epoch is
-    saved again with a new best score, and writes ``last_checkpoint`` in place. A kill in between leaves that pointing at
+    mmengine 0.10.7 removes the old checkpoint before it writes the new one. It overwrites in place when the same epoch is saved
+    again with a new best score. It writes ``last_checkpoint`` in place. A kill in between leaves that pointing at
     nothing, or at half a file. It also removes the files that a checkpoint calls its best and its last: here only files of
     such names in its own folder.
 

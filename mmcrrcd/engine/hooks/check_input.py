@@ -4,7 +4,6 @@ from itertools import zip_longest
 
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmcv.transforms import TestTimeAug
 from mmpretrain.datasets.transforms import PackInputs
@@ -17,6 +16,7 @@ from mmcrrcd.engine.trial import try_batches
 from mmcrrcd.errors import InputError
 from mmcrrcd.models.algorithms import Distiller
 from mmcrrcd.models.algorithms.schedule import Schedule, value_at
+from mmcrrcd.models.networks import unwrapped
 from mmcrrcd.registry import HOOKS
 
 
@@ -151,11 +151,13 @@ def warn_of_schedules(runner) -> None:
 
 @HOOKS.register_module()
 class CheckInputHook(Hook):
-    """Compares, before training, the data's classes with the student's, the batch and the number of images with what the
-    losses can hold, the weights' schedules with the loop and its length, the place of the images with the loader's workers;
-    a few images go through data, preprocessor, network and evaluator (:func:`mmcrrcd.engine.trial.try_batches`);
-    and a checkpoint with the model: to resume from it all must fit, to start from it (``load_from``) the student. Where the
-    learning rate's schedule is another than the checkpoint's, whose state mmengine takes, it warns.
+    """Compares data, model, schedules and checkpoint before training, and tries a few images.
+
+    The data's classes must be the student's. The losses must be able to hold the batch and the number of images. The weights'
+    schedules must fit the loop and its length, and the place of the images the loader's workers. A few images go through data,
+    preprocessor, network and evaluator, see :func:`mmcrrcd.engine.trial.try_batches`. To resume from a checkpoint all of it
+    must fit, to start from it (``load_from``) the student. Where the learning rate's schedule is another than the checkpoint's,
+    whose state mmengine takes, it warns.
 
     Of a model that is no :class:`Distiller`, such as a plain classifier of mmpretrain, only pipeline, labels and trial.
 
@@ -167,7 +169,7 @@ class CheckInputHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Refuses weights that do not fit the model."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         weights = checkpoint.get('state_dict', checkpoint)
         weights = {str(key).removeprefix('module.'): weights[key] for key in weights}
         wanted, name = model.state_dict(), 'training'
@@ -193,7 +195,7 @@ class CheckInputHook(Hook):
 
     def before_train(self, runner) -> None:
         """Looks at data and model, and tries a few batches."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         check_pipeline(runner.train_dataloader.dataset, 'train_dataloader')
         if isinstance(model, Distiller):
             self.check_distiller(runner, model)

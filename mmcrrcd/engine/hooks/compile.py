@@ -1,17 +1,16 @@
 """Compiled networks and losses."""
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmpretrain.models import ImageClassifier
 from torch import nn
 
 from mmcrrcd.models.algorithms import Distiller
-from mmcrrcd.models.networks import body
+from mmcrrcd.models.networks import body, unwrapped
 from mmcrrcd.registry import HOOKS
 
 
 def heavy_parts(model: nn.Module) -> list[nn.Module]:
-    """What of ``model`` to compile: the backbones of student and teacher, what an adapter is around, and the losses, each of
-    which says by :meth:`DistillLoss.compile` what that means. Of a plain classifier of mmpretrain, its backbone.
+    """What of ``model`` to compile: the backbones of student and teacher, what an adapter is around, and the losses. Each loss
+    says by :meth:`DistillLoss.compile` what that means. Of a plain classifier of mmpretrain, its backbone.
     """
     if not isinstance(model, Distiller):
         return [model.backbone] if isinstance(model, ImageClassifier) else [model]
@@ -35,6 +34,6 @@ class CompileHook(Hook):
 
     def before_train(self, runner) -> None:
         """Compiles backbones and losses."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         for part in heavy_parts(model):
             part.compile(**self.options)

@@ -1,9 +1,9 @@
 """Says when a critic has negatives, and when it has stopped telling positives from them."""
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
 from mmcrrcd.models.losses import RelationContrastLoss
+from mmcrrcd.models.networks import unwrapped
 from mmcrrcd.registry import HOOKS
 
 
@@ -32,7 +32,7 @@ class CriticWatchHook(Hook):
 
     def before_train(self, runner) -> None:
         """Says when the queue of negatives will be full."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         for name, loss in getattr(model, 'losses', {}).items():
             if isinstance(loss, RelationContrastLoss) and loss.num_negatives and not runner.iter:
                 batch = (runner.train_dataloader.batch_size or 1) * get_world_size()

@@ -1,29 +1,19 @@
 """Random state as a function of seed, epoch and rank."""
-import random
-
-import numpy as np
 import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop
 
+from mmcrrcd.generators import seed_all
 from mmcrrcd.registry import FUNCTIONS, HOOKS
-
-
-def seed_all(*numbers: int) -> None:
-    """Seed Python, NumPy and PyTorch (every device) from a few numbers."""
-    seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
 
 
 @FUNCTIONS.register_module()
 def seed_worker(worker_id: int) -> None:
     """``worker_init_fn`` of a data loader: other augmentations in every worker and every epoch, repeatable all the same.
 
-    PyTorch has seeded the worker from the main process's state, which :class:`EpochSeedHook` sets. (mmengine's own
-    function gives a worker the same seed in every epoch.) Needs ``persistent_workers=False``.
+    PyTorch has seeded the worker from the main process's state, which :class:`EpochSeedHook` sets. The function of
+    mmengine gives a worker the same seed in every epoch. Needs ``persistent_workers=False``.
     """
     seed_all(torch.initial_seed() % 2**63)
 

@@ -13,10 +13,10 @@ from mmcrrcd.registry import HOOKS
 class IntervalInfoHook(RuntimeInfoHook):
     """mmengine's hook, with means over the logger's interval in place of the values of each iteration.
 
-    mmengine's hook takes each number of each iteration off the device, which makes the host wait. It appends it to an array
-    of the whole training, which is copied for it. This one keeps the tensors where they are and fetches their means at once,
-    when the logger wants them and at the end of an epoch. Where the mean of the loss is not finite, ``lost_iter`` of the
-    message hub says in which iteration (from 0) the loss first was not, for :class:`FiniteHook`.
+    mmengine's hook takes each number of each iteration off the device, which makes the host wait. It appends it to an array of
+    the whole training, which is copied for it. This one keeps the tensors where they are. It fetches their means at once, when
+    the logger wants them and at the end of an epoch. Where the mean of the loss is not finite, ``lost_iter`` of the message hub
+    tells :class:`FiniteHook` the first such iteration, from 0.
 
     The log processor must not average them again: ``mean_pattern=r'^(time|data_time)$'``.
     """

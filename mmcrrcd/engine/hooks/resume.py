@@ -1,18 +1,17 @@
 """What a training that goes on has to know of the one before it."""
-import hashlib
 from numbers import Number
 from pathlib import Path
 
-import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop
 from torch import Tensor
 
 from mmcrrcd.checkpoint import check_finite, read_network
 from mmcrrcd.errors import InputError, printable
+from mmcrrcd.models.networks import unwrapped
 from mmcrrcd.models.teachers.cache import read_manifest
+from mmcrrcd.models.teachers.fingerprint import digest_of_weights
 from mmcrrcd.registry import HOOKS
 
 COMPARED = ('model', 'data_preprocessor', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'auto_scale_lr', 'custom_hooks',
@@ -60,15 +59,6 @@ def changed_settings(now: dict, then: dict) -> list[str]:
     return lines
 
 
-def digest_of_teacher(path: str | Path) -> str:
-    """Twelve digits that differ where a weight of the network at ``path`` does."""
-    digest = hashlib.sha256()
-    for key, value in sorted(read_network(path).items()):
-        digest.update(f'{key} {value.dtype} {tuple(value.shape)}'.encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:12]
-
-
 def check_resumable(checkpoint: dict, has_schedule: bool, file: str) -> None:
     """Raises InputError where a checkpoint lacks what a training needs to go on as if it had never stopped."""
     meta, hub = checkpoint.get('meta'), checkpoint.get('message_hub')
@@ -105,7 +95,7 @@ class ResumeHook(Hook):
                 self.teacher = dict(teacher_cache=read_manifest(Path(cache['folder']))['fingerprint'])
             else:
                 path = model.get('teacher_checkpoint')
-                self.teacher = dict(teacher=digest_of_teacher(path)) if path else {}
+                self.teacher = dict(teacher=digest_of_weights(read_network(path))[:12]) if path else {}
         return self.teacher
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
@@ -116,7 +106,7 @@ class ResumeHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Checks the weights; on resuming it says what differs from before."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         file = printable(runner._load_from or f'the last one in {runner.work_dir}')
         weights, untrained = checkpoint.get('state_dict', checkpoint), model.state_dict()
         weights = {str(key).removeprefix('module.'): value for key, value in weights.items() if isinstance(value, Tensor)}

@@ -8,18 +8,18 @@ import numpy as np
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data._utils.fetch import _MapDatasetFetcher
 
 from mmcrrcd.checkpoint import find_checkpoint, image_size_in, read_checkpoint
-from mmcrrcd.engine.teacher_cache import teacher_is_there
-from mmcrrcd.engine.trial import generators_kept, number_of_classes
+from mmcrrcd.engine.classes import number_of_classes
+from mmcrrcd.engine.teacher_cache import teacher_is_there, without_objective
 from mmcrrcd.errors import InputError
+from mmcrrcd.generators import generators_kept
 from mmcrrcd.models.algorithms import Distiller
-from mmcrrcd.models.networks import extract
+from mmcrrcd.models.networks import extract, unwrapped
 from mmcrrcd.models.preprocessor import PairPreprocessor
 from mmcrrcd.registry import HOOKS
 
@@ -89,9 +89,9 @@ class TeacherTestHook(Hook):
     """Tests the teacher on the student's validation images, as the student's data and preprocessor show them to it.
 
     The accuracy is printed before training begins. A line says what may be wrong where it is far below that of the teacher's
-    own training, or where the teacher knows the images better in another form: with red and blue swapped, or normalized by
-    other numbers. Of many images a sample is seen, of a slow teacher fewer: it takes a second on a GPU, and at most 20 + 20
-    on a CPU. Where the answers come from a cache the teacher is built for the test, if its weights are there.
+    own training. So does one where the teacher knows the images better in another form: with red and blue swapped, or
+    normalized by other numbers. Of many images a sample is seen, of a slow teacher fewer: it takes a second on a GPU, and at
+    most 20 + 20 on a CPU. Where the answers come from a cache the teacher is built for the test, if its weights are there.
 
     It is silent without labels, without logits of the student's classes, without validation data, and where a training goes
     on.
@@ -107,7 +107,7 @@ class TeacherTestHook(Hook):
 
     def before_train(self, runner) -> None:
         """Tests the teacher on validation images, where there is one and its answers can be right or wrong."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         loader = getattr(runner.val_loop, 'dataloader', None)
         if (not is_main_process() or runner.iter or not isinstance(model, Distiller) or not model.has_teacher
                 or not isinstance(model.data_preprocessor, PairPreprocessor) or not isinstance(loader, DataLoader)):
@@ -126,8 +126,7 @@ class TeacherTestHook(Hook):
         if not teacher_is_there(settings):
             return None
         with DefaultScope.overwrite_default_scope(runner.cfg.get('default_scope') or 'mmpretrain'):
-            built = Distiller(settings.student, settings.teacher, settings.get('teacher_checkpoint'),
-                              input_size=settings.get('input_size', 32), data_preprocessor=settings.data_preprocessor)
+            built = without_objective(settings, settings.data_preprocessor)
         built.load_teacher()
         return built.teacher.to(next(model.parameters()).device)
 

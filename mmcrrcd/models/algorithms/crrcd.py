@@ -3,7 +3,8 @@ from mmcrrcd.models.losses.kd import KDLoss
 from mmcrrcd.models.losses.relation_contrast import RelationContrastLoss
 from mmcrrcd.registry import ALGORITHMS
 
-from .distiller import Distiller, check_names
+from .distiller import Distiller
+from .objective import check_names
 from .schedule import Schedule
 
 

@@ -14,70 +14,37 @@ from mmcrrcd.models.classification import check_head, classification_loss
 from mmcrrcd.models.losses.base import DistillLoss
 from mmcrrcd.models.networks import (ask_for_feature_maps, ask_for_pre_activations, check_network, extract, in_its_format,
                                      use_channels_last)
-from mmcrrcd.models.preprocessor import PairPreprocessor
+from mmcrrcd.models.preprocessor import PairPreprocessor, check_reads_cache
 from mmcrrcd.models.teachers.adapters import ForeignNetwork, PlainNetwork
 from mmcrrcd.models.teachers.cache import TeacherCache
 from mmcrrcd.models.teachers.frozen import fold
-from mmcrrcd.registry import ALGORITHMS, LOSSES, MODELS
+from mmcrrcd.registry import ALGORITHMS, MODELS
 from mmcrrcd.structures import Batch, Pair, NetworkOutput
 
+from .objective import build_losses, check_needs, why_labels
 from .schedule import Schedule, check_schedule, value_at
 
 
 NO_MIXTURES = 'batch_augments mix images, to which teacher_cache has no answers: leave one of the two out'
 
 
-def check_needs(name: str, loss: DistillLoss, student: NetworkOutput, teacher: NetworkOutput | None) -> None:
-    """Raises InputError where a network does not give what ``loss``, ``name`` in the objective, reads of its output."""
-    needs = [('student', student, loss.student_needs)] + ([] if teacher is None else [('teacher', teacher, loss.needs)])
-    for who, output, wanted in needs:
-        if unknown := sorted(set(wanted) - {'logits', 'embedding', 'feature_maps', 'pre_activations'}):
-            raise InputError(f'{name} needs {unknown[0]!r}, which is no part of an output: logits, embedding, feature_maps or '
-                             'pre_activations')
-        missing = [need for need in sorted(wanted) if getattr(output, need) in (None, ())]
-        if missing == ['logits']:
-            raise InputError(f'{name} compares logits, and the {who} ends in its embedding: leave {name} out '
-                             '(of CRRCD by alpha=0)')
-        if missing:
-            what = {'feature_maps': 'feature maps', 'pre_activations': 'pre-activations'}.get(missing[0], missing[0])
-            raise InputError(f"{name} needs the {who}'s {what}, and this {who} gives none: take one with a backbone of this "
-                             f'package, or leave {name} out')
-
-
-def check_names(objective: dict | None, own: frozenset[str], algorithm: str) -> None:
-    """Raises InputError for a name in the objective that the log, or the algorithm itself, uses already."""
-    for name in objective or {}:
-        if name in own:
-            raise InputError(f'objective: {name!r} is the name of a part of {algorithm} itself ({", ".join(sorted(own))}), '
-                             'take another')
-        if not isinstance(name, str) or not name.isidentifier() or 'loss' in name or hasattr(nn.ModuleDict, name):
-            raise InputError(f"objective: {name!r} cannot be the name of a loss, which is one word without 'loss', as kd; the "
-                             "log puts 'loss_' before it")
-
-
-def why_labels(name: str, loss: DistillLoss) -> str:
-    """The end of the line for a loss that needs labels where there are none."""
-    other = ", or say sampling='unsupervised'" if hasattr(loss, 'sampling') else ''
-    return f'needs the class of each: leave one of the two out{other}'
-
-
 @ALGORITHMS.register_module()
 class Distiller(BaseModel):
     """Trains ``student`` on the low-resolution images with what ``teacher`` says of the high-resolution ones.
 
-    The total is ``cls_weight`` x the student's own classification loss plus, for each entry of ``objective``, its weight
-    x ``loss(student: NetworkOutput, teacher: NetworkOutput, batch: Batch)``. Without teacher and objective it is plain
-    supervised training. So teachers and student-only baselines are trained, and rows of a table then differ in the
+    The total is ``cls_weight`` x the student's own classification loss + the losses of ``objective``, each x its weight. A loss
+    is asked as ``loss(student: NetworkOutput, teacher: NetworkOutput, batch: Batch)``. Without teacher and objective it is
+    plain supervised training. So teachers and student-only baselines are trained, and rows of a table then differ in the
     objective only.
 
-    The teacher is in eval mode whole, sees no gradient, and is not in ``state_dict()``, ``parameters()`` or DDP.
+    The teacher is in eval mode whole, sees no gradient, and is in neither ``state_dict``, nor ``parameters``, nor DDP.
 
     Args:
         student: config of an mmpretrain classifier.
         teacher: the same, or a :class:`PlainNetwork` or :class:`EmbeddingNetwork`, or None. A module is taken with the
             weights that it has.
         teacher_checkpoint: a file, or the work directory of a finished training; read when training starts. None where the
-            teacher is a module, or loads its weights itself (``init_cfg=dict(type='Pretrained', ...)``).
+            teacher is a module, or loads its weights itself by an ``init_cfg``.
         objective: from a name to ``dict(type=..., weight=..., **settings)``; ``weight`` is a number or a schedule over
             epochs, see :func:`value_at`. A loss whose weight is the number 0 is left out. Shown in the log as
             ``loss_<name>``, what it has in ``log_vars`` as ``<name>_<key>``. Without a teacher it may hold losses that say
@@ -86,7 +53,7 @@ class Distiller(BaseModel):
         backbone_gradient: what the losses of the logits send into the backbone is multiplied by this, a number or a schedule.
             The head learns at its full rate. So other losses can lead the backbone.
         teacher_cache: ``dict(folder=...)``, the teacher's answers, computed before; no teacher is built then. The tools turn
-            ``dict(views=16)`` into it (:func:`mmcrrcd.engine.teacher_cache.use_teacher_cache`).
+            ``dict(views=16)`` into it, by :func:`mmcrrcd.engine.teacher_cache.use_teacher_cache`.
         input_size: side in pixels of the teacher's images, or height and width, for the trial pass that gives the widths and
             map sizes.
         data_preprocessor: usually a :class:`PairPreprocessor`.
@@ -121,43 +88,25 @@ class Distiller(BaseModel):
         check_network(self.student, 'student')
         use_channels_last(self.student)
         self._share_with_student()
-        # Kept out of nn.Module's registration, so that it is in no state_dict, optimizer or gradient bucket.
-        with torch.random.fork_rng(devices=[]):          # losses begin the same, whether their teacher is here or in a cache
-            self.__dict__['teacher'] = MODELS.build(teacher) if isinstance(teacher, dict) else teacher
+        self._take_teacher(teacher)
         self.teacher_checkpoint = teacher_checkpoint
         self._teacher_is_ready = not isinstance(teacher, dict) and teacher_checkpoint is None
         check_size(input_size, 'input_size')
         self.input_size = input_size
-        if self.teacher is not None and not isinstance(self.teacher, ImageClassifier) and not hasattr(self.teacher, 'extract'):
-            self.__dict__['teacher'] = PlainNetwork(self.teacher)
-        if self.teacher is not None:
-            check_network(self.teacher, 'teacher')
-            use_channels_last(self.teacher.requires_grad_(False).eval())
         self.cls_weight = cls_weight
         check_schedule(cls_weight, 'the classification loss')
         self.backbone_gradient = backbone_gradient
         check_schedule(backbone_gradient, 'backbone_gradient')
-        self.losses, self.weights = nn.ModuleDict(), {}
-        check_names(objective, Distiller.own_parts, type(self).__name__)
-        for name, settings in (objective or {}).items():
-            settings = dict(settings)
-            self.weights[name] = settings.pop('weight', 1.0)
-            check_schedule(self.weights[name], name)
-            if self.weights[name] != 0:
-                loss = LOSSES.build(settings)
-                if not isinstance(loss, DistillLoss):
-                    raise InputError(f'{name} is a {type(loss).__name__}; the losses of an objective derive from DistillLoss '
-                                     '(docs/add_a_method.md)')
-                self.losses[name] = loss
+        self.losses, self.weights = build_losses(objective, Distiller.own_parts, type(self).__name__)
         needing = [name for name, loss in self.losses.items() if loss.needs_teacher]
         if not self.has_teacher and needing:
             raise InputError(f'the objective ({", ".join(needing)}) needs a teacher')
-        if self._compares_pre_activations():
-            ask_for_pre_activations(self.student)
-            ask_for_pre_activations(self.teacher)
-        if any('feature_maps' in loss.needs | loss.student_needs for loss in self.losses.values()):
-            ask_for_feature_maps(self.student)
-            ask_for_feature_maps(self.teacher)
+        asked = set().union(*(loss.needs | loss.student_needs for loss in self.losses.values()))
+        for network in (self.student, self.teacher):
+            if 'pre_activations' in asked:
+                ask_for_pre_activations(network)
+            if 'feature_maps' in asked:
+                ask_for_feature_maps(network)
         if isinstance(self.teacher, ForeignNetwork):
             self.teacher.convert_from(self.data_preprocessor)
         if self.cls_weight != 0:
@@ -165,6 +114,17 @@ class Distiller(BaseModel):
         self._check_mixing()
         if self.has_teacher or self.losses:
             self._try_networks()
+
+    def _take_teacher(self, teacher: dict | nn.Module | None) -> None:
+        """Keeps it out of nn.Module's registration, so that it is in no state_dict, optimizer or gradient bucket."""
+        with torch.random.fork_rng(devices=[]):          # losses begin the same, whether their teacher is here or in a cache
+            teacher = MODELS.build(teacher) if isinstance(teacher, dict) else teacher
+        if teacher is not None:
+            if not isinstance(teacher, ImageClassifier) and not hasattr(teacher, 'extract'):
+                teacher = PlainNetwork(teacher)
+            check_network(teacher, 'teacher')
+            use_channels_last(teacher.requires_grad_(False).eval())
+        self.__dict__['teacher'] = teacher
 
     def _share_with_student(self) -> None:
         """Data preprocessor and student share Mixup and CutMix, in whichever config they stand, and the number of classes."""
@@ -205,9 +165,7 @@ class Distiller(BaseModel):
         if set(settings) != {'folder'}:
             raise InputError(f'teacher_cache={dict(settings)}: the answers are not there yet; tools/train.py and '
                              'tools/cache_teacher.py compute them, and another tool takes teacher_cache=dict(folder=...)')
-        if not isinstance(self.data_preprocessor, PairPreprocessor):
-            raise InputError('teacher_cache needs a data_preprocessor of type PairPreprocessor, got a '
-                             f'{type(self.data_preprocessor).__name__}')
+        check_reads_cache(self.data_preprocessor)
         self.data_preprocessor.use_cache(TeacherCache(settings['folder']))
 
     @property
@@ -241,9 +199,6 @@ class Distiller(BaseModel):
         for name, loss in self.losses.items():
             check_needs(name, loss, student, teacher)
             loss.build(student, teacher)
-
-    def _compares_pre_activations(self) -> bool:
-        return any('pre_activations' in loss.needs | loss.student_needs for loss in self.losses.values())
 
     @staticmethod
     def _try(network: nn.Module, images: Tensor, name: str) -> NetworkOutput:

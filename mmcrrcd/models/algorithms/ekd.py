@@ -12,7 +12,8 @@ from mmcrrcd.models.networks import extract
 from mmcrrcd.registry import ALGORITHMS, MODELS
 from mmcrrcd.structures import Batch, NetworkOutput
 
-from .distiller import Distiller, check_names
+from .distiller import Distiller
+from .objective import check_names
 from .schedule import Schedule
 
 
@@ -48,17 +49,17 @@ class EKD(Distiller):
     (https://arxiv.org/abs/2103.13811).
 
     From the paper's abstract: the teacher is not pretrained and fixed, it learns online. It supervises the student with
-    intermediate knowledge all along. Between corresponding blocks of the two stand several simple guided modules. The
-    paper's equations were not at hand, so these are choices of this package: what a guided module is and the distance
-    (:class:`GuidedLoss`), their weight, that the teacher learns from its own classification loss,
-    and that the student learns nothing from the teacher's logits unless ``objective`` says so.
+    intermediate knowledge all along. Between corresponding blocks of the two stand several simple guided modules. The paper's
+    equations were not at hand. So guided module, distance and weight are choices of this package, see :class:`GuidedLoss`. So
+    is that the teacher learns from its own classification loss only. The student learns from the teacher's logits where
+    ``objective`` says so.
 
     The total is the student's and the teacher's classification losses + beta x the guided loss. The teacher is trained and
     saved with the student (``teacher.*`` in checkpoints), on the high-resolution images; the exported student is without it.
 
     Args:
         beta: weight of the guided loss, a number or a schedule.
-        objective: further losses, ``dict(kd=dict(type='mmcrrcd.KDLoss', weight=1.0))`` for the teacher's logits.
+        objective: further losses, such as a :class:`KDLoss` for the teacher's logits.
         teacher: config of an mmpretrain classifier whose feature maps are seen. There is no ``teacher_checkpoint``.
         student, ...: see :class:`Distiller`.
 

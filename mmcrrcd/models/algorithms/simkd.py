@@ -10,7 +10,8 @@ from mmcrrcd.models.networks import linear_classifier
 from mmcrrcd.registry import ALGORITHMS
 from mmcrrcd.structures import Batch, NetworkOutput
 
-from .distiller import Distiller, check_names
+from .distiller import Distiller
+from .objective import check_names
 from .schedule import Schedule
 
 
@@ -74,7 +75,7 @@ class SimKD(Distiller):
                              'the classes')
 
     def teacher_classifier(self) -> tuple[Tensor, Tensor]:
-        """Weight (classes, D) and bias (classes,) of the teacher's last layer."""
+        """Weight (classes, D) and bias of the teacher's last layer."""
         classifier = linear_classifier(self.teacher) if self.cache is None else self.cache.classifier()
         if classifier is None:
             raise InputError("SimKD gives the student the teacher's classifier, one linear layer, and the teacher "

@@ -10,14 +10,15 @@ from mmcrrcd.models.losses.kd import KDLoss
 from mmcrrcd.registry import ALGORITHMS
 from mmcrrcd.structures import Batch, Pair, NetworkOutput
 
-from .distiller import Distiller, check_names
+from .distiller import Distiller
+from .objective import check_names
 from .schedule import Schedule, value_at
 
 TURNS = 4
 
 
 def rotations(images: Tensor) -> Tensor:
-    """(N, C, S, S) -> (4N, C, S, S): all images as they are, then all turned by 90, by 180, by 270 degrees."""
+    """All images (N, C, S, S) as they are, then all turned by 90, by 180, by 270 degrees: 4N in all."""
     height, width = images.shape[2:]
     if height != width:
         raise InputError(f'SSKD turns images by 90 degrees, so they must be square, got {height} x {width} pixels')
@@ -32,14 +33,14 @@ def upright(output: NetworkOutput) -> NetworkOutput:
 
 
 def similarities(projected: Tensor) -> Tensor:
-    """(4N, D) -> (3N, N): cosine of each turned image with each upright one."""
+    """Embeddings (4N, D) -> cosine of each of the 3N turned images with each of the N upright ones."""
     unit = F.normalize(projected, dim=1)
     n = len(unit) // TURNS
     return unit[n:] @ unit[:n].T
 
 
 def kept(scores: Tensor, answers: Tensor, ratio: float) -> Tensor:
-    """Which of the teacher's scores (M, classes) teach: all that rank the answer (M,) first, and a share of the others.
+    """Which of the teacher's M rows of scores teach: all that rank the answer first, and a share of the others.
 
     The share ``ratio`` of the wrong ones, rounded down, is those that rank the answer highest. (M,) bool.
     """
@@ -53,7 +54,7 @@ def kept(scores: Tensor, answers: Tensor, ratio: float) -> Tensor:
 def selective_kd(student: Tensor, teacher: Tensor, answers: Tensor, temperature: float, ratio: float) -> Tensor:
     """T^2 KL(softmax(teacher / T) || softmax(student / T)) averaged over the rows that :func:`kept` selects.
 
-    Scores (M, classes) and answers (M,) -> scalar.
+    Scores of M rows, (M, classes), and as many answers -> scalar.
     """
     keep = kept(teacher, answers, ratio)
     log_student = F.log_softmax(student / temperature, dim=1)
@@ -115,18 +116,18 @@ class ContrastLoss(DistillLoss):
 class SSKD(Distiller):
     """Xu et al., Knowledge Distillation Meets Self-Supervision, ECCV 2020 (https://arxiv.org/abs/2006.07114).
 
-    Losses, constants and stages are those of the published code (github.com/xuguodong03/SSKD, student.py and wrapper.py).
-    First the frozen teacher gets a head that tells which upright image a turned one comes from. Then the student learns
+    Losses, constants and stages are those of the published code (github.com/xuguodong03/SSKD, student.py and wrapper.py). First
+    the frozen teacher gets a head that tells which upright image a turned one comes from. Then the student learns
     classification and KD on upright images, KD on turned ones, and the head's similarities. The published code crops each
-    turned image anew and optimizes the two stages apart. Here the turns are of one crop, at both resolutions alike, and
-    the two stages are epochs of one training, whose learning rate the config sets. It has 60 + 240 epochs in the published
-    recipe, 0.05 in both, x0.1 after epochs 30 and 45 of the first stage and 150, 180 and 210 of the second.
+    turned image anew and optimizes the two stages apart. Here the turns are of one crop, at both resolutions alike. The two
+    stages are epochs of one training, whose learning rate the config sets. It has 60 + 240 epochs in the published recipe, 0.05
+    in both, x0.1 after epochs 30 and 45 of the first stage and 150, 180 and 210 of the second.
 
     Args:
         head_epochs: length of the first stage, in which the student is not even asked.
-        cls_weight, alpha, transformed, contrast: weights of the student's classification loss, of KD on upright images, of
-            KD on turned ones and of the similarities. A number counts from the end of the first stage on; a schedule is
-            taken as it is. So are the weights in ``objective``.
+        cls_weight, alpha, transformed, contrast: weights of the classification loss, of KD on upright and on turned images,
+            and of the similarities. A number counts from the end of the first stage on; a schedule is taken as it is. So are
+            the weights in ``objective``.
         temperature: of both KD losses.
         transformed_ratio: share of the turned images that the teacher takes for another class which teach nevertheless.
         contrast_temperature, contrast_ratio: the same for the similarities.

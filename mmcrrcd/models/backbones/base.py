@@ -1,4 +1,6 @@
 """What every backbone of this package has in common: it returns its feature maps, stem first, and then its feature."""
+from collections.abc import Callable
+
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -8,12 +10,13 @@ from torch.nn import functional as F
 class StageBackbone(BaseModule):
     """A network as a stem, a list of stages and what follows them.
 
-    ``forward`` feature maps (N, 3, H, W) to ``(*maps, feature)``. These are the outputs of the stem and of each stage, (N, C,
-    h, w), as the distillation literature taps them, and the map that is pooled into the embedding. Where nothing follows the
-    last stage the feature *is* the last feature map. As in mmpretrain, a neck and a head take the last of the tuple.
+    ``forward`` takes images (N, 3, H, W) and gives the feature maps and, last, the feature. These are the outputs of the stem
+    and of each stage, (N, C, h, w), as the distillation literature taps them. The feature is the map that is pooled into the
+    embedding. Where nothing follows the last stage the feature *is* the last feature map. As in mmpretrain, a neck and a head
+    take the last of the tuple.
 
     Subclasses set ``self.stem``, ``self.stages`` (an ``nn.ModuleList``) and, where something follows the last stage,
-    ``self.last``; ``self.out_channels`` is the width of the feature.
+    ``self.last``. ``self.out_channels`` is the width of the feature.
 
     With ``gives_pre_activations`` on, ``forward`` returns ``(*maps, *pre_activations, feature)``: for each stage also its
     output before its last activation.
@@ -58,8 +61,8 @@ class StageBackbone(BaseModule):
 
 
 class Center(torch.autograd.Function):
-    """The middle column of 3x3 weights (O, I, 3, 3), (O, I). Its gradient has the layout of the weights. That of plain indexing
-    is in another one where they are channels-last. Each step would copy it, which takes a third of a step at 8×8 px.
+    """The middle of 3x3 weights (O, I, 3, 3), a matrix of O x I. Its gradient has the layout of the weights. That of plain
+    indexing is in another one where they are channels-last. Each step would copy it, which takes a third of a step at 8×8 px.
     """
 
     @staticmethod
@@ -78,7 +81,7 @@ class Center(torch.autograd.Function):
 
 class Conv3x3(nn.Conv2d):
     """3x3 convolution with stride 1 and padding 1. On maps of one pixel eight of its nine columns meet only padding. The ninth
-    is a linear layer, so these are the same numbers for a ninth of the work (VGG8 at 8x8 px takes half the time for a step).
+    is a linear layer, so these are the same numbers for a ninth of the work. A step of VGG8 at 8x8 px takes half the time.
 
     It also spares these maps the bfloat16 weight gradient of torch 2.14 on CPUs, which is wrong there.
     """
@@ -91,6 +94,13 @@ class Conv3x3(nn.Conv2d):
         if x.shape[-2:] != (1, 1):
             return super().forward(x)
         return F.linear(x.flatten(1), Center.apply(self.weight), self.bias)[:, :, None, None]
+
+
+def stack(block: Callable[[int, int, int], nn.Module], in_channels: int, channels: int, number: int,
+          stride: int) -> nn.Sequential:
+    """A stage of blocks ``block(in_channels, channels, stride)``, the first of which changes channels and size."""
+    others = (block(channels, channels, 1) for _ in range(number - 1))
+    return nn.Sequential(block(in_channels, channels, stride), *others)
 
 
 def kaiming_init(module: nn.Module) -> None:

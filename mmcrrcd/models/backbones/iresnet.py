@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from mmcrrcd.errors import InputError
 from mmcrrcd.registry import MODELS
 
-from .base import StageBackbone
+from .base import StageBackbone, stack
 
 
 class IBasicBlock(nn.Module):
@@ -27,7 +27,7 @@ class IBasicBlock(nn.Module):
                                             nn.BatchNorm2d(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C2, H2, W2)."""
+        """Takes (N, C, H, W). Gives (N, C2, H2, W2)."""
         out = self.bn3(self.conv2(self.prelu(self.bn2(self.conv1(self.bn1(x))))))
         return out + (x if self.downsample is None else self.downsample(x))
 
@@ -62,11 +62,8 @@ class IResNet(StageBackbone):
                                   nn.PReLU(in_channels))
         self.stages = nn.ModuleList()
         for channels, number in zip((64, 128, 256, 512), self.blocks[depth]):
-            blocks = []
-            for j in range(number):
-                blocks.append(IBasicBlock(in_channels, channels, stride=2 if j == 0 else 1))
-                in_channels = channels
-            self.stages.append(nn.Sequential(*blocks))
+            self.stages.append(stack(IBasicBlock, in_channels, channels, number, 2))
+            in_channels = channels
         self.out_channels = in_channels
         # As in the published code. Such large weights turn slowly, which the large gradients of scaled cosines need.
         for m in self.modules():

@@ -25,7 +25,7 @@ class InvertedResidual(nn.Module):
             *conv_bn(hidden, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C2, H2, W2)."""
+        """Takes (N, C, H, W). Gives (N, C2, H2, W2)."""
         return x + self.conv(x) if self.residual else self.conv(x)
 
 

@@ -5,7 +5,7 @@ from torch.nn import functional as F
 from mmcrrcd.errors import InputError
 from mmcrrcd.registry import MODELS
 
-from .base import StageBackbone, kaiming_init
+from .base import StageBackbone, kaiming_init, stack
 
 
 class BasicBlock(nn.Module):
@@ -29,7 +29,7 @@ class BasicBlock(nn.Module):
         return self.bn2(self.conv2(x)).add_(shortcut)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C2, H2, W2)."""
+        """Takes (N, C, H, W). Gives (N, C2, H2, W2)."""
         return F.relu(self.pre_activation(x), inplace=True)
 
 
@@ -39,8 +39,8 @@ class ResNetCIFAR(StageBackbone):
 
     Args:
         depth: 8, 14, 20, 32, 44, 56, 110, ...
-        widths: channels of the stem and the three stages. (16, 16, 32, 64) is the published network,
-            (32, 64, 128, 256) the one the field calls "x4" (resnet8x4, resnet32x4).
+        widths: channels of the stem and the three stages. The default is the published network. Its "x4" in resnet8x4 and
+            resnet32x4 is (32, 64, 128, 256).
 
     Example:
         >>> maps = ResNetCIFAR(depth=20)(torch.zeros(1, 3, 32, 32))
@@ -57,10 +57,7 @@ class ResNetCIFAR(StageBackbone):
         self.stages = nn.ModuleList()
         in_channels = stem
         for i, channels in enumerate(stages):
-            blocks = []
-            for j in range((depth - 2) // 6):
-                blocks.append(BasicBlock(in_channels, channels, stride=2 if i > 0 and j == 0 else 1))
-                in_channels = channels
-            self.stages.append(nn.Sequential(*blocks))
+            self.stages.append(stack(BasicBlock, in_channels, channels, (depth - 2) // 6, 2 if i else 1))
+            in_channels = channels
         self.out_channels = in_channels
         kaiming_init(self)

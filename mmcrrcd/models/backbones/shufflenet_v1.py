@@ -33,7 +33,7 @@ class ShuffleUnit(nn.Module):
         return torch.cat((out, F.avg_pool2d(x, 3, 2, 1)), dim=1) if self.stride == 2 else out + x
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C2, H2, W2)."""
+        """Takes (N, C, H, W). Gives (N, C2, H2, W2)."""
         return F.relu(self.pre_activation(x), inplace=True)
 
 

@@ -47,7 +47,7 @@ class DownUnit(nn.Module):
         self.branch = nn.Sequential(*pointwise(in_channels, half), *depthwise(half, 2), *pointwise(half, half))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C2, H / 2, W / 2)."""
+        """Takes (N, C, H, W). Gives (N, C2, H / 2, W / 2)."""
         return channel_shuffle(torch.cat((self.short(x), self.branch(x)), dim=1), 2)
 
 

@@ -5,7 +5,7 @@ from torch.nn import functional as F
 from mmcrrcd.errors import InputError
 from mmcrrcd.registry import MODELS
 
-from .base import StageBackbone, kaiming_init
+from .base import StageBackbone, kaiming_init, stack
 
 
 class PreActivationBlock(nn.Module):
@@ -24,7 +24,7 @@ class PreActivationBlock(nn.Module):
             self.shortcut = nn.Conv2d(in_channels, channels, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C2, H2, W2)."""
+        """Takes (N, C, H, W). Gives (N, C2, H2, W2)."""
         return self.convolve(x, F.relu(self.bn1(x), inplace=True))
 
     def convolve(self, x: Tensor, active: Tensor) -> Tensor:
@@ -57,11 +57,8 @@ class WRNCIFAR(StageBackbone):
         self.stem = nn.Conv2d(3, in_channels, 3, 1, 1, bias=False)
         self.stages = nn.ModuleList()
         for i, channels in enumerate((16 * width, 32 * width, 64 * width)):
-            blocks = []
-            for j in range((depth - 4) // 6):
-                blocks.append(PreActivationBlock(in_channels, channels, stride=2 if i > 0 and j == 0 else 1))
-                in_channels = channels
-            self.stages.append(nn.Sequential(*blocks))
+            self.stages.append(stack(PreActivationBlock, in_channels, channels, (depth - 4) // 6, 2 if i else 1))
+            in_channels = channels
         self.last = nn.Sequential(nn.BatchNorm2d(in_channels), nn.ReLU(inplace=True))
         self.out_channels = in_channels
         kaiming_init(self)

@@ -8,13 +8,13 @@ from mmcrrcd.registry import MODELS
 
 
 def arcface_cosine(cosine: Tensor, margin: Tensor | float) -> Tensor:
-    """Eq. 3: cos(theta + m) of the angles whose cosines are given, (N,) -> (N,); ``margin`` in radians, one for all or (N,).
+    """Eq. 3: cos(theta + m) of the angles whose N cosines are given; ``margin`` in radians, one for all or one for each.
 
-    From theta = pi - m on, where cos(theta + m) would rise again, it is cos(theta) - m sin(m): the rule of published code
-    that keeps it falling over all angles. (Their other one, "easy margin", leaves out the margin from pi / 2 on.)
+    From theta = pi - m on, where cos(theta + m) would rise again, it is cos theta - m sin m. This rule of published code keeps
+    it falling over all angles. Their other one, "easy margin", leaves out the margin from pi / 2 on.
 
-    By cos(theta) cos(m) - sin(theta) sin(m), without an arc cosine. The gradient of sin(theta) is infinite at 0 and pi, so
-    sin(theta) stops at 1e-3. A cosine that rounding has put beyond 1 gives finite values and gradients as well.
+    By cos theta cos m - sin theta sin m, without an arc cosine. The gradient of sin theta is infinite at 0 and pi, so sin theta
+    stops at 1e-3. A cosine that rounding has put beyond 1 gives finite values and gradients as well.
     """
     cosine = at_least_float32(cosine)
     margin = torch.as_tensor(margin, dtype=cosine.dtype)

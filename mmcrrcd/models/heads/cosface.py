@@ -6,7 +6,7 @@ from mmcrrcd.registry import MODELS
 
 
 def cosface_cosine(cosine: Tensor, margin: float) -> Tensor:
-    """Eq. 4: cos(theta) - m, (N,) -> (N,)."""
+    """Eq. 4: cos theta - m, of N cosines."""
     return cosine - margin
 
 

@@ -12,7 +12,7 @@ from mmcrrcd.registry import MODELS
 def with_margin(logits: Tensor, labels: Tensor, margin, scale: float) -> Tensor:
     """``logits`` = scale x cosines (N, classes), the cosine of each image's own class replaced by ``margin`` of it.
 
-    ``margin`` feature maps cosines (N,) to (N,). Only these N numbers are worked on; the result is a copy.
+    ``margin`` turns N cosines into N others. Only these N numbers are worked on; the result is a copy.
     """
     place = labels[:, None]
     target = margin(logits.gather(1, place).squeeze(1) / scale)
@@ -20,7 +20,7 @@ def with_margin(logits: Tensor, labels: Tensor, margin, scale: float) -> Tensor:
 
 
 class MarginSoftmax(nn.Module):
-    """Cross-entropy of :func:`with_margin`: logits without margin (N, classes) and labels (N,) int64 -> scalar."""
+    """Cross-entropy of :func:`with_margin`: logits without margin, (N, classes), and N labels, int64 -> scalar."""
 
     def __init__(self, margin: nn.Module, scale: float):
         super().__init__()
@@ -48,7 +48,7 @@ class CosineHead(ClsHead):
         margin: config of :class:`ArcFaceMargin`, :class:`CosFaceMargin` or :class:`SphereFaceMargin`; None for softmax over
             scaled cosines. MagFace is :class:`MagFaceHead`, softmax with nothing normalized mmpretrain's ``LinearClsHead``.
 
-    Shapes: a tuple whose last is the embedding (N, in_channels) -> (N, num_classes).
+    Shapes: a tuple whose last is the embedding, N x in_channels -> (N, num_classes).
 
     Example:
         >>> head = CosineHead(num_classes=10575, margin=dict(type='mmcrrcd.ArcFaceMargin'))

@@ -13,19 +13,19 @@ from .cosine_head import CosineHead, with_margin
 
 
 def magface_margin(norm: Tensor, norms: tuple[float, float], margins: tuple[float, float]) -> Tensor:
-    """m(a): straight from ``margins[0]`` at ``norms[0]`` to ``margins[1]`` at ``norms[1]``. (N,) -> (N,), radians."""
+    """m(a), in radians: straight from ``margins[0]`` at ``norms[0]`` to ``margins[1]`` at ``norms[1]``, for N norms."""
     (l_a, u_a), (l_m, u_m) = norms, margins
     return (u_m - l_m) / (u_a - l_a) * (norm - l_a) + l_m
 
 
 def magface_regularizer(norm: Tensor, upper: float) -> Tensor:
-    """g(a) = 1 / a + a / u_a^2, which falls up to the largest norm ``upper``. (N,) -> (N,)."""
+    """g(a) = 1 / a + a / u_a^2 of N norms, which falls up to the largest norm ``upper``."""
     return 1 / norm + norm / upper**2
 
 
 @MODELS.register_module()
 class MagFaceHead(CosineHead):
-    """Eq. 3: :func:`arcface_cosine` with the margin m(a) of each image, and lambda g(a), averaged over the batch.
+    """Eq. 3: :func:`arcface_cosine` with the margin m(a) of each image, and lambda g, averaged over the batch.
 
     a is the norm of the embedding, brought into the bounds; gradients go through it in both places, and none from outside.
 

@@ -14,7 +14,7 @@ from .stages import at_least_float32, pair_stages
 
 
 def ab_loss(student_pre_activation: Tensor, teacher_map: Tensor, margin: float) -> Tensor:
-    """3 / (1000 N) x the sum of max(m - s, 0)^2 where the teacher's neuron is on and of max(m + s, 0)^2 where it is off.
+    """The sum of max(m - s, 0)^2 where the teacher's neuron is on. The same with m + s where it is off. All x 3 / (1000 N).
 
     m is ``margin``, s is ``student_pre_activation`` (N, C, H, W), before its activation. Of ``teacher_map``, of the same shape,
     only the signs count, so it may be after its ReLU. The factor 3 / 1000 is that of the published code. -> scalar.
@@ -30,8 +30,8 @@ class ABLoss(DistillLoss):
     Where the channels differ a 1x1 convolution and BN bring the student's feature map to the teacher's. Where the teacher's
     feature map is larger, r times, a transposed convolution of r x r pixels and stride r does. So the r x r neurons that
     stand over one of the student's pixels are read off it by different weights. What sticks out is averaged away, as is a
-    larger feature map of the student. Published as a stage of its own before the classification loss: a weight of ``[(0, 1),
-    (30, 1), (30, 0)]`` and ``cls_weight=[(0, 0), (30, 0), (30, 1)]``.
+    larger feature map of the student. Published as a stage of its own before the classification loss: a weight of ``[[0, 1],
+    [30, 1], [30, 0]]`` and ``cls_weight=[[0, 0], [30, 0], [30, 1]]``.
 
     Args:
         margin: how far from zero a neuron shall be.

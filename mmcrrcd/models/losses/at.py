@@ -10,7 +10,7 @@ from .stages import at_least_float32, image_ratio, pair_wide_stages, same_size
 
 
 def attention_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
-    """Eq. 2 for one pair of stages, (N, C_s, H, W) and (N, C_t, H, W) -> scalar.
+    """Eq. 2 for one pair of stages, of C_s and C_t channels and one size, (N, C, H, W) -> scalar.
 
     Attention is the mean over channels of the squared map, flattened and l2-normalized. Like the authors' code this is the
     mean squared difference over images and positions, where the paper writes a norm.
@@ -26,8 +26,8 @@ class ATLoss(DistillLoss):
     """:func:`attention_loss` summed over the stages that go together and have more than one pixel, at the smaller's size.
 
     The squared distance of two unit vectors is about as large with few positions, their mean over them is not. So it is
-    multiplied by :func:`image_ratio`, which makes it that of feature maps repeated to the teacher's size, and the weight, which
-    was published for images of one size, what it was.
+    multiplied by :func:`image_ratio`, which makes it that of feature maps repeated to the teacher's size. The weight was
+    published for images of one size, and is again what it was.
     """
 
     needs = frozenset({'feature_maps'})

@@ -22,8 +22,8 @@ def center_loss(embedding: Tensor, centers: Tensor) -> Tensor:
 class CenterLoss(DistillLoss):
     """:func:`center_loss` of the student's embeddings; it needs no teacher. The weight in the objective is the paper's lambda.
 
-    The centers, zeros at first, are a buffer, and no gradient reaches them: after each batch, that of all processes, they move
-    by Eq. 4, so they are the same in each. Nothing here waits for the device.
+    The centers, zeros at first, are a buffer, and no gradient reaches them. After each batch, that of all processes, they move
+    by Eq. 4. So they are the same in each process. Nothing here waits for the device.
 
     Args:
         rate: alpha of Eq. 4.

@@ -40,7 +40,7 @@ def relation_scores(features: Tensor, bank: Tensor, index: Tensor, anchors: Tens
 
 
 def logit_gradient(logits: Tensor, labels: Tensor) -> Tensor:
-    """Gradient of each sample's cross-entropy at its logits: softmax - one-hot. (b, classes) -> (b, classes)."""
+    """Gradient of each sample's cross-entropy at its logits (b, classes): softmax - one-hot."""
     return logits.softmax(1) - F.one_hot(labels, logits.shape[1])
 
 

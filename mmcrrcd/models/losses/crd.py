@@ -14,10 +14,10 @@ from .base import DistillLoss
 
 
 def nce_loss(scores: Tensor, z: Tensor | float, temperature: float, num_samples: int) -> Tensor:
-    """Eq. 18: -log h(positive) - the sum over K negatives of log(1 - h(negative)), averaged over the leading dimensions.
+    """Eq. 18: -log h of the positive - the sum over K negatives of log(1 - h), averaged over the leading dimensions.
 
-    h = P / (P + K / N) with P = exp(score / T) / Z. ``scores`` (..., 1 + K), the positive first -> scalar. The published
-    code adds 1e-7 to the denominator; in logarithms nothing has to be guarded.
+    h = P / (P + K / N). P = exp(score / T) / Z. ``scores`` (..., 1 + K), the positive first -> scalar. The published code adds
+    1e-7 to the denominator; in logarithms nothing has to be guarded.
     """
     k = scores.shape[-1] - 1
     logit = scores / temperature - torch.log(torch.as_tensor(z) * k / num_samples)         # of h
@@ -49,7 +49,7 @@ class ScoresOfBank(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, features: Tensor, bank: Tensor, index: Tensor) -> Tensor:
-        """Products of features (B, D) with the entries ``index`` (B, K) of a bank, (B, K)."""
+        """Products of features (B, D) with the K entries of a bank that ``index`` names for each. Gives (B, K)."""
         # A copy: the bank moves on before the backward pass.
         ctx.save_for_backward(bank.clone(), index)
         return (features @ bank.T).gather(1, index)
@@ -97,7 +97,7 @@ class MemoryContrast(nn.Module):
         self.project_s, self.project_t = nn.Linear(width_s, self.dim), nn.Linear(width_t, self.dim)
 
     def forward(self, x_s: Tensor, x_t: Tensor, batch: Batch) -> Tensor:
-        """Features (b, width_s) and (b, width_t) of the samples of ``batch`` -> scalar."""
+        """Features of both networks for the samples of ``batch``, b x width_s and b x width_t -> scalar."""
         index = self.bank.draw(batch, self.num_negatives)
         return self.contrast(F.normalize(self.project_s(x_s)), F.normalize(self.project_t(x_t)), index)
 

@@ -9,13 +9,13 @@ from .base import DistillLoss
 
 
 def pearson(a: Tensor, b: Tensor, eps: float = 1e-8) -> Tensor:
-    """Correlation of each row of ``a`` with the same row of ``b``: (n, m) both -> (n,). It is 0 where a row is constant."""
+    """Correlation of each of n rows of ``a`` with the same row of ``b``, (n, m) both. It is 0 where a row is constant."""
     a, b = (x - x.mean(1, keepdim=True) for x in (a, b))
     return (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + eps)
 
 
 def dist_loss(student_logits: Tensor, teacher_logits: Tensor, beta: float, gamma: float, temperature: float) -> Tensor:
-    """T^2 (beta L_inter + gamma L_intra), both means of Pearson's distance 1 - correlation of softmax(logits / T).
+    """T^2 (beta L_inter + gamma L_intra). Both are means of Pearson's distance, 1 - correlation, of softmax(logits / T).
 
     L_inter compares the classes of each image, L_intra the images of each class. So only relations are learned: both
     are the same for any positive scale and any shift of the student's rows or columns. Logits (N, classes) -> scalar.

@@ -23,8 +23,8 @@ def dkd_loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, alp
              temperature: float) -> Tensor:
     """Eq. 7: T^2 (alpha TCKD + beta NCKD), averaged over the batch.
 
-    TCKD is the KL divergence of target against the rest, NCKD that of the other classes among themselves. :func:`kd_loss`
-    is TCKD + (1 - the teacher's probability of the target) NCKD. Logits (N, classes), labels (N,) -> scalar.
+    TCKD is the KL divergence of target against the rest, NCKD that of the other classes among themselves. What :func:`kd_loss`
+    computes is TCKD + (1 - the teacher's probability of the target) NCKD. Logits (N, classes) and N labels -> scalar.
     """
     student, teacher = (decouple(logits, labels, temperature) for logits in (student_logits, teacher_logits))
     target, rest = (F.kl_div(s, t, reduction='batchmean', log_target=True) for s, t in zip(student, teacher))
@@ -33,7 +33,7 @@ def dkd_loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, alp
 
 @LOSSES.register_module()
 class DKDLoss(DistillLoss):
-    """:func:`dkd_loss` with its constants. The published warm-up is a weight of ``[(0, 0.05), (19, 1)]``.
+    """:func:`dkd_loss` with its constants. The published warm-up is a weight of ``[[0, 0.05], [19, 1]]``.
 
     Args:
         alpha: weight of the target class against the rest.

@@ -18,7 +18,7 @@ def hint_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
 class FitNetLoss(DistillLoss):
     """:func:`hint_loss` of a middle stage, the student's after a learned 1x1 convolution, batch norm and ReLU.
 
-    The stage is the student's second, the stem not counted, where it has a counterpart of the teacher's, otherwise the
+    The stage is the student's second, the stem not counted, where it has a counterpart of the teacher's. Otherwise it is the
     middle one of those that do. No first stage of training with only hints.
     """
 

@@ -37,7 +37,7 @@ class FSPLoss(DistillLoss):
     """:func:`fsp_loss`, summed over consecutive feature maps, the stem's included where both networks give it.
 
     Teacher and student have the same channels; their resolutions may differ. Published as a stage of its own before the
-    classification loss: a weight of ``[(0, 1), (30, 1), (30, 0)]`` and ``cls_weight=[(0, 0), (30, 0), (30, 1)]``.
+    classification loss: a weight of ``[[0, 1], [30, 1], [30, 0]]`` and ``cls_weight=[[0, 0], [30, 0], [30, 1]]``.
     """
 
     needs = frozenset({'feature_maps'})

@@ -38,7 +38,7 @@ class FTLoss(DistillLoss):
     For ``paraphraser_epochs`` epochs this is the mean squared error of the reconstruction, which trains no student. From then
     on the paraphraser is frozen, and this is :func:`factor_loss` of the translator's and the paraphraser's factors, times the
     root of :func:`image_ratio`. So much larger are the numbers of a unit vector of a smaller image. As published: a weight of
-    ``[(0, 1), (30, 1), (30, 200)]`` and ``cls_weight=[(0, 0), (30, 0), (30, 1)]``.
+    ``[[0, 1], [30, 1], [30, 200]]`` and ``cls_weight=[[0, 0], [30, 0], [30, 1]]``.
 
     Args:
         paraphraser_epochs: length of the first stage.

@@ -10,7 +10,7 @@ from .base import DistillLoss
 
 
 def standardize(x: Tensor) -> Tensor:
-    """Mean 0 and unbiased deviation 1 of each number over the batch; 0 where it is the same in all. (b, d) -> (b, d)."""
+    """Embeddings (b, d) with mean 0 and unbiased deviation 1 of each number over the batch; 0 where it is the same in all."""
     deviation = x.var(0).clamp(min=1e-12).sqrt()
     return (x - x.mean(0)) / deviation
 
@@ -18,7 +18,7 @@ def standardize(x: Tensor) -> Tensor:
 def correlation_loss(student: Tensor, teacher: Tensor, alpha: float) -> Tensor:
     """log2 of the sum over d of ``|c_d - 1|^(2 alpha)``, c_d the mean over the batch of the product of standardized numbers.
 
-    As the deviations are unbiased, c_d is at most (b - 1) / b, and the logarithm is finite. (b, d) both -> scalar.
+    As the deviations are unbiased, c_d is at most 1 - 1 / b, and the logarithm is finite. Embeddings (b, d) both -> scalar.
     """
     correlation = (standardize(student) * standardize(teacher)).mean(0)
     return (correlation - 1).abs().pow(2 * alpha).sum().log2()
@@ -27,8 +27,8 @@ def correlation_loss(student: Tensor, teacher: Tensor, alpha: float) -> Tensor:
 def mutual_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Sum of G_s^2 - G_st^2, the Gram matrices of unit rows and their product G_s * G_t by elements, each over its trace.
 
-    It is the difference of two entropies of order 2, of student and teacher together and of the student, before their
-    logarithms. (b, d_s), (b, d_t) -> scalar.
+    It is the difference of two entropies of order 2, before their logarithms: of student and teacher together, and of the
+    student. Embeddings of b x d_s and b x d_t -> scalar.
     """
     gram_s, gram_t = (unit @ unit.T for unit in (F.normalize(student), F.normalize(teacher)))
     joint = gram_s * gram_t

@@ -12,7 +12,7 @@ from .stages import at_least_float32, pair_wide_stages, same_size
 def kernel_mean(a: Tensor, b: Tensor) -> Tensor:
     """Mean of (a_i . b_j)^2 over samples and pairs of channels: (N, Ca, P), (N, Cb, P) -> scalar.
 
-    The sum over pairs is the squared norm of a b^T, and also the dot product of a^T a and b^T b; the smaller is computed.
+    The sum over pairs is the squared norm of a b^T. It is also the dot product of a^T a and b^T b. The smaller is computed.
     """
     (number, channels_a, pixels), channels_b = a.shape, b.shape[1]
     if pixels**2 < channels_a * channels_b:
@@ -23,7 +23,8 @@ def kernel_mean(a: Tensor, b: Tensor) -> Tensor:
 
 
 def nst_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
-    """Squared maximum mean discrepancy of the channels: mean k(t, t') + mean k(s, s') - 2 mean k(s, t), k(x, y) = (x . y)^2.
+    """Squared maximum mean discrepancy of the channels by a kernel k: mean k_tt + mean k_ss - 2 mean k_st. The kernel is the
+    squared dot product.
 
     A channel is its map as a unit vector over the pixels. (N, Cs, H, W), (N, Ct, H, W) -> scalar, averaged over the batch.
     """

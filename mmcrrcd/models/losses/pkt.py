@@ -8,10 +8,11 @@ from .base import DistillLoss
 
 
 def pkt_loss(student: Tensor, teacher: Tensor, eps: float = 1e-7) -> Tensor:
-    """Divergence of the teacher's and the student's probabilities of picking j as i's neighbor. (b, D_s), (b, D_t) -> scalar.
+    """Divergence of the teacher's and the student's probabilities of picking j as i's neighbor, of embeddings b x D_s and
+    b x D_t.
 
-    The probabilities are cosines, moved to 0..1 and divided by their sum over j; as in the authors' code i itself counts as
-    a neighbor, and the terms are averaged over all b x b, not summed over j.
+    The probabilities are cosines, moved to 0..1 and divided by their sum over j. As in the authors' code i itself counts as a
+    neighbor. The terms are averaged over all b x b, not summed over j.
     """
     def probabilities(x: Tensor) -> Tensor:
         x = x / (x.norm(dim=1, keepdim=True) + eps)

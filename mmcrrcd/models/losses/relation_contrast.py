@@ -24,16 +24,16 @@ def standardize(x: Tensor) -> Tensor:
 
 
 class Direction(nn.Module):
-    """l2(y - x): F(x, y) = phi(ReLU(phi_i x - phi_j y)) with phi_i = phi_j = [I; -I] and phi = [-I, I], and h the l2 norm."""
+    """l2(y - x): Eq. 1 with phi_i = phi_j = [I; -I] and phi = [-I, I], and the l2 norm as h."""
 
     def forward(self, anchors: Tensor, others: Tensor, there: Tensor | None = None) -> Tensor:
-        """From each anchor to each other: (A, D), (N, D) -> (A, N, D)."""
+        """From each of A anchors to each of N others, all of D numbers. Gives (A, N, D)."""
         vectors = others - anchors[:, None]
         return F.normalize(vectors, dim=-1, out=None if vectors.requires_grad else vectors)
 
 
 class LearnedRelation(nn.Module):
-    """l2(h(F(x, y))), F(x, y) = phi(ReLU(phi_i x - phi_j y)): Eq. 1 and the line above it, and h_1 or h_2 of Eq. 10.
+    """l2 of h F, with F = phi ReLU(phi_i x - phi_j y): Eq. 1 and the line above it. The linear map h is h_1 or h_2 of Eq. 10.
 
     ``center='anchor'`` subtracts, before l2, the mean over an anchor's relations. A relation carries its anchor in it, so
     without this F and h can shift all scores of an anchor together.
@@ -45,7 +45,7 @@ class LearnedRelation(nn.Module):
         self.phi, self.h, self.center = nn.Linear(dim, dim), nn.Linear(dim, dim), center
 
     def forward(self, anchors: Tensor, others: Tensor, there: Tensor | None = None) -> Tensor:
-        """Of each anchor and each other: (A, Dx), (N, Dy) -> (A, N, dim). ``there`` (N,): those of which the mean is taken."""
+        """Of each of A anchors and each of N others. Gives (A, N, dim). ``there`` (N,): those of which the mean is taken."""
         relu = F.relu(self.phi_i(anchors)[:, None] + -self.phi_j(others), inplace=True)
         weight, bias = self.h.weight @ self.phi.weight, self.h(self.phi.bias)        # h and phi as one map
         if self.center is None:
@@ -56,7 +56,7 @@ class LearnedRelation(nn.Module):
 
 
 def contrast(scores: Tensor, own: Tensor, log_offset: Tensor | None) -> Tensor:
-    """Eq. 11 of each pair of an anchor a and an image i, (A, B), from its scores over tau, (A, B, N); without the second n.
+    """Eq. 11 of each pair of an anchor and an image, from its N scores over tau: (A, B, N) -> A x B. Without the second n.
 
     ``own`` (B,) is the k that is i; the others are negatives. ``log_offset`` is the log of what Eq. 10 adds in its denominator,
     so that h = sigmoid(score - log_offset). None for a softmax over the positive and its negatives.
@@ -70,19 +70,24 @@ def contrast(scores: Tensor, own: Tensor, log_offset: Tensor | None) -> Tensor:
 
 @LOSSES.register_module()
 class RelationContrastLoss(DistillLoss):
-    """Pulls v^{t,s}(a, i), from the teacher's anchor a to the student's image i, to v^t(a, i), from a to the teacher's i, and
-    away from v^t(a, k) of other images k. Mean over the pairs of an anchor and an image i != a. Anchors lie evenly over the
-    batch of all processes. The queue takes the batch after scoring; its filled part serves.
+    """Pulls v^{t,s}, the relation of the teacher's anchor a and the student's image i, to v^t of a and the teacher's i.
+
+    Relations v^t of a with other images k are pushed away. Mean over the pairs of an anchor and an image i != a. Anchors lie
+    evenly over the batch of all processes. The queue takes the batch after scoring; its filled part serves.
 
     Args:
-        relation: form of Eq. 1. 'direction': l2(t_k - t_a) and l2(E s_i - t_a), with t and E s standardized over the batch.
+        relation: form of Eq. 1. 'direction': l2 of t_k - t_a and of E s_i - t_a, with t and E s standardized over the batch.
             Only the linear map E (``student_map``) learns. Negatives come from batch and queue. 'learned': F^t and F^{t,s} as
             printed, both trained. Negatives come from the queue, and from the batch until it is full or if there is none.
-        num_negatives, tau: length of the queue, at least a batch of all processes, 0 or None for no queue; temperature.
-        num_anchors: A, None for the whole batch. Memory grows as A x (batch + queue) x (batch + width of a relation).
-        sampling: negatives are of another class ('supervised') or any other image ('unsupervised'), but never the anchor.
-        normalizer: 'softmax' over the positive and its negatives (InfoNCE). 'none', Eq. 10 as printed, n the images that serve
-            as negatives. 'batch', exp(s / tau) / Z in Eq. 10, Z as in CRD m x its mean over the first negatives; m cancels.
+        num_negatives, tau: length of the queue and temperature. A queue holds a batch of all processes at least; 0 or None for
+            no queue.
+        num_anchors: A, None for the whole batch. Memory grows as A x N x (batch + width of a relation), N of batch and queue
+            together.
+        sampling: 'supervised': negatives are of another class. 'unsupervised': they are any other image. They are never the
+            anchor.
+        normalizer: 'softmax' over the positive and its negatives (InfoNCE). 'none': Eq. 10 as printed. There n counts the
+            images that serve as negatives. 'batch': exp(s / tau) / Z in Eq. 10. As in CRD Z is m x its mean over the first
+            negatives; m cancels.
         dim, center: of learned relations. The width, None: 128. 'anchor' (also 'auto') or None, see :class:`LearnedRelation`.
         num_samples: m, the number of training images, for ``normalizer='none'``.
 
@@ -170,7 +175,7 @@ class RelationContrastLoss(DistillLoss):
         return e_t, e_s, keys
 
     def closed(self, at: Tensor, own: Tensor, keys: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
-        """(A, b, N) CLOSED where image k is neither i nor a negative of (a, i), else 0; and n, how many images may serve."""
+        """(A, b, N) CLOSED where image k is neither i nor a negative of its pair, else 0; and n, how many images may serve."""
         place = torch.arange(len(there), device=keys.device)
         batch_too = self.relation == 'direction' or not self.num_negatives or ~self.queue.full
         serves = there & (batch_too | (place >= len(keys)))
@@ -180,7 +185,7 @@ class RelationContrastLoss(DistillLoss):
 
     @torch.no_grad()
     def log_offset(self, scores: Tensor, own: Tensor, at: Tensor, n: Tensor) -> Tensor:
-        """log(n / m) of Eq. 10; with Z, log(n Z / m), and Z / m is set here where it is not yet."""
+        """log(n / m) of Eq. 10. With Z it is log(n Z / m). Z / m is set here where it is not yet."""
         log_n = n.clamp(min=1).to(scores.dtype).log()
         if self.normalizer == 'none':
             return log_n - math.log(self.num_samples)

@@ -10,7 +10,9 @@ from .base import DistillLoss
 
 
 def rkd_distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Sec. 3.2.1: Huber loss of the distances of all pairs, over their mean in each network. (b, D_s), (b, D_t) -> scalar."""
+    """Sec. 3.2.1: Huber loss of the distances of all pairs, over their mean in each network, of embeddings b x D_s and
+    b x D_t.
+    """
     def distances(x: Tensor) -> Tensor:
         # Without the expansion into inner products, whose rounding hides the distances of near neighbors.
         distance = torch.cdist(x, x, compute_mode='donot_use_mm_for_euclid_dist')
@@ -23,7 +25,7 @@ def rkd_distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
 def rkd_angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Sec. 3.2.2: Huber loss of the cosines of the angles jik of all triplets, zero where j or k equals i.
 
-    (b, D_s), (b, D_t) -> scalar; takes memory for b^2 D + b^3 numbers of each network.
+    Embeddings of b x D_s and b x D_t -> scalar; takes memory for b^2 D + b^3 numbers of each network.
     """
     def cosines(x: Tensor) -> Tensor:
         difference = x[None] - x[:, None]                       # [i, j] = x_j - x_i

@@ -14,7 +14,9 @@ from .base import DistillLoss
 
 @torch.no_grad()
 def neighbor_graph(embedding: Tensor, neighbors: int) -> Tensor:
-    """w_ij = max(cos(e_i, e_j), 0) if j is one of the nearest ``neighbors`` of i, else 0. (n, D) -> (n, n), not symmetric."""
+    """w_ij is the cosine of e_i and e_j, or 0 if that is less, if j is one of the nearest ``neighbors`` of i, else 0. Gives
+    (n, n), not symmetric.
+    """
     unit = F.normalize(embedding, dim=1)
     cosine = (unit @ unit.T).fill_diagonal_(-torch.inf)
     values, index = cosine.topk(min(neighbors, len(unit) - 1), dim=1)
@@ -26,7 +28,7 @@ def informativeness(embedding: Tensor, labels: Tensor, neighbors: int, smoothnes
     """How well each teacher embedding stands for its class among the batch, agreed on with its neighbors.
 
     The minimum over a of sum_i (a_i - g_i)^2 + smoothness x sum_{i<j} max(w_ij, w_ji) (a_i - a_j)^2. The gain g_i is the mean
-    over the nearest neighbors j of w_ij, positive where j is of the same class and negative where it is of another. It is
+    of w_ij over the nearest neighbors j. It is positive where j is of the same class, negative where it is of another. It is
     unique and solves (I + smoothness x L) a = g, with L the Laplacian of the graph. (n, D), (n,) -> (n,).
     """
     directed = neighbor_graph(embedding, neighbors)
@@ -51,12 +53,13 @@ def skd_loss(student: Tensor, teacher: Tensor, labels: Tensor, ratio: float, nei
 @LOSSES.register_module()
 class SKDLoss(DistillLoss):
     """After Ge et al., Low-resolution Face Recognition in the Wild via Selective Knowledge Distillation, TIP 2019
-    (https://arxiv.org/abs/1811.09998): a linear regressor from the student's embedding to the selected ones of the teacher's.
+    (https://arxiv.org/abs/1811.09998). A linear regressor goes from the student's embedding to the selected ones of the
+    teacher's.
 
-    From the paper's abstract: the most informative features of the teacher are selected by solving a sparse graph
-    optimization. The student, at low resolution, classifies and approximates those features by regression. The paper's
-    equations were not at hand, so these are choices of this package. They are a graph over the batch instead of the data set,
-    its energy (:func:`informativeness`), a fixed share instead of a threshold, and the constants.
+    From the paper's abstract: the most informative features of the teacher are selected by solving a sparse graph optimization.
+    The student, at low resolution, classifies and approximates those features by regression. The paper's equations were not at
+    hand, so these are choices of this package. They are a graph over the batch instead of the data set, and its energy, see
+    :func:`informativeness`. They also are a fixed share instead of a threshold, and the constants.
 
     Args:
         ratio: share of the batch that is selected.

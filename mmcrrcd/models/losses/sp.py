@@ -11,7 +11,7 @@ from .stages import at_least_float32
 
 
 def sp_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
-    """Eq. 4: squared distance of the row-normalized Gram matrices, over b^2. (b, ...) and (b, ...) -> scalar."""
+    """Eq. 4: squared distance of the row-normalized Gram matrices, over b^2. Of b rows each, of any shape -> scalar."""
     def similarity(x: Tensor) -> Tensor:
         flat = x.flatten(1)
         return F.normalize(flat @ flat.T)

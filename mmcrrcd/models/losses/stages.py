@@ -17,9 +17,9 @@ def stages(output: NetworkOutput) -> tuple[Tensor, ...]:
 def reductions(output: NetworkOutput, image_height: int) -> list[int]:
     """How often the map of each stage has been halved since the image.
 
-    Counted from map to map. An odd height is rounded up or down each time it is halved, and over several feature maps, from 13
-    to 1, say, that can add up to a halving. Not known is how often the first feature map was halved since an odd image, nor
-    what became of a map of one pixel.
+    Counted from map to map. An odd height is rounded up or down each time it is halved. Over several feature maps, from 13 to
+    1, say, that can add up to a halving. Not known is how often the first feature map was halved since an odd image, nor what
+    became of a map of one pixel.
     """
     heights = [stage.shape[2] for stage in stages(output)]
     counts = [round(math.log2(image_height / heights[0]))] if heights else []

@@ -19,7 +19,7 @@ def vid_loss(prediction: Tensor, target: Tensor, alpha: Tensor, eps: float = 1e-
     Args:
         prediction: (N, C, H, W), the Gaussian's mean, regressed from the student's feature map.
         target: (N, C, H, W), the teacher's feature map.
-        alpha: (C,); the variance of a channel is log(1 + exp(alpha)) + eps.
+        alpha: (C,). The variance of a channel is softplus of it, + eps.
     """
     variance = (F.softplus(alpha) + eps)[:, None, None]
     return ((prediction - target).square() / variance + variance.log()).mean() / 2

@@ -16,8 +16,8 @@ from .base import DistillLoss
 def dependency(joint: Tensor, independent: Tensor, use: Tensor) -> Tensor:
     """Mean of a critic over pairs of one image less its mean over pairs of any two.
 
-    For the best 1-Lipschitz critic this is the Wasserstein distance between the joint distribution of the two networks'
-    features and the product of the two, in the dual form of Kantorovich and Rubinstein. ``joint`` (b,), ``independent``
+    For the best 1-Lipschitz critic this is a Wasserstein distance, in the dual form of Kantorovich and Rubinstein. It lies
+    between the joint distribution of the two networks' features and the product of the two. ``joint`` (b,), ``independent``
     (b, n), of which ``use`` (b, n) tells the pairs that count -> scalar.
     """
     return joint.mean() - (independent * use).sum() / use.sum().clamp(min=1)
@@ -57,7 +57,7 @@ class LipschitzCritic(nn.Module):
         self.out = spectral_norm(nn.Linear(dim, 1, bias=False))
 
     def forward(self, t: Tensor, s: Tensor) -> Tensor:
-        """All pairs: (n, width_t) and (b, width_s) -> (b, n). Each row is projected once."""
+        """All pairs of n teacher's and b student's embeddings. Gives (b, n). Each row is projected once."""
         weight_t, weight_s = self.hidden.weight.split(self.widths, dim=1)
         hidden = F.linear(s, weight_s, self.hidden.bias)[:, None] + F.linear(t, weight_t)
         return self.out(F.relu(hidden, inplace=True)).squeeze(-1)
@@ -67,11 +67,11 @@ class LipschitzCritic(nn.Module):
 class WCoRDLoss(DistillLoss):
     """Global: minus :func:`dependency` under a learned critic. Local: :func:`transport_loss` of the batch.
 
-    Embeddings are normalized first. The global part takes pairs of two images from the batch and from a queue of the
-    teacher's last embeddings, of any class, since the product of the two distributions has all pairs. The local part moves
-    the student's embeddings, mapped linearly to the teacher's width, to the teacher's own. With a learned map on that side
-    as well both could shrink to a point. With several processes the queue is the same in each. The batch of the global part
-    is that of all of them, and that of the local part a process's own.
+    Embeddings are normalized first. The global part takes pairs of two images from the batch and from a queue of the teacher's
+    last embeddings. They are of any class, since the product of the two distributions has all pairs. The local part moves the
+    student's embeddings, mapped linearly to the teacher's width, to the teacher's own. With a learned map on that side as well
+    both could shrink to a point. With several processes the queue is the same in each. The batch of the global part is that of
+    all of them, and that of the local part a process's own.
 
     The defaults are choices of this package, not the paper's constants.
 

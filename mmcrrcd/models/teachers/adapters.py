@@ -25,9 +25,8 @@ class ForeignNetwork(nn.Module):
     in this package.
 
     Args:
-        network: a module, or its config. Its ``type`` may be any name that Python imports: ``'torchvision.models.resnet50'``,
-            ``'timm.create_model'``, ``'transformers.AutoModelForImageClassification.from_pretrained'``.
-        mean, std: its images are (image - mean) / std, of pixels from 0 to 255; a number, or three in the order of its
+        network: a module, or its config. Its ``type`` may be any name that Python imports, such as ``'timm.create_model'``.
+        mean, std: its images are (image - mean) / std, of pixels from 0 to 255. A number, or three in the order of its
             channels. None for images as the data preprocessor normalizes them.
         bgr: its channels are blue, green, red.
         input_size: side of its images in pixels, or height and width; other images are scaled to it. None where it takes any.
@@ -80,7 +79,7 @@ class PlainNetwork(ForeignNetwork):
     Args:
         network: maps images (N, 3, H, W) to logits (N, classes), or to an object with such ``logits``, as those of Hugging
             Face do.
-        classifier: name of the layer whose input is the embedding; None for the last linear layer, ``'fc'`` in torchvision's
+        classifier: name of the layer whose input is the embedding. None for the last linear layer, ``'fc'`` in torchvision's
             ResNets.
         mean, std, bgr, input_size: see :class:`ForeignNetwork`.
 

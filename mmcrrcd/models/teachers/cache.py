@@ -4,7 +4,6 @@ A folder of them is a teacher. It holds ``embedding.npy`` and ``logits.npy`` (vi
 the two where there is one, and ``manifest.json``. That says of what the answers are, and all checksums. No file is ever
 unpickled.
 """
-import hashlib
 import json
 import os
 import shutil
@@ -14,34 +13,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmcrrcd.errors import InputError
 from mmcrrcd.files import sync_folder, write_whole
 from mmcrrcd.structures import NetworkOutput
+
+from .fingerprint import digest
 
 FORMAT = 1
 BLOCK = 500                  # images of one view that are computed, written and checked together
 SAMPLE = 16                  # blocks whose checksums are compared each time a folder is opened
 ARRAYS = ('embedding', 'logits')
 CLASSIFIER = ('weight', 'bias')
-
-
-def digest(value) -> str:
-    """Sixteen digits that differ where a value of JSON's kinds does."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def digest_of_weights(weights: dict[str, Tensor], network: nn.Module) -> str:
-    """Sixteen digits that differ where weights do, or files that the network runs (``file`` of :class:`OnnxNetwork`)."""
-    sha = hashlib.sha256()
-    for name, value in sorted(weights.items()):
-        sha.update(f'{name} {value.dtype} {tuple(value.shape)}'.encode())
-        sha.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    for part in network.modules():
-        if isinstance(getattr(part, 'file', None), str):
-            sha.update(Path(part.file).read_bytes())
-    return sha.hexdigest()[:16]
+ANEW = 'delete the folder, and the answers are computed anew'            # what helps where one is damaged
 
 
 def rows_of(block: int, num_images: int) -> tuple[int, int, int]:
@@ -76,7 +61,7 @@ class CacheWriter:
         about: what the answers are of, as JSON; a part of something else is thrown away.
         shape: numbers of ``views`` and ``images``, widths of ``embedding`` and ``logits`` (None where there are none), and
             ``image_size``.
-        classifier: weight (classes, D) and bias (classes,) of the teacher's last layer, None where it is no linear one.
+        classifier: weight (classes, D) and bias of the teacher's last layer, None where it is no linear one.
 
     Raises:
         OSError: no room, or no permission.
@@ -208,13 +193,11 @@ def read_manifest(folder: Path) -> dict:
         manifest = json.loads(file.read_text())
         version, seal = manifest['format'], manifest.pop('seal')
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise InputError(f'{file} is damaged ({type(error).__name__}): delete the folder, and the answers are computed anew') \
-            from error
+        raise InputError(f'{file} is damaged ({type(error).__name__}): {ANEW}') from error
     if version != FORMAT:
-        raise InputError(f"{file} is of format {version}, this version reads {FORMAT}: delete the folder, and the answers are "
-                         'computed anew')
+        raise InputError(f'{file} is of format {version}, this version reads {FORMAT}: {ANEW}')
     if seal != digest(manifest):
-        raise InputError(f'{file} was changed by hand or is damaged: delete the folder, and the answers are computed anew')
+        raise InputError(f'{file} was changed by hand or is damaged: {ANEW}')
     return manifest
 
 
@@ -257,11 +240,9 @@ class TeacherCache:
                 raise OSError('it is no file')
             array = np.lib.format.open_memmap(file, mode='c')        # writable, as torch wants it; the file stays as it is
         except (ValueError, OSError) as error:
-            raise InputError(f'{file} is missing or damaged ({error}): delete the folder, and the answers are computed anew'
-                             .replace('\n', ' ')) from error
+            raise InputError(f'{file} is missing or damaged ({error}): {ANEW}'.replace('\n', ' ')) from error
         if array.shape != wanted or array.dtype != np.float16 or not array.flags.c_contiguous:
-            raise InputError(f'{file} holds {array.shape} {array.dtype}, and the manifest says {wanted} float16: delete the '
-                             'folder, and the answers are computed anew')
+            raise InputError(f'{file} holds {array.shape} {array.dtype}, and the manifest says {wanted} float16: {ANEW}')
         return array
 
     def _check_blocks(self) -> None:
@@ -273,7 +254,7 @@ class TeacherCache:
                                  'the folder, and they are computed anew')
 
     def classifier(self) -> tuple[Tensor, Tensor] | None:
-        """Weight (classes, D) and bias (classes,) of the layer that made the logits of the embedding; None if it is unknown.
+        """Weight (classes, D) and bias of the layer that made the logits of the embedding; None if it is unknown.
 
         Raises:
             InputError: its files are damaged.
@@ -286,10 +267,9 @@ class TeacherCache:
                 raise OSError('it is no file')
             values = [np.load(file, allow_pickle=False) for file in files]
         except (ValueError, OSError) as error:
-            raise InputError(f'{files[0]} or {files[1].name} is missing or damaged: delete the folder, and the answers are '
-                             'computed anew') from error
+            raise InputError(f'{files[0]} or {files[1].name} is missing or damaged: {ANEW}') from error
         if checksum(values) != self._classifier:
-            raise InputError(f'{files[0]} or {files[1].name} is damaged: delete the folder, and the answers are computed anew')
+            raise InputError(f'{files[0]} or {files[1].name} is damaged: {ANEW}')
         return tuple(map(torch.from_numpy, values))
 
     def trial_output(self, number: int) -> NetworkOutput:
@@ -309,7 +289,7 @@ class TeacherCache:
         return self._placed
 
     def __call__(self, view: Tensor, index: Tensor, device: torch.device) -> NetworkOutput:
-        """The answers to the images ``index`` (N,) in their ``view`` (N,), in float32 on ``device``.
+        """The answers to the images ``index`` in their ``view``, (N,) both, in float32 on ``device``.
 
         ``view`` and ``index`` are where :meth:`place` says.
         """

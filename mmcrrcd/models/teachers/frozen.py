@@ -14,8 +14,8 @@ def fold(network: nn.Module, images: Tensor, tolerance: float = 1e-3) -> nn.Modu
     """A copy of ``network`` (in eval mode) without the batch norms that follow a convolution.
 
     The folding follows the order in which a module lists its children. So the copy is tried on ``images`` (N, 3, H, W).
-    ``network`` itself is returned where that cannot be done, or where the logits (embeddings, where it has none) differ by
-    more than ``tolerance`` x their largest value.
+    ``network`` itself is returned where that cannot be done. It is, too, where the logits differ by more than ``tolerance`` x
+    their largest value. Embeddings count where it has no logits.
     """
     try:
         folded = fuse_conv_bn(copy.deepcopy(network))

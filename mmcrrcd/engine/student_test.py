@@ -4,15 +4,17 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.model import is_model_wrapper
 
 from mmcrrcd.checkpoint import find_checkpoint, load_network, read_checkpoint
+from mmcrrcd.config import kind
 from mmcrrcd.datasets.transforms.resolution_pair import SETTINGS
-from mmcrrcd.engine.launch import build_runner, prepare_processes
-from mmcrrcd.engine.settings import check_pairs
-from mmcrrcd.engine.trial import check_classes, check_labels, classes_of, place_of
 from mmcrrcd.errors import InputError
-from mmcrrcd.evaluation.embeddings import kind, reads_bgr
+from mmcrrcd.evaluation.embeddings import reads_bgr
+from mmcrrcd.models.networks import unwrapped
+
+from .classes import check_classes, check_labels, classes_of, place_of
+from .launch import build_runner, prepare_processes
+from .settings import check_pairs
 
 TRAINING_ONLY = ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'val_dataloader', 'val_cfg',
                  'val_evaluator', 'custom_hooks', 'load_from')
@@ -69,7 +71,7 @@ def test_student(cfg: Config, checkpoint: str | Path, launcher: str = 'none', am
         cfg.test_evaluator = [*evaluators, dict(type='mmcrrcd.KeepPredictions', file=predictions)]
     prepare_processes(cfg, launcher)
     runner = build_runner(cfg)
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = unwrapped(runner.model)
     if not onnx:
         load_network(getattr(model, 'student', model), checkpoint, 'student')
         meta = read_checkpoint(checkpoint).get('meta')

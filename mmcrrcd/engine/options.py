@@ -1,0 +1,96 @@
+"""What a tool's command line says of a config: ``--cfg-options`` and ``--launcher``."""
+import argparse
+import sys
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+
+from mmcrrcd.config import read_config
+from mmcrrcd.errors import InputError, first_line, nearest
+
+from .own_data import fit_to_data, move_data
+from .settings import TOP
+
+
+class Options(DictAction):
+    """``--cfg-options KEY=VALUE ...``, with one line for what cannot be read so."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        for value in values:
+            key, equals, text = value.partition('=')
+            if not (key and equals):
+                sys.exit(f'error: {option_string} takes KEY=VALUE, got {value!r}')
+            try:
+                self._parse_iterable(text)
+            except (AssertionError, IndexError, ValueError) as error:
+                sys.exit(f'error: {option_string} {value}: {first_line(error) if str(error) else "the brackets do not close"}')
+        super().__call__(parser, namespace, values, option_string)
+
+
+def add_options(parser: argparse.ArgumentParser, example: str | None = None, launcher: bool = False) -> None:
+    """``--cfg-options``, whose help shows the ``example``; for tools of which several processes may run ``--launcher``, too."""
+    parser.add_argument('--cfg-options', nargs='+', action=Options, metavar='KEY=VALUE',
+                        help='override settings' + (f', e.g. {example}' if example else ''))
+    if launcher:
+        parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+        parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def need_sections(cfg: Config, *names: str) -> None:
+    """Raises InputError where ``cfg`` lacks one of the parts that a tool cannot do without."""
+    for name in names:
+        if not isinstance(cfg.get(name), dict):
+            near = nearest(name, (key for key in cfg if key not in TOP), edits=2)
+            raise InputError(f'{cfg.filename} has no {name}, or it is no dict{near}')
+
+
+def merge_options(cfg: Config, options: dict | None, flag: str = '--cfg-options') -> None:
+    """Merges what ``--cfg-options``, or another ``flag``, say into ``cfg``; then what its images say, see :func:`fit_to_data`.
+
+    A ``data_root`` goes to all data sets that have read from that of ``cfg``.
+
+    Raises:
+        InputError: an option can have no effect. Its first name may be no part of a config. It may be a place that a list does
+            not have. It may be the ``data_preprocessor`` beside a model that has one of its own. What remains is seen by
+            :func:`check_settings`.
+    """
+    for option in options or {}:
+        first, *rest = option.split('.')
+        if first not in TOP:
+            why = f'{first!r} only helps to write the config, nothing reads it' if first in cfg else f'there is no {first!r}'
+            raise InputError(f'{flag} {option}: {why}{nearest(first, TOP)}')
+        if first == 'data_preprocessor' and 'data_preprocessor' in (cfg.get('model') or {}):
+            raise InputError(f'{flag} {option}: the model has a data_preprocessor of its own; did you mean '
+                             f'\'{".".join(["model", *option.split(".")])}\'?')
+        node = cfg.get(first)
+        for i, name in enumerate(rest):
+            so_far = '.'.join([first, *rest[:i]])
+            if isinstance(node, (list, tuple)):
+                if not name.isdecimal() or int(name) >= len(node):
+                    raise InputError(f'{flag} {option}: {so_far} is a list of {len(node)} without place {name!r}')
+                node = node[int(name)]
+            elif isinstance(node, dict):
+                node = node.get(name)
+            elif node is not None:
+                raise InputError(f'{flag} {option}: {so_far} is {node!r}, which has no {name!r}')
+    before = cfg.get('data_root')
+    if 'data_root' in (options or {}) and before is None:
+        raise InputError(f'{flag} data_root: {cfg.filename} has no data_root; name that of its data sets, as '
+                         'train_dataloader.dataset.data_root')
+    try:
+        cfg.merge_from_dict(options or {})
+    except (AssertionError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f'{flag} {" ".join(options)}: {first_line(error)}') from error
+    if before is not None and cfg.data_root != before:
+        move_data(cfg, before)
+    fit_to_data(cfg)
+
+
+def read_with_options(path: str | Path, options: dict | None, *sections: str) -> Config:
+    """The config at ``path``, which needs these ``sections``, with what ``--cfg-options`` say. Raises InputError as the others
+    here.
+    """
+    cfg = read_config(path)
+    need_sections(cfg, *sections)
+    merge_options(cfg, options)
+    return cfg
