@@ -1,8 +1,9 @@
 """Writes the tables into README and docs: between ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` nothing is typed by hand.
 
 NAME is a table here, or a Markdown file: of a benchmark in benchmarks/results/, of the campaign in tests/campaign/results/, of
-an earlier measurement in records/measured/; or the model zoo.
+an earlier measurement in records/measured/; or the model zoo, or folders of one's own images.
 """
+import json
 import re
 from pathlib import Path
 
@@ -31,8 +32,26 @@ def zoo_markdown() -> str:
                           rows)
 
 
+def own_images_markdown() -> str:
+    """Folders of one's own images, from a clone to an int8 file: minutes, accuracy, files; and what distillation brought."""
+    record = json.loads((records.RECORDS / 'measured' / 'own_images.json').read_text(encoding='utf-8'))
+    runs, files = [], []
+    for folder in record['folders']:
+        minutes = [f'{folder["cpu_seconds"][name] / 60:.1f}' for name in ('train', 'export', 'predict')]
+        runs.append([folder['what'], f'{folder["teacher"]:.1f} %', f'{folder["student"]:.1f} %', *minutes])
+        files += [[folder['name'], each['file'], f'{each["kB"]}', f'{each["parameters"]:,}', f'{each["million_macs"]:.2f}',
+                   f'{each["accuracy"]:.1f} %', *(f'{each[name]:.2f}' for name in ('median_ms', 'p95_ms'))]
+                  for each in folder['files']]
+    compared = [[each['what'], f'{each["accuracy"]:.1f} %'] for each in record['compared']['rows']]
+    return '\n\n'.join([
+        markdown_table(['folder', 'teacher, 64 px', 'student, 16 px', 'training, CPU minutes', 'export', 'predict'], runs),
+        markdown_table(['', 'file', 'kB', 'parameters', 'M MACs', 'accuracy', 'median, ms', '95 %, ms'], files),
+        markdown_table([record['compared']['title'], 'accuracy'], compared), record['notes']])
+
+
 BLOCKS = {
     'model_zoo': zoo_markdown,
+    'own_images': own_images_markdown,
     'headline': report.headline_markdown,
     'results': report.results_markdown,
     'status': report.status_markdown,
