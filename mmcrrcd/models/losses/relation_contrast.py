@@ -79,15 +79,11 @@ class RelationContrastLoss(DistillLoss):
         relation: form of Eq. 1. 'direction': l2 of t_k - t_a and of E s_i - t_a, with t and E s standardized over the batch.
             Only the linear map E (``student_map``) learns. Negatives come from batch and queue. 'learned': F^t and F^{t,s} as
             printed, both trained. Negatives come from the queue, and from the batch until it is full or if there is none.
-        num_negatives, tau: length of the queue and temperature. A queue holds a batch of all processes at least; 0 or None for
-            no queue.
-        num_anchors: A, None for the whole batch. Memory grows as A x N x (batch + width of a relation), N of batch and queue
-            together.
-        sampling: 'supervised': negatives are of another class. 'unsupervised': they are any other image. They are never the
-            anchor.
-        normalizer: 'softmax' over the positive and its negatives (InfoNCE). 'none': Eq. 10 as printed. There n counts the
-            images of batch and queue that serve. 'batch': exp(s / tau) / Z in Eq. 10. As in CRD Z is m x its mean over the first
-            negatives; m cancels.
+        num_negatives, tau: length of the queue, at least a batch of all processes (0 or None: no queue); temperature.
+        num_anchors: A, None for the whole batch. Memory grows as A x (batch + queue) x (batch + width of a relation).
+        sampling: 'supervised': negatives are of another class. 'unsupervised': any other image. Never the anchor.
+        normalizer: 'softmax' over the positive and its negatives (InfoNCE). 'none': Eq. 10 as printed; n counts batch and queue
+            where they serve. 'batch': exp(s / tau) / Z in Eq. 10. As in CRD Z is m x its first mean; m cancels.
         dim, center: of learned relations. The width, None: 128. 'anchor' (also 'auto') or None, see :class:`LearnedRelation`.
         num_samples: m, the number of training images, for ``normalizer='none'``.
 
