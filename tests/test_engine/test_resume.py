@@ -88,6 +88,16 @@ def test_resumed_run_ends_bit_for_bit_where_the_whole_one_does(tmp_path, teacher
     assert resumed.model.state_dict()['losses.rcd.log_mean'].isfinite() == (normalizer == 'batch')
 
 
+def test_early_stopping_counts_on(tmp_path, teacher):
+    """Three tests in a row without a better score end the training after epoch 4, with a kill or without."""
+    model = crrcd(teacher)
+    whole, other = (config(tmp_path / name, model, epochs=6) for name in ('whole', 'killed'))
+    for cfg in (whole, other):
+        cfg.custom_hooks.append(dict(type='EarlyStoppingHook', monitor='accuracy/top1', rule='greater', patience=3,
+                                     min_delta=1e9))
+    assert train(whole).epoch == 4 and killed_and_resumed(other).epoch == 4
+
+
 def test_without_the_seed_of_each_epoch_it_does_not(tmp_path, teacher):
     hooks = [dict(type='mmcrrcd.PlainCheckpointHook')]
     whole = train(config(tmp_path / 'whole', crrcd(teacher), custom_hooks=hooks))

@@ -3,7 +3,7 @@ from numbers import Number
 from pathlib import Path
 
 from mmengine.dist import is_main_process
-from mmengine.hooks import Hook
+from mmengine.hooks import EarlyStoppingHook, Hook
 from mmengine.runner import EpochBasedTrainLoop
 from torch import Tensor
 
@@ -72,10 +72,16 @@ def check_resumable(checkpoint: dict, has_schedule: bool, file: str) -> None:
                              'restart; resume from the last checkpoint, or start from its weights with load_from')
 
 
+def counts(runner) -> list[list[float]]:
+    """Best score and tests without a better one, of each hook that stops the training early."""
+    return [[float(hook.best_score), hook.wait_count] for hook in runner.hooks if isinstance(hook, EarlyStoppingHook)]
+
+
 @HOOKS.register_module()
 class ResumeHook(Hook):
     """Keeps the settings in the checkpoints, as plain values, and says on resuming which of them are others now. Tests the
-    resumed checkpoint first where a test was due. A kill may have come between both.
+    resumed checkpoint first where a test was due. A kill may have come between both. Also keeps what mmengine's
+    ``EarlyStoppingHook`` has counted, as it was before that test.
 
     The Runner of this package has it in any case.
 
@@ -84,7 +90,7 @@ class ResumeHook(Hook):
     """
 
     def __init__(self):
-        self.teacher, self.resumed = None, False
+        self.teacher, self.resumed, self.counted = None, False, (None, [])
 
     def digest(self, runner) -> dict[str, str]:
         """Of the teacher's weights, read once; of its answers where these are read from disk, and it may not be here at all."""
@@ -98,9 +104,14 @@ class ResumeHook(Hook):
                 self.teacher = dict(teacher=digest_of_weights(read_network(path))[:12]) if path else {}
         return self.teacher
 
+    def before_val_epoch(self, runner) -> None:
+        """Looks at what the early stopping hooks had counted: this test comes again on resuming from here."""
+        self.counted = runner.iter, counts(runner)
+
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Adds the settings and checksums that a resumed training is compared with."""
-        cfg = runner.cfg
+        cfg, (tested, before) = runner.cfg, self.counted
+        checkpoint['meta']['early_stopping'] = before if tested == runner.iter else counts(runner)
         checkpoint['meta']['settings'] = {key: plain_settings(cfg[key]) for key in COMPARED if key in cfg}
         checkpoint['meta'].update(self.digest(runner))
 
@@ -115,6 +126,11 @@ class ResumeHook(Hook):
             return
         check_resumable(checkpoint, runner.param_schedulers is not None, file)
         self.resumed, meta = True, checkpoint['meta']
+        hooks, known = [hook for hook in runner.hooks if isinstance(hook, EarlyStoppingHook)], meta.get('early_stopping')
+        if isinstance(known, list) and len(known) == len(hooks) and all(
+                isinstance(each, list) and [type(part) for part in each] == [float, int] for each in known):
+            for hook, (best, waited) in zip(hooks, known):
+                hook.best_score, hook.wait_count = best, waited
         lines = []
         if isinstance(meta.get('settings'), dict):
             now = {key: plain_settings(runner.cfg[key]) for key in COMPARED if key in runner.cfg}
