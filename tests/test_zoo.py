@@ -20,6 +20,7 @@ from mmcrrcd.safetensors_file import read_safetensors, to_safetensors
 
 LARGEST, ALL = 1_500_000, 12_000_000                     # bytes of a student, and of all
 SAMPLE = 500
+FIRST = 'resnet8_glyphs_8px'                              # whose images are drawn here
 
 
 def images_of(known: dict) -> tuple[np.ndarray, np.ndarray]:
@@ -65,7 +66,7 @@ def test_the_zoo_is_small():
 def test_predict_by_a_name(tmp_path):
     image = np.random.default_rng(0).integers(256, size=(8, 8, 3), dtype=np.uint8)
     Image.fromarray(image).save(tmp_path / 'image.png')
-    name = zoo.names()[0]
+    name = FIRST
     tool('predict.py', tmp_path, '--zoo', name, '--json', tmp_path / 'answers.json')
     answer, = json.loads((tmp_path / 'answers.json').read_text())['images']
     expected, = mmcrrcd.load_student(name).predict(image)
@@ -75,7 +76,7 @@ def test_predict_by_a_name(tmp_path):
 
 def test_an_unknown_name_is_one_line_with_the_nearest(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    name = zoo.names()[0]
+    name = FIRST
     line = f"the model zoo has no student '{name}s', only .*; did you mean '{name}'?"
     with pytest.raises(FileNotFoundError, match=f'no checkpoint at {name}s, and {line}'):
         mmcrrcd.load_student(f'{name}s')
@@ -91,9 +92,9 @@ def test_an_unknown_name_is_one_line_with_the_nearest(tmp_path, monkeypatch):
 
 def test_a_folder_of_that_name_comes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / zoo.names()[0]).mkdir()
-    with pytest.raises(FileNotFoundError, match=f'no checkpoint at {zoo.names()[0]}$'):
-        mmcrrcd.load_student(zoo.names()[0])
+    (tmp_path / FIRST).mkdir()
+    with pytest.raises(FileNotFoundError, match=f'no checkpoint at {FIRST}$'):
+        mmcrrcd.load_student(FIRST)
 
 
 @pytest.fixture(scope='module')
@@ -129,7 +130,7 @@ def test_the_tool_writes_what_can_be_loaded(runs, run, sides, tmp_path):
 def test_a_student_of_the_zoo_is_exported_as_one_of_a_training(tmp_path, monkeypatch):
     pytest.importorskip('onnxscript')
     monkeypatch.chdir(tmp_path)
-    name, image = zoo.names()[0], np.random.default_rng(0).integers(256, size=(8, 8, 3), dtype=np.uint8)
+    name, image = FIRST, np.random.default_rng(0).integers(256, size=(8, 8, 3), dtype=np.uint8)
     tool('export_student.py', name, '--onnx', 'student.onnx')
     expected, = mmcrrcd.load_student(name).predict(image)
     for exported in (name, 'student.onnx'):              # a folder of that name comes first now
@@ -160,7 +161,7 @@ def changed(**values):
 
 
 def with_network(**settings):
-    config = json.loads(zoo.find(zoo.names()[0]).with_suffix('.json').read_text())['config']
+    config = json.loads(zoo.find(FIRST).with_suffix('.json').read_text())['config']
     config['model']['student'] |= settings
     return changed(config=config)
 
@@ -182,7 +183,7 @@ def test_damage_is_one_line(damage, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file = tmp_path / 'student.safetensors'
     for suffix in ('.safetensors', '.json'):
-        shutil.copy(zoo.find(zoo.names()[0]).with_suffix(suffix), file.with_suffix(suffix))
+        shutil.copy(zoo.find(FIRST).with_suffix(suffix), file.with_suffix(suffix))
     damage(file)
     with pytest.raises(InputError, match=message) as error:
         mmcrrcd.load_student(file)
