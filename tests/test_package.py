@@ -140,8 +140,9 @@ def install(source: Path, installed: Path, kind: str) -> None:
 def test_an_editable_install_wins_over_the_folder_of_the_clone(tmp_path):
     """For a script beside the clone, whose folder is mmcrrcd, too."""
     install(tmp_path / 'mmcrrcd', tmp_path / 'installed', 'editable')
-    result = subprocess.run([sys.executable, '-c', "import site; site.addsitedir('installed'); import mmcrrcd; "
-                             'print(mmcrrcd.__file__)'], cwd=tmp_path, capture_output=True, text=True,
+    # -S: without what is installed beside it
+    find = "import importlib.util, site; site.addsitedir('installed'); print(importlib.util.find_spec('mmcrrcd').origin)"
+    result = subprocess.run([sys.executable, '-S', '-c', find], cwd=tmp_path, capture_output=True, text=True,
                             env={key: value for key, value in os.environ.items() if key != 'PYTHONPATH'})
     assert result.stdout.strip() == str(tmp_path / 'mmcrrcd' / 'mmcrrcd' / '__init__.py'), result.stderr
 
