@@ -291,7 +291,7 @@ def check_settings(cfg: Config) -> None:
                         check_schedule(part, where)
             elif key in PLAIN_TOP:
                 check_value(value, PLAIN_TOP[key], key, ours=True)
-                if key == 'log_level' and value not in logging.getLevelNamesMapping():
+                if key == 'log_level' and not isinstance(logging.getLevelName(value), int):
                     raise InputError(f'log_level is a name as INFO or WARNING, got {value!r}')
             elif key in LOADERS | NAMES.keys() | {'model', 'data_preprocessor', 'optim_wrapper', 'train_cfg', 'val_cfg',
                                                   'test_cfg', 'default_hooks', 'log_processor', 'visualizer'}:
