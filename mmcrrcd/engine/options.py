@@ -81,6 +81,8 @@ def merge_options(cfg: Config, options: dict | None, flag: str = '--cfg-options'
         cfg.merge_from_dict(options or {})
     except (AssertionError, IndexError, KeyError, TypeError, ValueError) as error:
         raise InputError(f'{flag} {" ".join(options)}: {first_line(error)}') from error
+    if not isinstance(cfg.get('data_root'), (str, Path, type(None))):
+        raise InputError(f'{flag} data_root is a folder, got {cfg.data_root!r}')
     if before is not None and cfg.data_root != before:
         move_data(cfg, before)
     fit_to_data(cfg)

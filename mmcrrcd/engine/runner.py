@@ -17,14 +17,13 @@ from torch.utils.data import DataLoader
 
 from mmcrrcd.checkpoint import find_checkpoint, read_checkpoint
 from mmcrrcd.datasets.mended import name_images
-from mmcrrcd.errors import InputError, printable, with_kind
+from mmcrrcd.errors import InputError, nearest, printable, with_kind
 from mmcrrcd.files import clear_parts, write_whole
 from mmcrrcd.registry import HOOKS
 
 from .hooks.atomic_checkpoint import AtomicCheckpointHook
 from .hooks.resume import ResumeHook
-from .settings import WAIT
-
+from .settings import MODULES, WAIT
 
 
 @contextmanager
@@ -131,6 +130,12 @@ class Runner(mmengine.runner.Runner):
             write_whole(Path(self.work_dir, name), self.cfg.pretty_text)
 
     def _init_model_weights(self) -> None:
+        known = {name.removeprefix('module.') for name, _ in self.model.named_modules()}
+        for key in sorted(MODULES):
+            names = self.cfg.get(key) or ()
+            for name in [names] if isinstance(names, str) else names:
+                if name not in known:
+                    raise InputError(f'{key}: the model has no module {name!r}{nearest(name, known)}')
         with safe_loading():
             super()._init_model_weights()
 

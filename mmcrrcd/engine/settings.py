@@ -29,6 +29,7 @@ INSIDE = dict(pipeline=TRANSFORMS, transforms=TRANSFORMS, dataset=DATASETS, data
 BUILT = INSIDE.keys() | {'student', 'teacher', 'backbone', 'neck', 'head', 'data_preprocessor'}         # from dicts with a type
 GIVEN = {'self', 'runner', 'dataloader', 'evaluator', 'params', 'optimizer', 'args', 'kwargs'}        # by mmengine
 HOOK_NAMES = {'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint', 'visualization'}
+MODULES = {'activation_checkpointing', 'efficient_conv_bn_eval'}
 NAMES = dict(randomness={'seed', 'diff_rank_seed', 'deterministic'}, auto_scale_lr={'enable', 'base_batch_size'},
              env_cfg={'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'})
 
@@ -157,6 +158,8 @@ def check_loader(loader: dict, where: str) -> None:
     if 'batch_size' in loader and loader['batch_size'] is None and not loader.get('batch_sampler'):
         raise InputError(f'{where}.batch_size is a whole number from 1 on, got None')
     check_count(loader, where, 'batch_size')
+    if isinstance(loader.get('sampler'), dict):
+        check_count(loader['sampler'], f'{where}.sampler', 'num_repeats')        # 0 would be an epoch without images
     check_count(loader, where, 'num_workers', least=0)
     if loader.get('timeout') and not loader.get('num_workers'):
         raise InputError(f'{where}.timeout is for workers, and num_workers=0: leave it out')
@@ -289,6 +292,10 @@ def check_settings(cfg: Config) -> None:
                     check_part(part, where, LISTS[key][0], more=LISTS[key][1])
                     if key == 'param_scheduler':
                         check_schedule(part, where)
+            elif key in MODULES:
+                names = [value] if isinstance(value, str) else value
+                if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+                    raise InputError(f"{key} is a list of names of the model's modules, got {value!r}")
             elif key in PLAIN_TOP:
                 check_value(value, PLAIN_TOP[key], key, ours=True)
                 if key == 'log_level' and not isinstance(logging.getLevelName(value), int):

@@ -231,11 +231,12 @@ def best_metrics(runner) -> list[str]:
 def check_topk(metrics, classes: int | None) -> None:
     """Raises InputError where a metric asks for more classes than there are."""
     for metric in metrics:
-        topk = getattr(metric, 'topk', None) or ()
-        topk = topk if isinstance(topk, (list, tuple)) else [topk]
-        if not all(is_number(each, whole=True) and each > 0 for each in topk):
-            raise InputError(f'val_evaluator: topk are whole numbers from 1 on, got {topk!r}')
-        most = max(topk, default=0)
+        if not hasattr(metric, 'topk'):
+            continue
+        topk = metric.topk if isinstance(metric.topk, (list, tuple)) else [metric.topk]
+        if not topk or not all(is_number(each, whole=True) and each > 0 for each in topk):
+            raise InputError(f'val_evaluator: topk are whole numbers from 1 on, got {metric.topk!r}')
+        most = max(topk)
         if classes is not None and most > classes:
             raise InputError(f'val_evaluator: topk={most}, and the network has {classes} classes')
 

@@ -103,6 +103,11 @@ VALUES = [
     ('model.input_size=10000000', 'there is not enough memory'),
     ('model.student.pretrained=True', 'a checkpoint is the path of a file, got True'),
     ('visualizer.save_dir=3', 'Visualizer cannot be built of dict(save_dir=3'),
+    ('activation_checkpointing=backbone', "activation_checkpointing: the model has no module 'backbone'; did you mean "
+     "'student.backbone'?"),
+    ('efficient_conv_bn_eval=[student.backbon]', "efficient_conv_bn_eval: the model has no module 'student.backbon'; did you"),
+    ('activation_checkpointing=[3]', "activation_checkpointing is a list of names of the model's modules, got [3]"),
+    ('train_dataloader.sampler.num_repeats=0', 'train_dataloader.sampler.num_repeats is a whole number from 1 on, got 0'),
     ('resume=no', "resume is True or False, got 'no'"),
     ('load_from=3', 'load_from is a text or None, got 3'),
     ('log_level=LOUD', "log_level is a name as INFO or WARNING, got 'LOUD'"),
@@ -125,6 +130,7 @@ TYPES = [
      "type='pseudo_colate' is in no registry of a function; did you mean 'pseudo_collate'?"),
 ]
 TRIALS = [
+    ('val_evaluator.topk=[]', 'val_evaluator: topk are whole numbers from 1 on, got []'),
     ('val_evaluator.topk=[9]', 'val_evaluator: topk=9, and the network has 4 classes'),
     ('default_hooks.checkpoint.save_best=accuracy/top5', "save_best='accuracy/top5' is no metric of val_evaluator"),
     ('train_dataloader.collate_fn.type=pseudo_collate', 'train_dataloader'),
@@ -132,7 +138,8 @@ TRIALS = [
     ('train_dataloader.batch_size=23', 'the last batch of each epoch has one image'),
     ('val_evaluator.type=Accuracy', 'val_evaluator: Accuracy is for samples of a pipeline of mmpretrain'),
 ]
-MORE = {'visualizer.save_dir=3': ['visualizer.type=Visualizer'],
+MORE = {'train_dataloader.sampler.num_repeats=0': ['train_dataloader.sampler.type=RepeatAugSampler'],
+        'visualizer.save_dir=3': ['visualizer.type=Visualizer'],
         'model.student.head.loss.loss_weight=-1': ['model.student.head.loss.type=CrossEntropyLoss'],
         'train_dataloader.batch_size=23': ['model.data_preprocessor.resolution=4', 'model.num_negatives=64'],
         'model.objective.at.wieght=1': ['model.objective.at.type=mmcrrcd.ATLoss']}
@@ -219,6 +226,8 @@ def test_a_misspelt_part_of_a_config(wrong, right):
 
 def test_what_helps_to_write_a_config_is_left_alone(tmp_path):
     check_settings(Config(dict(pack=dict(type='Nothing'), workers=dict(n=1), train_pipeline=[], model={}, models=3, lr=1)))
+    with pytest.raises(InputError, match='data_root is a folder, got 3'):
+        merge_options(Config(dict(data_root='images')), dict(data_root=3))
     cfg = Config(dict(network=dict(depth=8), model=dict(depth=8)))
     with pytest.raises(InputError, match="'network' only helps to write the config"):
         merge_options(cfg, {'network.depth': 20})
