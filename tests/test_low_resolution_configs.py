@@ -31,7 +31,7 @@ def data_of(path: Path) -> str:
 def test_what_the_folder_holds():
     assert [path.stem for path in LOW] == sorted([
         'resnet56_vgg8_svhn_8px', 'resnet56_vgg8_svhn_8px_kd', 'vgg8_svhn_8px', 'resnet56_vgg8_cifar100_8px',
-        'resnet56_vgg8_cifar100_16px', 'resnet56_vgg8_cifar100_8to32px', 'resnet18_vgg8_tinyimagenet_8px',
+        'resnet56_vgg8_cifar100_16px', 'resnet18_vgg8_tinyimagenet_8px',
         'resnet18_vgg8_tinyimagenet_16px', 'vgg8_vgg8_cifar100_8px', 'vgg8_vgg8_tinyimagenet_8px',
         'vgg8_vgg8_tinyimagenet_8to64px'])
 
@@ -90,7 +90,7 @@ def test_the_three_rows_of_svhn_differ_in_the_objective_alone():
     assert not MODELS.build(student_only.model).losses
 
 
-FAST = ('resnet56_vgg8_svhn_8px', 'resnet56_vgg8_cifar100_8px', 'resnet56_vgg8_cifar100_8to32px',
+FAST = ('resnet56_vgg8_svhn_8px', 'resnet56_vgg8_cifar100_8px',
         'resnet18_vgg8_tinyimagenet_8px', 'vgg8_tinyimagenet')           # each network, and way to see; the others are slow
 
 
