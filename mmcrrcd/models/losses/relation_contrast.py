@@ -35,8 +35,7 @@ class Direction(nn.Module):
 class LearnedRelation(nn.Module):
     """l2 of h F, with F = phi ReLU(phi_i x - phi_j y): Eq. 1 and the line above it. The linear map h is h_1 or h_2 of Eq. 10.
 
-    ``center='anchor'`` subtracts, before l2, the mean over an anchor's relations. A relation carries its anchor in it, so
-    without this F and h can shift all scores of an anchor together.
+    ``center='anchor'`` subtracts, before l2, the mean over an anchor's relations; else F and h can shift all its scores.
     """
 
     def __init__(self, width_x: int, width_y: int, dim: int, center: str | None):
