@@ -9,6 +9,7 @@ from PIL import Image
 
 from mmcrrcd.datasets import ImageArrays
 from mmcrrcd.engine.runner import Runner
+from mmcrrcd.errors import InputError
 from mmcrrcd.registry import DATASETS, MODELS
 
 CLASSES, SIZE, IMAGES, BATCH = 4, 16, 24, 8
@@ -17,6 +18,8 @@ MEAN, STD = [120.0, 115.0, 110.0], [60.0, 61.0, 62.0]
 
 def random_images(seed: int, n: int = IMAGES) -> tuple[np.ndarray, np.ndarray]:
     """(n, SIZE, SIZE, 3) uint8 RGB images and (n,) labels that their brightness tells."""
+    if not isinstance(seed, int):
+        raise InputError(f'seed is a whole number, got {seed!r}')
     rng = np.random.default_rng(seed)
     labels = np.arange(n) % CLASSES
     images = rng.integers(0, 140, (n, SIZE, SIZE, 3)) + 35 * labels[:, None, None, None]

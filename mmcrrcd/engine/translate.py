@@ -19,7 +19,7 @@ MAY_BE_INPUT = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, Z
 
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EISDIR,
-        errno.EEXIST, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ENOTCONN, errno.EFBIG}
+        errno.EEXIST, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ENOTCONN, errno.EFBIG, errno.ELOOP}
 OURS = re.compile(r'^(?:[\w.]+\.)?(?:InputError|ImageError|FileNotFoundError): (.+)$', re.MULTILINE)
 GO_ON = 'what was reached is in the last checkpoint, from which --resume goes on'
 

@@ -356,17 +356,16 @@ def writing(root: Path, name: str, prepare: Callable[[Path], None], start: Calla
     return work
 
 
-def finished_training(base: Path, **settings) -> None:
+def finished_training(base: Path, out: str = 'out', **settings) -> None:
     tiny.write_teacher(base / 'teacher.pth')
     write_config(tiny.config('', tiny.crrcd(Path('teacher.pth'), **settings), epochs=1, custom_hooks=HOOKS), base / 'run.py')
-    train_tool.main(['run.py', '--work-dir', 'out'])
+    train_tool.main(['run.py', '--work-dir', out])
 
 
 def older_export(base: Path) -> None:
     """An export of weights of another training."""
-    finished_training(base, beta=0.25)
-    export_student.main(['out', '--out', 'student'])
-    shutil.rmtree(base / 'out')
+    finished_training(base, 'older', beta=0.25)
+    export_student.main(['older', '--out', 'student'])
     finished_training(base)
 
 

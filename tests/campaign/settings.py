@@ -200,7 +200,8 @@ def cases_of(name: str, settings: dict, base: Path, root: Path, seed: int, withi
 
 def losses_of_objectives() -> dict[str, dict]:
     """A valid entry of an objective for each loss of this package."""
-    needed = dict(num_samples=tiny.IMAGES, num_classes=tiny.CLASSES, num_negatives=8, weight=0.5)
+    needed = dict(num_samples=tiny.IMAGES, num_classes=tiny.CLASSES, num_negatives=8, weight=0.5,
+                  paraphraser_epochs=0)
     found = {}
     for name in losses.__all__:
         kind = getattr(losses, name)

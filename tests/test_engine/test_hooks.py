@@ -227,6 +227,17 @@ def test_low_images_that_are_not_packed_are_refused_before_training(tmp_path, wr
     train(run(('img_low', )))
 
 
+def test_low_images_of_a_validation_that_are_not_packed_are_refused_before_training(tmp_path):
+    folder = write_folder(tmp_path / 'images', seed=0)
+    loaders = [pipeline_loader(folder, training) for training in (True, False)]
+    loaders[1]['dataset']['pipeline'][-1].pop('algorithm_keys')
+    with pytest.raises(InputError, match=r'^val_dataloader: ResolutionPair makes img_low'):
+        train(config(tmp_path / 'run', crrcd(write_teacher(tmp_path / 'teacher.pth'), resolution=None), epochs=1,
+                     train_dataloader=loaders[0], val_dataloader=loaders[1], val_evaluator=dict(type='Accuracy'),
+                     custom_hooks=[dict(type='mmcrrcd.CheckInputHook')]))
+    assert not list((tmp_path / 'run').glob('*.pth'))
+
+
 def test_low_images_that_are_not_packed_are_refused_before_a_test():
     pipeline = SimpleNamespace(transforms=[ResolutionPair(8), PackInputs()])
     loader = SimpleNamespace(dataset=SimpleNamespace(pipeline=pipeline))

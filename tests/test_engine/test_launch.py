@@ -66,6 +66,7 @@ def test_an_image_that_is_met_while_training_is_named(tmp_path, workers, make, r
 
 @pytest.mark.parametrize('error, said', [
     (OSError(errno.ENOSPC, 'No space left on device', 'run/3.pth'), 'run/3.pth cannot be read or written: No space'),
+    (OSError(errno.ELOOP, 'Too many levels of symbolic links', 'a.png'), 'a.png cannot be read or written: Too many levels'),
     (OSError(errno.EROFS, 'Read-only file system'), 'a file cannot be read or written: Read-only'),
     (PermissionError(errno.EACCES, 'Permission denied', 'run'), 'run cannot be read or written: Permission denied'),
     (NotADirectoryError(errno.ENOTDIR, 'Not a directory', 'file/run'), 'file/run cannot be read or written: Not a directory'),

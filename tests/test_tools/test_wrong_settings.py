@@ -100,7 +100,9 @@ VALUES = [
     ('train_dataloader.timeout=5', 'train_dataloader.timeout is for workers, and num_workers=0'),
     ('model.student.head.loss.loss_weight=-1', 'model.student.head.loss.loss_weight is a number from 0 on, got -1'),
     ('custom_hooks.0.priority=FIRST', "custom_hooks.0.priority is a number from 0 to 100, or one of HIGHEST, "),
-    ('model.input_size=10000000', 'there is not enough memory'),
+    ('model.input_size=10000000', 'input_size is at most 16384 pixels, got 10000000'),
+    ('model.data_preprocessor.resolution=1000000000000000000', 'resolution is at most 16384 pixels'),
+    ('model.data_preprocessor.blur=1e30', 'blur is a number from 0 to 255, got 1e+30'),
     ('model.student.pretrained=True', 'a checkpoint is the path of a file, got True'),
     ('visualizer.save_dir=3', 'Visualizer cannot be built of dict(save_dir=3'),
     ('activation_checkpointing=backbone', "activation_checkpointing: the model has no module 'backbone'; did you mean "

@@ -21,8 +21,8 @@ NAMES = ('blur', 'noise', 'jpeg')
 def check_camera(blur: float, noise: float, jpeg: int | None) -> None:
     """One clear line for settings that cannot work."""
     for name, value in (('blur', blur), ('noise', noise)):
-        if not is_number(value) or value < 0:
-            raise InputError(f'{name} is a number from 0 on, got {value!r}')
+        if not is_number(value) or not 0 <= value <= 255:
+            raise InputError(f'{name} is a number from 0 to 255, got {value!r}')
     if jpeg is not None and (not is_number(jpeg, whole=True) or not 1 <= jpeg <= 100):
         raise InputError(f'jpeg is a quality from 1 to 100, or None, got {jpeg!r}')
 

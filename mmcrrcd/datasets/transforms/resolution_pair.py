@@ -13,6 +13,7 @@ from mmcrrcd.registry import TRANSFORMS
 from .camera import check_camera, degrade
 
 SETTINGS = ('resolution', 'interpolation', 'antialias', 'upsample', 'blur', 'noise', 'jpeg')     # of downsample
+MOST = 2**14                                             # pixels of a side
 MODES = {'bilinear': 'bilinear', 'bicubic': 'bicubic', 'area': 'area', 'nearest': 'nearest-exact'}
 
 
@@ -55,6 +56,8 @@ def check_size(size: int | tuple[int, int], name: str) -> None:
     both = size if isinstance(size, (tuple, list)) else (size, size)
     if len(both) != 2 or any(not is_number(side, whole=True) or side < 1 for side in both):
         raise InputError(f'{name} is a number of pixels (or a height and a width), got {size!r}')
+    if max(both) > MOST:
+        raise InputError(f'{name} is at most {MOST} pixels, got {size!r}')
 
 
 def check_resolution(resolution: int | tuple[int, int] | None, interpolation: str) -> None:

@@ -197,6 +197,8 @@ class CheckInputHook(Hook):
         """Looks at data and model, and tries a few batches."""
         model = unwrapped(runner.model)
         check_pipeline(runner.train_dataloader.dataset, 'train_dataloader')
+        if getattr(runner, 'val_loop', None) is not None:
+            self.before_val(runner)
         if isinstance(model, Distiller):
             self.check_distiller(runner, model)
         if isinstance(runner, Runner):

@@ -53,7 +53,8 @@ class VIDLoss(DistillLoss):
             width_s, width_t = student.feature_maps[i].shape[1], teacher.feature_maps[j].shape[1]
             first, *others = (nn.Conv2d(width, width_t, 1, bias=False) for width in (width_s, width_t, width_t))
             self.regressors.append(nn.Sequential(first, nn.ReLU(), others[0], nn.ReLU(), others[1]))
-            alpha = math.log(math.expm1(self.variance - self.eps))
+            more = self.variance - self.eps
+            alpha = more + math.log(-math.expm1(-more))                  # whose softplus it is
             self.alphas.append(nn.Parameter(torch.full((width_t, ), alpha)))
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:

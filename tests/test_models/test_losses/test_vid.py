@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 from distil_step import random, step, outputs
 from mmcrrcd.errors import InputError
 from mmcrrcd.models import VIDLoss, vid_loss
@@ -29,6 +30,13 @@ def test_equals_the_published_value():
     reference = np.load(GOLDEN / 'reference.npz')
     value = vid_loss(*(torch.from_numpy(reference[key]) for key in ('vid_pred', 'vid_target', 'vid_log_scale')))
     np.testing.assert_allclose(value, reference['out_vid'], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize('variance', [1e-3, 5., 60., 1e30])
+def test_the_variances_start_where_they_are_told(variance):
+    loss = VIDLoss(variance=variance)
+    loss.build(*outputs([random(2, 2, 4, 4)] * 2, [random(2, 3, 4, 4)] * 2)[:2])
+    torch.testing.assert_close(F.softplus(loss.alphas[0]) + loss.eps, torch.full((3, ), variance))
 
 
 def test_module_regresses_each_stage_and_sums():
