@@ -55,6 +55,8 @@ RATES, GAMMAS = (0.005, 0.01, 0.02, 0.05), (0.1, 1)
 CHOSEN = {                                               # of single trainings on held-out images, or of a pilot
     'KD': dict(lr=0.05, gamma=0.1), 'KD, 1 CE': dict(lr=0.05, gamma=0.05), 'CRRCD': dict(lr=0.05, gamma=0.05),
     'CRRCD, learned F': dict(lr=0.05, gamma=1), 'student-only': dict(lr=0.01, gamma=1)}
+CHOSEN_RESNET20 = {                                      # of `few_resnet20_rates`
+    'KD': dict(lr=0.05, gamma=1), 'KD, 1 CE': dict(lr=0.05, gamma=1), 'CRRCD': dict(lr=0.05, gamma=0.1)}
 CHOSEN_FREE = dict(KD=dict(lr=0.01))                     # of `label_free_rates`, likewise
 FEW = Setting(images_per_class=100, epochs=40, warmup=1, views=8)
 HELD = FEW._replace(holdout=5000)
@@ -131,8 +133,8 @@ STUDIES = dict(
                   reference='KD', seeds=2),
     few=Study('CIFAR-100, 100 images a class', FEW, FINAL, reference='KD', seeds=3),
     full=Study('CIFAR-100, all 500 images a class', FEW._replace(images_per_class=None), FINAL, reference='KD'),
-    few_resnet20=Study('CIFAR-100, 100 images a class, another student', FEW._replace(student='resnet20'), OTHERS,
-                       reference='KD'),
+    few_resnet20=Study('CIFAR-100, 100 images a class, another student', FEW._replace(student='resnet20'),
+                       {name: arm | CHOSEN_RESNET20.get(name, {}) for name, arm in OTHERS.items()}, reference='KD'),
     few_resnet20_rates=Study(
         'Learning rate and γ of another student, on held-out training images', HELD._replace(student='resnet20'),
         grid({'KD': KD, 'KD, 1 CE': KD_MORE_CE, 'CRRCD': DIRECTION}, (0.02, 0.05, 0.1), (0.05, 0.1, 0.3, 1)),
