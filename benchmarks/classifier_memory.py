@@ -19,8 +19,8 @@ from torch import nn
 from mmcrrcd.models import ArcFaceMargin, CosineHead
 from mmcrrcd.registry import MODELS
 
-from .common import carry_out, page, parser_of
-from .loss_cost import PeakMemory, mega
+from .common import carry_out, mega, page, parser_of
+from .memory import PeakMemory
 
 WIDTH, BATCH, STEPS = 512, 128, 3
 CLASSES = (10_575, 85_000)                               # CASIA-WebFace, and the size of cleaned MS-Celeb-1M

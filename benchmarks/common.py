@@ -1,4 +1,4 @@
-"""What the benchmarks share: their command line, a clock, and where their numbers are kept.
+"""What the benchmarks share: their command line, a clock, turns, and where their numbers are kept.
 
 ``python -m experiments render`` puts the tables into the pages.
 """
@@ -6,12 +6,13 @@ import argparse
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 
 import torch
 from rich.progress import track
+from torch.utils.data import DataLoader
 
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.visualization.markdown import conditions, markdown_table
@@ -24,6 +25,35 @@ def now() -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
+
+
+def seconds(function: Callable[[], object], times: int = 1) -> float:
+    """What so many calls take together."""
+    start = now()
+    for _ in range(times):
+        function()
+    return now() - start
+
+
+class Timed:
+    """A loader of ``warmup`` batches, and of ``number`` more that together take ``seconds``, with what is done to them."""
+
+    def __init__(self, loader: DataLoader, warmup: int, number: int):
+        self.loader, self.warmup, self.number = loader, warmup, number
+
+    def __getattr__(self, name: str):
+        return getattr(self.loader, name)
+
+    def __len__(self) -> int:
+        return self.warmup + self.number
+
+    def __iter__(self) -> Iterator:
+        batches = iter(self.loader)
+        for step in range(len(self)):
+            if step == self.warmup:
+                start = now()
+            yield next(batches)
+        self.seconds = now() - start
 
 
 def parser_of(doc: str, name: str, config: str | None = None, **numbers: tuple[int, str]) -> argparse.ArgumentParser:
@@ -64,13 +94,30 @@ def with_range(values: list[float], decimals: int) -> str:
     return f'{median(values):,.{decimals}f} ({min(values):,.{decimals}f} – {max(values):,.{decimals}f})'
 
 
-def ratio(rates: dict[str, list[float]], one: str, other: str | None) -> str:
-    """Of two rates, round by round; '–' where one was not measured."""
-    if one not in rates or other not in rates:
+def mega(size: int | None) -> str:
+    """Bytes in millions."""
+    return '–' if size is None else f'{size / 1e6:,.1f}' if size < 1e8 else f'{size / 1e6:,.0f}'
+
+
+def ratio(found: dict[str, list[float]], one: str, other: str | None) -> str:
+    """Of two turns, round by round; '–' where one was not measured."""
+    if one not in found or other not in found:
         return '–'
-    return with_range([a / b for a, b in zip(rates[one], rates[other])], 2)
+    return with_range([a / b for a, b in zip(found[one], found[other])], 2)
+
+
+def turns_rows(found: dict[str, list[float]], decimals: int, *others: dict[str, str]) -> list[list[str]]:
+    """A row a turn: its name, what it measured, and its ratios; ``others``: from a turn to the one that it is compared with."""
+    return [[name, with_range(values, decimals), *(ratio(found, name, other.get(name)) for other in others)]
+            for name, values in found.items()]
 
 
 def page(result: dict, head: list[str], rows: list[list[str]], note: str) -> str:
     """Markdown of a result: its table, and below what was measured and where."""
     return f'{markdown_table(head, rows)}\n\n{note} {conditions(result)}'
+
+
+def sight(result: dict) -> str:
+    """Which config a result is of, and what its student sees."""
+    side = result['resolution'] or 32
+    return f'{Path(result["config"]).stem}, the student sees {side}×{side} px, batch {result["batch"]}'

@@ -9,7 +9,6 @@ random weights; times do not depend on them.
 import argparse
 from collections import defaultdict
 from contextlib import contextmanager
-from pathlib import Path
 from statistics import median
 
 import torch
@@ -22,7 +21,7 @@ from mmcrrcd.models.classification import classification_loss
 from mmcrrcd.models.networks import extract
 from mmcrrcd.registry import DATASETS, MODELS
 
-from .common import carry_out, now, page, parser_of, with_range
+from .common import carry_out, now, page, parser_of, sight, with_range
 from .step_time import BATCH
 
 
@@ -95,8 +94,7 @@ def table(result: dict) -> str:
                      (with_range(parts[name], 1), f'{100 * median(parts[name]) / sums[each]:.0f} %'))]
             for name in next(iter(times.values()))]
     rows.append(['sum of the medians', *(text for each in times for text in (f'{sums[each]:.0f}', ''))])
-    return page(result, head, rows, f'{Path(result["config"]).stem}, the student sees {result["resolution"] or 32} pixels, '
-                f'batch {result["batch"]}; n = {result["iterations"]}.')
+    return page(result, head, rows, f'{sight(result)}; n = {result["iterations"]}.')
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -4,8 +4,6 @@ One training step on a fixed batch, with cross-entropy and SGD, as the configs h
 turns in one run. Random weights.
 """
 import argparse
-from functools import partial
-from pathlib import Path
 from unittest import mock
 
 import torch
@@ -18,9 +16,8 @@ from mmcrrcd.models.backbones.base import Conv3x3
 from mmcrrcd.models.networks import extract
 from mmcrrcd.registry import MODELS
 
-from .common import carry_out, in_turns, now, page, parser_of, ratio, with_range
+from .common import carry_out, in_turns, page, parser_of, seconds, sight, turns_rows
 
-BASE = dict(layout=torch.channels_last, fused=False, bfloat16=False, compiled=False, plain_convolutions=False)
 VARIANTS = {
     'as it is': {},
     'convolutions of one pixel as convolutions': dict(plain_convolutions=True),
@@ -34,8 +31,8 @@ VARIANTS = {
 class Step:
     """A student, its optimizer and one batch."""
 
-    def __init__(self, config: dict, batch: int, pixels: int, layout, fused: bool, bfloat16: bool, compiled: bool,
-                 plain_convolutions: bool):
+    def __init__(self, config: dict, batch: int, pixels: int, layout=torch.channels_last, fused: bool = False,
+                 bfloat16: bool = False, compiled: bool = False, plain_convolutions: bool = False):
         torch.manual_seed(0)
         self.student = MODELS.build(config).to(get_device(), memory_format=layout).train()
         self.optimizer = torch.optim.SGD(self.student.parameters(), 0.05, momentum=0.9, weight_decay=5e-4, fused=fused)
@@ -54,28 +51,21 @@ class Step:
         self.optimizer.step()
 
 
-def milliseconds(step: Step, iterations: int) -> float:
-    start = now()
-    for _ in range(iterations):
-        step()
-    return 1000 * (now() - start) / iterations
-
-
 def measure(args: argparse.Namespace) -> dict:
     student = Config.fromfile(args.config).model.student
-    steps = {name: Step(student, args.batch, args.resolution, **BASE | change) for name, change in VARIANTS.items()}
+    steps = {name: Step(student, args.batch, args.resolution, **change) for name, change in VARIANTS.items()}
     for step in steps.values():
-        milliseconds(step, 3)
-    times = in_turns({name: partial(milliseconds, step, args.iterations) for name, step in steps.items()}, args.rounds)
+        seconds(step, 3)                                 # warm up
+    times = in_turns({name: lambda step=step: 1000 * seconds(step, args.iterations) / args.iterations
+                      for name, step in steps.items()}, args.rounds)
     return dict(config=args.config, batch=args.batch, resolution=args.resolution, milliseconds=times)
 
 
 def table(result: dict) -> str:
-    times, size = result['milliseconds'], result['resolution']
-    rows = [[name, with_range(own, 1), ratio(times, name, 'as it is')] for name, own in times.items()]
+    times = result['milliseconds']
+    rows = turns_rows(times, 1, dict.fromkeys(times, 'as it is'))
     return page(result, ["the student's step", 'ms: median (range)', 'over as it is'], rows,
-                f'{Path(result["config"]).stem}, {size}×{size} px, batch {result["batch"]}; '
-                f'n = {len(times["as it is"])} rounds.')
+                f'{sight(result)}; n = {len(times["as it is"])} rounds.')
 
 
 def main(argv: list[str] | None = None) -> None:
