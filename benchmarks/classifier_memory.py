@@ -8,8 +8,6 @@ memory over that before the classifier was made: of the whole process on a CPU (
 ``benchmarks/results/classifier_memory.json`` and prints its table.
 """
 import argparse
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
 
 import torch
 from mmengine.device import get_device
@@ -20,7 +18,7 @@ from mmcrrcd.models import ArcFaceMargin, CosineHead
 from mmcrrcd.registry import MODELS
 
 from .common import carry_out, mega, page, parser_of
-from .memory import PeakMemory
+from .memory import PeakMemory, in_own_process
 
 WIDTH, BATCH, STEPS = 512, 128, 3
 CLASSES = (10_575, 85_000)                               # CASIA-WebFace, and the size of cleaned MS-Celeb-1M
@@ -50,11 +48,7 @@ def cost(name: str, classes: int, batch: int, threads: int) -> dict:
 
 
 def measure(args: argparse.Namespace) -> dict:
-    rows, context = [], multiprocessing.get_context('spawn')
-    for number in args.classes:
-        for name in HEADS:
-            with ProcessPoolExecutor(1, mp_context=context) as pool:
-                rows.append(pool.submit(cost, name, number, args.batch, args.threads).result())
+    rows = [in_own_process(cost, name, number, args.batch, args.threads) for number in args.classes for name in HEADS]
     return dict(batch=args.batch, rows=rows)
 
 

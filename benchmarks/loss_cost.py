@@ -17,18 +17,12 @@ draw the negatives, this package's losses do it themselves, so that only here it
 feature relations, in both. Writes ``benchmarks/results/loss_cost.json`` and prints its tables; the lines as a picture.
 """
 import argparse
-import contextlib
 import importlib
-import io
 import json
-import multiprocessing
-import os
 import types
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from statistics import median
-from typing import NamedTuple
 
 import torch
 from matplotlib.figure import Figure
@@ -41,7 +35,7 @@ from mmcrrcd.structures import Batch, NetworkOutput
 from mmcrrcd.visualization.style import styles
 
 from .common import carry_out, mega, now, page, parser_of, with_range
-from .memory import PeakMemory, saved_bytes
+from .memory import PeakMemory, in_own_process, saved_bytes
 
 WIDTH, DIM = 64, 128
 SECONDS = 60
@@ -62,13 +56,6 @@ AXES = {                                                 # values, and the lines
 QUICK = {'negatives': ((512, 2048), OURS)}               # for a look in a minute
 
 
-class Subject(NamedTuple):
-    """What is measured: ``forward`` gives the loss; gradients of ``embedding`` and ``module`` are forgotten after each."""
-    module: nn.Module
-    forward: Callable[[], Tensor]
-    embedding: Tensor
-
-
 def point(kind: str, **changes) -> dict:
     """The default of a kind with ``changes``. A queue holds a batch at least: fewer negatives come with a smaller batch."""
     case = DEFAULT | KINDS[kind] | changes
@@ -86,8 +73,8 @@ def comparison(references: list[str]) -> list[dict]:
     return [*(point(kind) for kind in KINDS), *(point(kind, loss=f'{kind}, as published') for kind in references)]
 
 
-def build(case: dict) -> Subject:
-    """The loss of a case with random inputs on the device; its queue is full."""
+def build(case: dict) -> tuple[nn.Module, Tensor, Callable[[], Tensor]]:
+    """The loss of a case, the student's embedding, and what gives the loss of both; random inputs, and the queue is full."""
     device = get_device()
     batch, n, images, anchors = case['batch'], case['negatives'], case['images'], case['anchors']
     student, teacher = (NetworkOutput((), *(torch.randn(batch, width, device=device) for width in (WIDTH, case['classes'])))
@@ -99,7 +86,7 @@ def build(case: dict) -> Subject:
         loss = as_published(name, case).to(device)
         index = torch.randint(images, (batch, 1 + n), device=device)
         index[:, 0] = samples.index
-        return Subject(loss, lambda: loss(embedding, teacher.embedding, samples.index, index), embedding)
+        return loss, embedding, lambda: loss(embedding, teacher.embedding, samples.index, index)
     if name == 'CRD':
         loss = CRDLoss(images, DIM, n)
     elif name == 'CRCD':
@@ -112,7 +99,7 @@ def build(case: dict) -> Subject:
     loss.to(device)
     if name.startswith('CRRCD'):
         loss.queue.push(torch.randn(n, WIDTH, device=device), torch.randint(case['classes'], (n,), device=device))
-    return Subject(loss, lambda: loss(student, teacher, samples), embedding)
+    return loss, embedding, lambda: loss(student, teacher, samples)
 
 
 def as_published(name: str, case: dict) -> nn.Module:
@@ -130,40 +117,32 @@ def cost(case: dict, repetitions: int, threads: int) -> dict:
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     forward, backward = [], []
-    with contextlib.redirect_stdout(io.StringIO()):       # the published losses print their constants
-        subject = build(case)
-        nn.Linear(DIM, DIM, device=get_device())(torch.ones(DIM, DIM, device=get_device())).sum().backward()
-        peak = PeakMemory()                               # what the libraries take for themselves is there by now
-        for _ in range(1 + repetitions):
-            for x in (*subject.module.parameters(), subject.embedding):
-                x.grad = None
-            start = now()
-            loss = subject.forward()
-            middle = now()
-            loss.backward()
-            forward.append(1000 * (middle - start))
-            backward.append(1000 * (now() - middle))
-            del loss
-            if len(forward) > 3 and sum(forward) + sum(backward) > 1000 * SECONDS:
-                break
-        most = peak.read()
-        return dict(case, forward=forward[1:], backward=backward[1:], peak=most, saved=saved_bytes(subject.forward),
-                    state=sum(x.nbytes for x in subject.module.buffers()))
+    module, embedding, loss_of = build(case)
+    nn.Linear(DIM, DIM, device=get_device())(torch.ones(DIM, DIM, device=get_device())).sum().backward()
+    peak = PeakMemory()                                   # what the libraries take for themselves is there by now
+    while len(forward) <= repetitions and (len(forward) < 4 or sum(forward) + sum(backward) < 1000 * SECONDS):
+        for x in (*module.parameters(), embedding):
+            x.grad = None
+        start = now()
+        loss = loss_of()
+        middle = now()
+        loss.backward()
+        forward.append(1000 * (middle - start))
+        backward.append(1000 * (now() - middle))
+        del loss
+    return dict(case, forward=forward[1:], backward=backward[1:], peak=peak.read(), saved=saved_bytes(loss_of),
+                state=sum(x.nbytes for x in module.buffers()))
 
 
 def measure(args: argparse.Namespace) -> dict:
-    """Every case once, each in a process of its own, forked from one that has imported everything and computed nothing."""
-    os.environ.setdefault('PYTORCH_NVML_BASED_CUDA_CHECK', '1')          # or imports that look for a GPU make forks useless
-    context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['mmcrrcd.models', 'mmpretrain'])
+    """Every case once."""
     cases = dict(comparison=comparison(args.reference)) | lines(QUICK if args.quick else AXES)
-    done = {json.dumps(case): case for line in cases.values() for case in line}                  # each once
+    done = {json.dumps(case): case for line in cases.values() for case in line}
     for key, case in track(list(done.items()), 'losses'):
-        with ProcessPoolExecutor(1, mp_context=context) as pool:
-            try:
-                done[key] = pool.submit(cost, case, args.repetitions, args.threads).result()
-            except (BrokenProcessPool, torch.cuda.OutOfMemoryError):
-                done[key] = dict(case, error='out of memory')
+        try:
+            done[key] = in_own_process(cost, case, args.repetitions, args.threads)
+        except (BrokenProcessPool, torch.cuda.OutOfMemoryError):
+            done[key] = dict(case, error='out of memory')
     return dict(repetitions=args.repetitions,
                 lines={name: [done[json.dumps(case)] for case in line] for name, line in cases.items()})
 

@@ -2,13 +2,25 @@
 import contextlib
 import ctypes
 import gc
+import multiprocessing
+import os
 import re
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch._subclasses import FakeTensor
+
+
+def in_own_process(function: Callable, *args):
+    """What ``function`` returns in a new process, forked from one that has imported everything and computed nothing."""
+    os.environ.setdefault('PYTORCH_NVML_BASED_CUDA_CHECK', '1')          # or imports that look for a GPU make forks useless
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['mmcrrcd.models', 'mmpretrain'])
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *args).result()
 
 
 class PeakMemory:

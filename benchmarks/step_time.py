@@ -22,14 +22,13 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.runner import Runner
 from mmpretrain.datasets import CIFAR100
-from torch.nn import functional as F
 
-from mmcrrcd.models.networks import extract
 from mmcrrcd.models.teachers.cache import CacheWriter, number_of_blocks, rows_of
 from mmcrrcd.registry import DATASETS, MODELS
 
 from . import reference
 from .common import Timed, carry_out, in_turns, page, parser_of, seconds, sight, turns_rows
+from .student_step import step_of
 
 BATCH, VIEWS = 96, 16
 WORK = Path('work_dirs/step_time')
@@ -105,21 +104,17 @@ def of_runner(args: argparse.Namespace, path: str, method: str) -> float:
 
 def of_bare_networks(args: argparse.Namespace, with_teacher: bool) -> float:
     """Seconds of the same number of steps that only run the two networks, or the student, on one batch."""
-    model = MODELS.build(config_of(args, 'memory', 'kd').model).to(get_device()).train()
+    cfg = config_of(args, 'memory', 'kd').model
+    student = step_of(cfg.student, BATCH, args.resolution or 32, bfloat16=not args.float32)
+    model = MODELS.build(cfg).to(get_device())
     model.load_teacher()
-    optimizer = torch.optim.SGD(model.student.parameters(), 0.05, momentum=0.9, weight_decay=5e-4)
-    high = torch.randn(BATCH, 3, 32, 32, device=get_device()).to(memory_format=torch.channels_last)
-    low = high if args.resolution is None else F.interpolate(high, (args.resolution,) * 2)
-    labels = torch.randint(100, (BATCH,), device=get_device())
+    images = torch.randn(BATCH, 3, 32, 32, device=get_device()).to(memory_format=torch.channels_last)
 
     def step() -> None:
-        with torch.autocast(get_device(), torch.bfloat16, enabled=not args.float32):
-            if with_teacher:
-                model.forward_teacher(high)
-            logits = extract(model.student, low).logits
-        optimizer.zero_grad()
-        F.cross_entropy(logits, labels).backward()
-        optimizer.step()
+        if with_teacher:
+            with torch.autocast(get_device(), torch.bfloat16, enabled=not args.float32):
+                model.forward_teacher(images)
+        student()
 
     seconds(step, args.warmup)
     return seconds(step, args.iterations)
@@ -142,8 +137,9 @@ def table(result: dict) -> str:
     """Markdown: images per second, and how often the reference's and how much of the bare networks' this is."""
     rates = result['rates']
     live = {name: name.replace('cached', 'memory') for name in rates if name.startswith('cached')}
-    others = {'the live teacher': live, 'the bare networks': dict.fromkeys(rates, 'bare networks'),
-              'the bare student': dict.fromkeys(rates, 'bare student')}
+    others = ({'the live teacher': live} if live else {}) | {
+        'the bare networks': dict.fromkeys(rates, 'bare networks'),
+        'the bare student': dict.fromkeys(rates, 'bare student')}
     others |= {f'RepDistiller, {method.upper()}': dict.fromkeys(rates, f'reference {method}') for method in reference.METHODS
                if f'reference {method}' in rates}
     return page(result, ['', 'images/s: median (range)', *(f'over {other}' for other in others)],

@@ -4,6 +4,7 @@ One training step on a fixed batch, with cross-entropy and SGD, as the configs h
 turns in one run. Random weights.
 """
 import argparse
+from collections.abc import Callable
 from unittest import mock
 
 import torch
@@ -20,7 +21,7 @@ from .common import carry_out, in_turns, page, parser_of, seconds, sight, turns_
 
 VARIANTS = {
     'as it is': {},
-    'convolutions of one pixel as convolutions': dict(plain_convolutions=True),
+    'convolutions of one pixel as convolutions': dict(convolution=nn.Conv2d.forward),
     'SGD in one kernel': dict(fused=True),
     'contiguous memory': dict(layout=torch.contiguous_format),
     'bfloat16': dict(bfloat16=True),
@@ -28,32 +29,31 @@ VARIANTS = {
 }
 
 
-class Step:
-    """A student, its optimizer and one batch."""
+def step_of(config: dict, batch: int, pixels: int, layout=torch.channels_last, fused: bool = False, bfloat16: bool = False,
+            compiled: bool = False, convolution: Callable = Conv3x3.forward) -> Callable[[], None]:
+    """A training step of a student on one batch."""
+    torch.manual_seed(0)
+    student = MODELS.build(config).to(get_device(), memory_format=layout).train()
+    optimizer = torch.optim.SGD(student.parameters(), 0.05, momentum=0.9, weight_decay=5e-4, fused=fused)
+    images = torch.randn(batch, 3, pixels, pixels, device=get_device()).to(memory_format=layout)
+    labels = torch.randint(student.head.num_classes, (batch,), device=get_device())
+    if compiled:
+        student.backbone.compile()
 
-    def __init__(self, config: dict, batch: int, pixels: int, layout=torch.channels_last, fused: bool = False,
-                 bfloat16: bool = False, compiled: bool = False, plain_convolutions: bool = False):
-        torch.manual_seed(0)
-        self.student = MODELS.build(config).to(get_device(), memory_format=layout).train()
-        self.optimizer = torch.optim.SGD(self.student.parameters(), 0.05, momentum=0.9, weight_decay=5e-4, fused=fused)
-        self.images = torch.randn(batch, 3, pixels, pixels, device=get_device()).to(memory_format=layout)
-        self.labels = torch.randint(self.student.head.num_classes, (batch,), device=get_device())
-        self.bfloat16, self.plain_convolutions = bfloat16, plain_convolutions
-        if compiled:
-            self.student.backbone.compile()
+    def step() -> None:
+        with mock.patch.object(Conv3x3, 'forward', convolution):
+            with torch.autocast(get_device(), torch.bfloat16, enabled=bfloat16):
+                logits = extract(student, images).logits
+            optimizer.zero_grad()
+            F.cross_entropy(logits, labels).backward()
+        optimizer.step()
 
-    def __call__(self) -> None:
-        with mock.patch.object(Conv3x3, 'forward', nn.Conv2d.forward if self.plain_convolutions else Conv3x3.forward):
-            with torch.autocast(get_device(), torch.bfloat16, enabled=self.bfloat16):
-                logits = extract(self.student, self.images).logits
-            self.optimizer.zero_grad()
-            F.cross_entropy(logits, self.labels).backward()
-        self.optimizer.step()
+    return step
 
 
 def measure(args: argparse.Namespace) -> dict:
     student = Config.fromfile(args.config).model.student
-    steps = {name: Step(student, args.batch, args.resolution, **change) for name, change in VARIANTS.items()}
+    steps = {name: step_of(student, args.batch, args.resolution, **change) for name, change in VARIANTS.items()}
     for step in steps.values():
         seconds(step, 3)                                 # warm up
     times = in_turns({name: lambda step=step: 1000 * seconds(step, args.iterations) / args.iterations
