@@ -61,9 +61,14 @@ def spread(values: list[float]) -> str:
     return f'{mean(values):.2f}{deviation} (n = {len(values)})'
 
 
+def paired(values: dict[int, float], reference: dict[int, float]) -> list[float]:
+    """Differences to the reference, of the seeds that both have."""
+    return [values[seed] - reference[seed] for seed in values if seed in reference]
+
+
 def paired_difference(values: dict[int, float], reference: dict[int, float]) -> str:
     """Mean difference ± its standard error, over the seeds that both have."""
-    points = [values[seed] - reference[seed] for seed in values if seed in reference]
+    points = paired(values, reference)
     if not points:
         return '–'
     error = f' ± {stdev(points) / sqrt(len(points)):.2f}' if len(points) > 1 else ''
