@@ -8,7 +8,7 @@ from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 
 from mmcrrcd.errors import InputError
-from mmcrrcd.files import inside
+from mmcrrcd.files import inside, read_lines
 from mmcrrcd.registry import DATASETS
 
 from .decoded import decode_blocks, fingerprint_of_images, open_cache, write_cache
@@ -32,20 +32,10 @@ def check_place(folder: Path) -> None:
             raise FileNotFoundError(f'{folder} is missing, but the images are in {place}: {remedy}')
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a text file."""
-    if not path.is_file():
-        raise FileNotFoundError(f'{path} is missing; delete the folder {FOLDER} to download it again')
-    try:
-        return path.read_text().splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(f'{path} is not a text file') from error
-
-
 def read_classes(folder: Path) -> dict[str, str]:
     """From WordNet's number to a name, the first of the synonyms; in the order of the numbers."""
-    names = dict(line.split('\t', 1) for line in read_lines(folder / 'words.txt') if '\t' in line)
-    numbers = sorted(line.strip() for line in read_lines(folder / 'wnids.txt') if line.strip())
+    names = dict(line.split('\t', 1) for line in read_lines(folder / 'words.txt', folder) if '\t' in line)
+    numbers = sorted(line.strip() for line in read_lines(folder / 'wnids.txt', folder) if line.strip())
     if len(set(numbers)) != 200:
         raise InputError(f'{folder / "wnids.txt"}: expected 200 classes, got {len(set(numbers))}')
     return {number: names.get(number, number).split(',')[0].strip() for number in numbers}
@@ -79,7 +69,7 @@ def list_val(folder: Path, classes: dict[str, str]) -> tuple[list[Path], list[in
         if not files:
             raise FileNotFoundError(f'there is no image in the folders of classes in {folder / "val"}')
         return files, labels
-    for i, line in enumerate(read_lines(path), 1):
+    for i, line in enumerate(read_lines(path, folder), 1):
         name, number, *_ = line.split('\t') + ['']
         if number not in order:
             raise InputError(f'{path}, line {i}: expected a file, a class of wnids.txt and a box, got {line[:60]!r}')
