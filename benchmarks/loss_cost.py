@@ -1,4 +1,4 @@
-"""Time and memory of the relational contrastive loss: along each of its sizes, and beside CRD and CRCD.
+"""Time and memory of the relational contrastive loss along each of its sizes, of CRD and CRCD, and of large classifiers.
 
     PYTHONPATH=../RepDistiller:../CRCD python -m benchmarks.loss_cost --reference CRD CRCD
 
@@ -9,7 +9,7 @@ in a process of its own. From batch 96 and 512 negatives one size changes at a t
   does not count;
 - peak: memory over that before the first pass, of the whole process on a CPU (Linux only), of tensors on a GPU;
 - saved: tensors that the forward pass leaves for the backward pass, each memory once, without parameters and inputs;
-- state: what is there all the time: the queue, or the banks.
+- state: what is there all the time: the queue, or the banks; of a classifier its weights, to which SGD adds as many numbers.
 
 ``--reference``: ``CRDLoss`` of HobbitLong/RepDistiller and ``CRCDLoss`` of Lechatelia/CRCD as published.
 Patched from outside: where there is no GPU, the call of ``AliasMethod.cuda``; nothing else. Their data loaders
@@ -27,19 +27,22 @@ from statistics import median
 import torch
 from matplotlib.figure import Figure
 from mmengine.device import get_device
+from mmpretrain.models import LinearClsHead
 from rich.progress import track
 from torch import Tensor, nn
 
-from mmcrrcd.models import CRCDLoss, CRDLoss, RelationContrastLoss
+from mmcrrcd.models import ArcFaceMargin, CosineHead, CRCDLoss, CRDLoss, RelationContrastLoss
+from mmcrrcd.registry import MODELS
 from mmcrrcd.structures import Batch, NetworkOutput
 from mmcrrcd.visualization.style import styles
 
 from .common import carry_out, mega, now, page, parser_of, with_range
 from .memory import PeakMemory, in_own_process, saved_bytes
 
-WIDTH, DIM = 64, 128
+DIM = 128
 SECONDS = 60
-DEFAULT = dict(batch=96, negatives=512, anchors=None, classes=100, images=50_000)
+DEFAULT = dict(width=64, batch=96, negatives=512, anchors=None, classes=100, images=50_000)
+OF_HEAD = dict(width=512, batch=128)                     # of faces
 KINDS = {                                                # what a line is of; in the table and in the picture
     'CRRCD': dict(loss='CRRCD', anchors=16),
     'CRRCD, learned F': dict(loss='CRRCD, learned F', anchors=8),
@@ -47,18 +50,20 @@ KINDS = {                                                # what a line is of; in
     'CRD': dict(loss='CRD', negatives=16_384),
     'CRCD': dict(loss='CRCD')}
 OURS = list(KINDS)[:3]
+HEADS = {'softmax': dict(type=LinearClsHead), 'ArcFace': dict(type=CosineHead, margin=dict(type=ArcFaceMargin))}
 AXES = {                                                 # values, and the lines over them
     'batch': ((64, 96, 128, 256, 512), OURS),
     'negatives': ((64, 128, 256, 512, 1024, 2048, 4096, 8192, 16_384), OURS),
     'anchors': ((1, 8, 32, None), OURS[:2]),
     'classes': ((10, 100, 1000, 10_575), OURS[1:2]),
     'images': ((50_000, 150_000, 500_000), ['CRRCD, learned F', 'CRD'])}
+OF_HEADS = {'classes': ((10_575, 85_000), list(HEADS))}                  # CASIA-WebFace, cleaned MS-Celeb-1M
 QUICK = {'negatives': ((512, 2048), OURS)}               # for a look in a minute
 
 
 def point(kind: str, **changes) -> dict:
     """The default of a kind with ``changes``. A queue holds a batch at least: fewer negatives come with a smaller batch."""
-    case = DEFAULT | KINDS[kind] | changes
+    case = DEFAULT | (KINDS.get(kind) or OF_HEAD | dict(loss=kind)) | changes
     return case | dict(batch=min(case['batch'], case['negatives']))
 
 
@@ -70,17 +75,20 @@ def lines(axes: dict[str, tuple]) -> dict[str, list[dict]]:
 
 def comparison(references: list[str]) -> list[dict]:
     """The losses side by side; the ``references`` also as published."""
-    return [*(point(kind) for kind in KINDS), *(point(kind, loss=f'{kind}, as published') for kind in references)]
+    return [*map(point, KINDS), *(point(kind, loss=f'{kind}, as published') for kind in references)]
 
 
 def build(case: dict) -> tuple[nn.Module, Tensor, Callable[[], Tensor]]:
     """The loss of a case, the student's embedding, and what gives the loss of both; random inputs, and the queue is full."""
     device = get_device()
     batch, n, images, anchors = case['batch'], case['negatives'], case['images'], case['anchors']
-    student, teacher = (NetworkOutput((), *(torch.randn(batch, width, device=device) for width in (WIDTH, case['classes'])))
+    student, teacher = (NetworkOutput((), *(torch.randn(batch, width, device=device) for width in (case['width'], case['classes'])))
                         for _ in range(2))
     embedding = student.embedding.requires_grad_()
     samples = Batch(torch.randint(case['classes'], (batch,), device=device), torch.randperm(images, device=device)[:batch])
+    if case['loss'] in HEADS:
+        head = MODELS.build(HEADS[case['loss']] | dict(num_classes=case['classes'], in_channels=case['width'])).to(device)
+        return head, embedding, lambda: head.loss_module(head((embedding,)), samples.labels)
     name, _, published = case['loss'].partition(', as ')
     if published:
         loss = as_published(name, case).to(device)
@@ -98,7 +106,7 @@ def build(case: dict) -> tuple[nn.Module, Tensor, Callable[[], Tensor]]:
     loss.build(student, teacher)
     loss.to(device)
     if name.startswith('CRRCD'):
-        loss.queue.push(torch.randn(n, WIDTH, device=device), torch.randint(case['classes'], (n,), device=device))
+        loss.queue.push(torch.randn(n, case['width'], device=device), torch.randint(case['classes'], (n,), device=device))
     return loss, embedding, lambda: loss(student, teacher, samples)
 
 
@@ -107,7 +115,7 @@ def as_published(name: str, case: dict) -> nn.Module:
     criterion, memory = (importlib.import_module(f'{name.lower()}.{module}') for module in ('criterion', 'memory'))
     if not torch.cuda.is_available():
         memory.AliasMethod.cuda = lambda self: None
-    options = dict(s_dim=WIDTH, t_dim=WIDTH, feat_dim=DIM, n_data=case['images'], nce_k=case['negatives'], nce_m=0.5)
+    options = dict(s_dim=case['width'], t_dim=case['width'], feat_dim=DIM, n_data=case['images'], nce_k=case['negatives'], nce_m=0.5)
     options |= dict(nce_t=0.07) if name == 'CRD' else dict(nce_t=0.05, embed_type='linear')
     return getattr(criterion, f'{name}Loss')(types.SimpleNamespace(**options))
 
@@ -130,13 +138,14 @@ def cost(case: dict, repetitions: int, threads: int) -> dict:
         forward.append(1000 * (middle - start))
         backward.append(1000 * (now() - middle))
         del loss
+    kept = module.parameters() if case['loss'] in HEADS else module.buffers()
     return dict(case, forward=forward[1:], backward=backward[1:], peak=peak.read(), saved=saved_bytes(loss_of),
-                state=sum(x.nbytes for x in module.buffers()))
+                state=sum(x.nbytes for x in kept))
 
 
 def measure(args: argparse.Namespace) -> dict:
     """Every case once."""
-    cases = dict(comparison=comparison(args.reference)) | lines(QUICK if args.quick else AXES)
+    cases = dict(comparison=comparison(args.reference)) | (lines(QUICK) if args.quick else lines(AXES) | lines(OF_HEADS))
     done = {json.dumps(case): case for line in cases.values() for case in line}
     for key, case in track(list(done.items()), 'losses'):
         try:
@@ -154,8 +163,8 @@ def both(row: dict) -> list[float]:
 
 def setting(row: dict) -> str:
     """Sizes of a row: classes and images where they are not the default's."""
-    parts = [f'batch {row["batch"]}, {row["negatives"]:,} negatives']
-    if not row['loss'].startswith('CRD'):
+    parts = [f'batch {row["batch"]}'] + ([f'{row["negatives"]:,} negatives'] if row['loss'] not in HEADS else [])
+    if row['loss'].startswith(('CRRCD', 'CRCD')):
         parts.append('1 anchor' if row['anchors'] == 1 else f'{row["anchors"] or "all"} anchors')
     parts += [f'{row[axis]:,} {axis}' for axis in ('classes', 'images') if row[axis] != DEFAULT[axis]]
     return ', '.join(parts)
@@ -172,8 +181,8 @@ def table(result: dict) -> str:
                 *(mega(row[key]) for key in ('peak', 'saved', 'state'))]
             rows.append([row['loss'], setting(row), *found])
     head = ['', '', 'time, ms: median (range)', 'forward / backward, ms', 'peak, MB', 'saved, MB', 'state, MB']
-    return page(result, head, rows, f'Embeddings of {WIDTH} numbers, relations and projections of {DIM}, float32; an MB is a '
-                f'million bytes; n = {result["repetitions"]} repetitions, or what a minute allows, at least 3.')
+    return page(result, head, rows, f'Embeddings of 64 numbers, of classifiers 512, relations and projections of {DIM}, '
+                f'float32; an MB is a million bytes; n = {result["repetitions"]} repetitions, or what a minute allows, at least 3.')
 
 
 def plot(result: dict) -> Figure:

@@ -7,28 +7,33 @@ Everything takes turns in one run, several rounds of some iterations each, so th
 - ``memory`` and ``mmpretrain``: the Runner of a config with its data path, hooks and log, for each of ``--methods``;
 - ``cached``: the same as ``memory``, with the teacher's answers read from a cache;
 - ``bare``: on one fixed batch the teacher's forward pass and the student's step with cross-entropy, or the latter alone: the
-  floors;
+  floors; with ``--variants`` also what the choices in the student's own step are worth;
 - ``reference``: RepDistiller's own data loader and loop (``--reference``), in float32 as it is, KD and CRD.
 
 Networks have random weights, and caches hold random answers; times do not depend on them.
 """
 import argparse
 import uuid
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.runner import Runner
 from mmpretrain.datasets import CIFAR100
+from torch import nn
+from torch.nn import functional as F
 
+from mmcrrcd.models.backbones.base import Conv3x3
+from mmcrrcd.models.networks import extract
 from mmcrrcd.models.teachers.cache import CacheWriter, number_of_blocks, rows_of
 from mmcrrcd.registry import DATASETS, MODELS
 
 from . import reference
 from .common import Timed, carry_out, in_turns, page, parser_of, seconds, sight, turns_rows
-from .student_step import step_of
 
 BATCH, VIEWS = 96, 16
 WORK = Path('work_dirs/step_time')
@@ -38,6 +43,14 @@ METHODS = {
     'crrcd': dict(),
     'crrcd, learned': dict(relation='learned', num_anchors=8),
     'crd': dict(beta=0, objective=dict(crd=dict(type='mmcrrcd.CRDLoss', num_samples=50_000, weight=0.8))),
+}
+
+VARIANTS = {
+    'convolutions of one pixel as convolutions': dict(convolution=nn.Conv2d.forward),
+    'SGD in one kernel': dict(fused=True),
+    'contiguous memory': dict(layout=torch.contiguous_format),
+    'bfloat16': dict(bfloat16=True),
+    'backbone compiled': dict(compiled=True),
 }
 
 
@@ -102,27 +115,56 @@ def of_runner(args: argparse.Namespace, path: str, method: str) -> float:
     return timed.seconds
 
 
-def of_bare_networks(args: argparse.Namespace, with_teacher: bool) -> float:
-    """Seconds of the same number of steps that only run the two networks, or the student, on one batch."""
-    cfg = config_of(args, 'memory', 'kd').model
-    student = step_of(cfg.student, BATCH, args.resolution or 32, bfloat16=not args.float32)
+def step_of(config: dict, batch: int, pixels: int, layout=torch.channels_last, fused: bool = False, bfloat16: bool = False,
+            compiled: bool = False, convolution: Callable = Conv3x3.forward) -> Callable[[], None]:
+    """A training step of a student on one batch."""
+    torch.manual_seed(0)
+    student = MODELS.build(config).to(get_device(), memory_format=layout).train()
+    optimizer = torch.optim.SGD(student.parameters(), 0.05, momentum=0.9, weight_decay=5e-4, fused=fused)
+    images = torch.randn(batch, 3, pixels, pixels, device=get_device()).to(memory_format=layout)
+    labels = torch.randint(student.head.num_classes, (batch,), device=get_device())
+    if compiled:
+        student.backbone.compile()
+
+    def step() -> None:
+        with mock.patch.object(Conv3x3, 'forward', convolution):
+            with torch.autocast(get_device(), torch.bfloat16, enabled=bfloat16):
+                logits = extract(student, images).logits
+            optimizer.zero_grad()
+            F.cross_entropy(logits, labels).backward()
+        optimizer.step()
+
+    return step
+
+
+def bare(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
+    """Steps on one batch that run only the two networks, or the student, or with ``--variants`` it with one thing changed."""
+    cfg, precision = config_of(args, 'memory', 'kd').model, dict(bfloat16=not args.float32)
+    student = partial(step_of, cfg.student, BATCH, args.resolution or 32)
+    steps = {'bare student': student(**precision)}
+    if args.variants:
+        steps |= {f'bare student, {name}': student(**precision | change) for name, change in VARIANTS.items()}
     model = MODELS.build(cfg).to(get_device())
     model.load_teacher()
     images = torch.randn(BATCH, 3, 32, 32, device=get_device()).to(memory_format=torch.channels_last)
 
-    def step() -> None:
-        if with_teacher:
-            with torch.autocast(get_device(), torch.bfloat16, enabled=not args.float32):
-                model.forward_teacher(images)
-        student()
+    def both() -> None:
+        with torch.autocast(get_device(), torch.bfloat16, enabled=not args.float32):
+            model.forward_teacher(images)
+        steps['bare student']()
 
+    return {'bare networks': both} | steps
+
+
+def of_bare(args: argparse.Namespace, step: Callable[[], None]) -> float:
+    """Seconds of ``args.iterations`` such steps."""
     seconds(step, args.warmup)
     return seconds(step, args.iterations)
 
 
 def measure(args: argparse.Namespace) -> dict:
     turns = {f'{path} {method}': partial(of_runner, args, path, method) for path in args.paths for method in args.methods}
-    turns |= {'bare networks': partial(of_bare_networks, args, True), 'bare student': partial(of_bare_networks, args, False)}
+    turns |= {name: partial(of_bare, args, step) for name, step in bare(args).items()}
     if args.reference:
         turns |= {f'reference {method}': partial(
             reference.Reference(method, args.data_root, BATCH, args.workers).seconds, args.warmup, args.iterations)
@@ -154,8 +196,9 @@ def main(argv: list[str] | None = None) -> None:
                        warmup=(6, 'iterations before the clock runs; the queue takes six to fill'),
                        workers=(2, "processes of the reference's data loader"))
     parser.add_argument('--methods', nargs='+', default=list(METHODS), choices=list(METHODS), metavar='METHOD')
-    parser.add_argument('--paths', nargs='+', default=PATHS, choices=PATHS)
+    parser.add_argument('--paths', nargs='*', default=PATHS, choices=PATHS)
     parser.add_argument('--reference', action='store_true', help='HobbitLong/RepDistiller, whose checkout is on PYTHONPATH')
+    parser.add_argument('--variants', action='store_true', help='the bare student also with one choice changed')
     parser.add_argument('--float32', action='store_true', help='this package in float32, too')
     args = parser.parse_args(argv)
     if args.reference and (Path(args.config).stem, args.resolution) != (reference.CONFIG, None):
