@@ -10,7 +10,6 @@ import itertools
 import shutil
 from functools import partial
 from pathlib import Path
-from statistics import median
 
 import torch
 from mmengine.config import Config
@@ -19,10 +18,11 @@ from mmengine.registry import DefaultScope
 from mmcrrcd.engine.teacher_cache import Source
 from mmcrrcd.models.teachers.cache import BLOCK, CacheWriter, size_in_bytes
 
-from .common import carry_out, in_turns, page, parser_of, ratio, seconds
+from .common import benchmark, in_turns, page, seconds, turns_rows
 
 FOLDER = Path('work_dirs/cache_time/answers')
 SIZES = (64, 128, 256, 512)
+FORWARD = "the teacher's forward pass, at its best batch size"
 
 
 def measure(args: argparse.Namespace) -> dict:
@@ -43,13 +43,13 @@ def measure(args: argparse.Namespace) -> dict:
         for block, output in zip(blocks, source.outputs([source.numbers_of(block) for block in blocks])):
             writer.write(block, output)
 
-    def bare() -> float:
+    def forward() -> float:
         with torch.no_grad():
             return max(len(batch) / seconds(partial(source.model.forward_teacher, batch)) for batch in batches)
 
-    for warm_up in (bare, build_blocks):
+    for warm_up in (forward, build_blocks):
         warm_up()
-    rates = in_turns(dict(bare=bare, building=lambda: args.blocks * BLOCK / seconds(build_blocks)), args.rounds)
+    rates = in_turns({FORWARD: forward, 'building the cache': lambda: args.blocks * BLOCK / seconds(build_blocks)}, args.rounds)
     writer.close()
     shutil.rmtree(f'{FOLDER}.part')
     return dict(config=args.config, views=args.views, megabytes=size_in_bytes(shape) / 1e6, blocks=args.blocks, rates=rates)
@@ -57,19 +57,14 @@ def measure(args: argparse.Namespace) -> dict:
 
 def table(result: dict) -> str:
     rates = result['rates']
-    rows = [["the teacher's forward pass, at its best batch size, images/s", f'{median(rates["bare"]):.0f}'],
-            ['building the cache, images/s', f'{median(rates["building"]):.0f}'],
-            ['building over the forward pass', ratio(rates, 'building', 'bare')],
-            [f'on disk, {result["views"]} views, MB', f'{result["megabytes"]:.0f}']]
-    return page(result, ['', ''], rows, f'{Path(result["config"]).stem}, float32; n = {len(rates["bare"])} '
-                f'rounds of {result["blocks"]} blocks of {BLOCK} images.')
+    return page(result, ['', 'images/s: median (range)', 'over the forward pass'],
+                turns_rows(rates, 0, dict.fromkeys(rates, FORWARD)),
+                f'{Path(result["config"]).stem}, float32; n = {len(rates[FORWARD])} rounds of {result["blocks"]} blocks of '
+                f'{BLOCK} images. {result["views"]} views take {result["megabytes"]:.0f} MB on disk.')
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = parser_of(__doc__, 'cache_time', 'resnet56_resnet20_cifar100', views=(16, 'of each image'),
-                       rounds=(5, 'turns of each'), blocks=(2, 'built in a round'))
-    carry_out(parser.parse_args(argv), measure, table)
-
+main = benchmark('cache_time', __doc__, measure, table, 'resnet56_resnet20_cifar100', views=(16, 'of each image'),
+                 rounds=(5, 'turns of each'), blocks=(2, 'built in a round'))
 
 if __name__ == '__main__':
     main()

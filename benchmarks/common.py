@@ -14,6 +14,7 @@ import torch
 from rich.progress import track
 from torch.utils.data import DataLoader
 
+from mmcrrcd.engine.launch import one_line_errors
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.visualization.markdown import conditions, markdown_table
 
@@ -27,8 +28,10 @@ def now() -> float:
     return time.perf_counter()
 
 
-def seconds(function: Callable[[], object], times: int = 1) -> float:
-    """What so many calls take together."""
+def seconds(function: Callable[[], object], times: int = 1, warmup: int = 0) -> float:
+    """What so many calls take together, after others to warm up."""
+    for _ in range(warmup):
+        function()
     start = now()
     for _ in range(times):
         function()
@@ -56,28 +59,38 @@ class Timed:
         self.seconds = now() - start
 
 
-def parser_of(doc: str, name: str, config: str | None = None, **numbers: tuple[int, str]) -> argparse.ArgumentParser:
-    """The command line of the benchmark ``name``: its ``numbers`` with their defaults and what they are."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    if config:
-        parser.add_argument('--config', default=f'configs/crrcd/{config}.py')
+def benchmark(name: str, doc: str, measure: Callable[[argparse.Namespace], dict], table: Callable[[dict], str],
+              config: str | None = None, **options: tuple) -> Callable[[list[str] | None], None]:
+    """The program of a benchmark: measures, keeps what came out as JSON and Markdown, and prints the table.
+
+    Args:
+        config: of configs/crrcd, where it is about one.
+        options: their defaults (a number, False, or a list) and what they are; of a list of names these are the choices.
+    """
+    def main(argv: list[str] | None = None) -> None:
+        parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+        if config:
+            parser.add_argument('--config', default=f'configs/crrcd/{config}.py')
         parser.add_argument('--data-root', default='data/cifar100')
-    for option, (default, what) in numbers.items():
-        parser.add_argument(f'--{option}', type=int, default=default, help=what)
-    parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='threads of PyTorch')
-    parser.add_argument('--json', type=Path, default=KEPT / f'{name}.json')
-    return parser
+        for option, (default, what) in options.items():
+            kind = dict(type=int)
+            if default is False:
+                kind = dict(action='store_true')
+            elif isinstance(default, list):
+                kind = dict(nargs='*', **dict(type=int) if isinstance(default[0], int) else dict(choices=default))
+            parser.add_argument(f'--{option}', default=default, help=what, **kind)
+        parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='threads of PyTorch')
+        parser.add_argument('--json', type=Path, default=KEPT / f'{name}.json')
+        args = parser.parse_args(argv)
+        torch.set_num_threads(args.threads)
+        with one_line_errors():
+            result = about_this_run() | measure(args)
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(result, indent=1) + '\n')
+        args.json.with_suffix('.md').write_text(table(result) + '\n', encoding='utf-8')
+        print(table(result))
 
-
-def carry_out(args: argparse.Namespace, measure: Callable[[argparse.Namespace], dict], table: Callable[[dict], str]) -> dict:
-    """Measures, keeps what came out as JSON and Markdown, and prints the table."""
-    torch.set_num_threads(args.threads)
-    result = about_this_run() | measure(args)
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(json.dumps(result, indent=1) + '\n')
-    args.json.with_suffix('.md').write_text(table(result) + '\n', encoding='utf-8')
-    print(table(result))
-    return result
+    return main
 
 
 def in_turns(turns: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
@@ -99,16 +112,16 @@ def mega(size: int | None) -> str:
     return '–' if size is None else f'{size / 1e6:,.1f}' if size < 1e8 else f'{size / 1e6:,.0f}'
 
 
-def ratio(found: dict[str, list[float]], one: str, other: str | None) -> str:
-    """Of two turns, round by round; '–' where one was not measured."""
-    if one not in found or other not in found:
-        return '–'
-    return with_range([a / b for a, b in zip(found[one], found[other])], 2)
-
-
 def turns_rows(found: dict[str, list[float]], decimals: int, *others: dict[str, str]) -> list[list[str]]:
-    """A row a turn: its name, what it measured, and its ratios; ``others``: from a turn to the one that it is compared with."""
-    return [[name, with_range(values, decimals), *(ratio(found, name, other.get(name)) for other in others)]
+    """A row a turn: its name, what it measured, and its ratios, round by round; '–' where there is nothing to compare it with.
+
+    Args:
+        others: from a turn to the one that it is compared with, for each column of ratios.
+    """
+    def over(name: str, other: str | None) -> str:
+        return with_range([a / b for a, b in zip(found[name], found[other])], 2) if other in found else '–'
+
+    return [[name, with_range(values, decimals), *(over(name, other.get(name)) for other in others)]
             for name, values in found.items()]
 
 

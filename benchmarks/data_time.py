@@ -12,7 +12,8 @@ All take turns, several rounds of some batches each. The clock starts after the 
 on a GPU batches go there in the first two. mmpretrain's check of the files is off.
 """
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from statistics import median
 
 from mmengine.config import Config
@@ -22,7 +23,7 @@ from mmengine.runner import Runner
 
 from mmcrrcd.registry import MODELS
 
-from .common import carry_out, in_turns, page, parser_of, seconds, turns_rows
+from .common import benchmark, in_turns, page, seconds, turns_rows
 from .reference import METHODS, Reference
 from .step_time import BATCH, AnyCIFAR100
 
@@ -43,13 +44,6 @@ def ours(path: str, data_root: str, workers: int = 0, resolution: int | None = N
     return lambda: (preprocessor(batch, training=True) for batch in loader)
 
 
-def rate(batches: Callable, warmup: int, number: int) -> float:
-    """Images per second of ``number`` batches, after ``warmup`` others."""
-    passing = iter(batches())
-    seconds(lambda: next(passing), warmup)
-    return BATCH * number / seconds(lambda: next(passing), number)
-
-
 def measure(args: argparse.Namespace) -> dict:
     DefaultScope.get_instance('data_time', scope_name='mmpretrain')
     paths = {'memory, 32 px': ours('cifar100', args.data_root), 'memory, 8 px': ours('cifar100', args.data_root, resolution=8)}
@@ -58,9 +52,12 @@ def measure(args: argparse.Namespace) -> dict:
     if args.reference:
         paths |= {f'reference {method}, {workers} workers': Reference(method, args.data_root, BATCH, workers).loader.__iter__
                   for method in METHODS for workers in args.workers}
-    rates = in_turns({name: lambda batches=batches: rate(batches, args.warmup, args.batches)
-                      for name, batches in paths.items()}, args.rounds)
-    return dict(batch=BATCH, batches=args.batches, rates=rates)
+
+    def rate(batches: Callable[[], Iterator]) -> float:
+        return BATCH * args.batches / seconds(partial(next, iter(batches())), args.batches, args.warmup)
+
+    return dict(batch=BATCH, batches=args.batches, rates=in_turns({name: partial(rate, each) for name, each in paths.items()},
+                                                                  args.rounds))
 
 
 def table(result: dict) -> str:
@@ -72,14 +69,9 @@ def table(result: dict) -> str:
                 f'Batch {result["batch"]}; n = {len(next(iter(rates.values())))} rounds of {result["batches"]} batches.')
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = parser_of(__doc__, 'data_time', rounds=(7, 'turns of each'), batches=(40, 'in a turn'),
-                       warmup=(6, 'batches before the clock runs'))
-    parser.add_argument('--reference', action='store_true', help='HobbitLong/RepDistiller, whose checkout is on PYTHONPATH')
-    parser.add_argument('--data-root', default='data/cifar100')
-    parser.add_argument('--workers', type=int, nargs='+', default=[0, 2], help='worker processes of the paths that have any')
-    carry_out(parser.parse_args(argv), measure, table)
-
+main = benchmark('data_time', __doc__, measure, table, rounds=(7, 'turns of each'), batches=(40, 'in a turn'),
+                 warmup=(6, 'batches before the clock runs'), workers=([0, 2], 'worker processes of the paths that have any'),
+                 reference=(False, 'HobbitLong/RepDistiller, whose checkout is on PYTHONPATH'))
 
 if __name__ == '__main__':
     main()

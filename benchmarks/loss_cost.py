@@ -1,6 +1,6 @@
 """Time and memory of the relational contrastive loss along each of its sizes, of CRD and CRCD, and of large classifiers.
 
-    PYTHONPATH=../RepDistiller:../CRCD python -m benchmarks.loss_cost --reference CRD CRCD
+    PYTHONPATH=../RepDistiller:../CRCD python -m benchmarks.loss_cost --reference
 
 Forward and backward pass of the loss alone, on random embeddings of 64 numbers (those of resnet56 and resnet20), each setting
 in a process of its own. From batch 96 and 512 negatives one size changes at a time. Told of each:
@@ -12,13 +12,11 @@ in a process of its own. From batch 96 and 512 negatives one size changes at a t
 - state: what is there all the time: the queue, or the banks; of a classifier its weights, to which SGD adds as many numbers.
 
 ``--reference``: ``CRDLoss`` of HobbitLong/RepDistiller and ``CRCDLoss`` of Lechatelia/CRCD as published.
-Patched from outside: where there is no GPU, the call of ``AliasMethod.cuda``; nothing else. Their data loaders
-draw the negatives, this package's losses do it themselves, so that only here it is part of the time. ``CRCDLoss`` is that of
-feature relations, in both. Writes ``benchmarks/results/loss_cost.json`` and prints its tables; the lines as a picture.
+Patched from outside: the call of ``AliasMethod.cuda``; nothing else. Their data loaders draw the negatives, this package's
+losses do it themselves, so that only here it is part of the time. ``CRCDLoss`` is that of feature relations, in both.
 """
 import argparse
 import importlib
-import json
 import types
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
@@ -36,7 +34,7 @@ from mmcrrcd.registry import MODELS
 from mmcrrcd.structures import Batch, NetworkOutput
 from mmcrrcd.visualization.style import styles
 
-from .common import carry_out, mega, now, page, parser_of, with_range
+from .common import benchmark, mega, now, page, with_range
 from .memory import PeakMemory, in_own_process, saved_bytes
 
 DIM = 128
@@ -73,17 +71,17 @@ def lines(axes: dict[str, tuple]) -> dict[str, list[dict]]:
             for axis, (values, kinds) in axes.items() for kind in kinds}
 
 
-def comparison(references: list[str]) -> list[dict]:
-    """The losses side by side; the ``references`` also as published."""
-    return [*map(point, KINDS), *(point(kind, loss=f'{kind}, as published') for kind in references)]
+def comparison(reference: bool) -> list[dict]:
+    """The losses side by side; with ``reference`` also as published."""
+    return [*map(point, KINDS), *(point(kind, loss=f'{kind}, as published') for kind in ('CRD', 'CRCD') if reference)]
 
 
 def build(case: dict) -> tuple[nn.Module, Tensor, Callable[[], Tensor]]:
     """The loss of a case, the student's embedding, and what gives the loss of both; random inputs, and the queue is full."""
     device = get_device()
     batch, n, images, anchors = case['batch'], case['negatives'], case['images'], case['anchors']
-    student, teacher = (NetworkOutput((), *(torch.randn(batch, width, device=device) for width in (case['width'], case['classes'])))
-                        for _ in range(2))
+    widths = case['width'], case['classes']
+    student, teacher = (NetworkOutput((), *(torch.randn(batch, width, device=device) for width in widths)) for _ in range(2))
     embedding = student.embedding.requires_grad_()
     samples = Batch(torch.randint(case['classes'], (batch,), device=device), torch.randperm(images, device=device)[:batch])
     if case['loss'] in HEADS:
@@ -95,14 +93,9 @@ def build(case: dict) -> tuple[nn.Module, Tensor, Callable[[], Tensor]]:
         index = torch.randint(images, (batch, 1 + n), device=device)
         index[:, 0] = samples.index
         return loss, embedding, lambda: loss(embedding, teacher.embedding, samples.index, index)
-    if name == 'CRD':
-        loss = CRDLoss(images, DIM, n)
-    elif name == 'CRCD':
-        loss = CRCDLoss(images, DIM, n, gradient=False)
-    elif name == 'CRRCD':
-        loss = RelationContrastLoss('direction', n, num_anchors=anchors)
-    else:
-        loss = RelationContrastLoss('learned', n, num_anchors=anchors, dim=DIM)
+    loss = {'CRD': lambda: CRDLoss(images, DIM, n), 'CRCD': lambda: CRCDLoss(images, DIM, n, gradient=False),
+            'CRRCD': lambda: RelationContrastLoss('direction', n, num_anchors=anchors),
+            'CRRCD, learned F': lambda: RelationContrastLoss('learned', n, num_anchors=anchors, dim=DIM)}[name]()
     loss.build(student, teacher)
     loss.to(device)
     if name.startswith('CRRCD'):
@@ -113,10 +106,9 @@ def build(case: dict) -> tuple[nn.Module, Tensor, Callable[[], Tensor]]:
 def as_published(name: str, case: dict) -> nn.Module:
     """``CRDLoss`` of RepDistiller or ``CRCDLoss`` of CRCD, with the constants of their command lines."""
     criterion, memory = (importlib.import_module(f'{name.lower()}.{module}') for module in ('criterion', 'memory'))
-    if not torch.cuda.is_available():
-        memory.AliasMethod.cuda = lambda self: None
-    options = dict(s_dim=case['width'], t_dim=case['width'], feat_dim=DIM, n_data=case['images'], nce_k=case['negatives'], nce_m=0.5)
-    options |= dict(nce_t=0.07) if name == 'CRD' else dict(nce_t=0.05, embed_type='linear')
+    memory.AliasMethod.cuda = lambda self: None          # which draws nothing here
+    options = dict(s_dim=case['width'], t_dim=case['width'], feat_dim=DIM, n_data=case['images'], nce_k=case['negatives'],
+                   nce_m=0.5, nce_t=0.07 if name == 'CRD' else 0.05, embed_type='linear')
     return getattr(criterion, f'{name}Loss')(types.SimpleNamespace(**options))
 
 
@@ -143,17 +135,22 @@ def cost(case: dict, repetitions: int, threads: int) -> dict:
                 state=sum(x.nbytes for x in kept))
 
 
+def measured(case: dict, args: argparse.Namespace) -> dict:
+    """:func:`cost` in a process of its own."""
+    try:
+        return in_own_process(cost, case, args.repetitions, args.threads)
+    except (BrokenProcessPool, torch.cuda.OutOfMemoryError):
+        return dict(case, error='out of memory')
+
+
 def measure(args: argparse.Namespace) -> dict:
-    """Every case once."""
     cases = dict(comparison=comparison(args.reference)) | (lines(QUICK) if args.quick else lines(AXES) | lines(OF_HEADS))
-    done = {json.dumps(case): case for line in cases.values() for case in line}
-    for key, case in track(list(done.items()), 'losses'):
-        try:
-            done[key] = in_own_process(cost, case, args.repetitions, args.threads)
-        except (BrokenProcessPool, torch.cuda.OutOfMemoryError):
-            done[key] = dict(case, error='out of memory')
-    return dict(repetitions=args.repetitions,
-                lines={name: [done[json.dumps(case)] for case in line] for name, line in cases.items()})
+    result = dict(repetitions=args.repetitions, lines={
+        name: [measured(case, args) for case in track(line, name)] for name, line in cases.items()})
+    if not args.quick:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        plot(result).savefig(args.json.with_suffix('.png'), dpi=120)
+    return result
 
 
 def both(row: dict) -> list[float]:
@@ -182,11 +179,11 @@ def table(result: dict) -> str:
             rows.append([row['loss'], setting(row), *found])
     head = ['', '', 'time, ms: median (range)', 'forward / backward, ms', 'peak, MB', 'saved, MB', 'state, MB']
     return page(result, head, rows, f'Embeddings of 64 numbers, of classifiers 512, relations and projections of {DIM}, '
-                f'float32; an MB is a million bytes; n = {result["repetitions"]} repetitions, or what a minute allows, at least 3.')
+                f'float32; an MB is a million bytes; n = {result["repetitions"]}, or what a minute allows, at least 3.')
 
 
 def plot(result: dict) -> Figure:
-    """Time, and memory, along each size: a column for each. Squares: what is there all the time, the queue or the banks."""
+    """Median time, and memory, along each size: a column for each."""
     figure = Figure(figsize=(3.2 * len(AXES) + 0.6, 6.5), layout='constrained')
     panels = figure.subplots(2, len(AXES), sharey='row')
     for column, (axis, (values, kinds)) in zip(panels.T, AXES.items()):
@@ -200,26 +197,16 @@ def plot(result: dict) -> Figure:
             panel.set(xscale='log', yscale='log', xlabel=axis)
             panel.set_xticks([value or DEFAULT['batch'] for value in values],
                              [f'{value:,}' if value else 'all' for value in values], rotation=90)
-            panel.minorticks_off()
             panel.grid(alpha=0.3)
     panels[0, 0].set_ylabel('forward and backward pass (ms)')
     panels[1, 0].set_ylabel('memory (MB); squares: queue or banks')
     legend = {label: line for panel in panels[0] for line, label in zip(*panel.get_legend_handles_labels())}
     figure.legend(legend.values(), legend, loc='outside lower center', ncols=len(legend), frameon=False)
-    figure.suptitle(f'median of n = {result["repetitions"]}; {result["hardware"]}', size=10)
     return figure
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = parser_of(__doc__, 'loss_cost', repetitions=(10, 'of both passes'))
-    parser.add_argument('--reference', nargs='+', choices=['CRD', 'CRCD'], default=[], help='as published; their checkouts, '
-                        'HobbitLong/RepDistiller and Lechatelia/CRCD, are on PYTHONPATH')
-    parser.add_argument('--quick', action='store_true', help='a few points only')
-    args = parser.parse_args(argv)
-    result = carry_out(args, measure, table)
-    if not args.quick:
-        plot(result).savefig(args.json.with_suffix('.png'), dpi=120)
-
+main = benchmark('loss_cost', __doc__, measure, table, repetitions=(10, 'of both passes'),
+                 quick=(False, 'a few points only'), reference=(False, 'also as published, see above'))
 
 if __name__ == '__main__':
     main()

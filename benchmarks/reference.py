@@ -1,7 +1,7 @@
 """RepDistiller's own data loaders and training loop, resnet56 to resnet20: HobbitLong/RepDistiller, its checkout on PYTHONPATH.
 
-Patched from outside, for today's packages: torchvision's check of the files, the names of its arrays, calls of ``.cuda()``
-where there is none, ``.view`` of a strided tensor.
+Patched from outside, for today's packages: torchvision's check of the files, the names of its arrays, a call of ``.cuda()``,
+``.view`` of a strided tensor.
 """
 import contextlib
 import io
@@ -43,8 +43,7 @@ class Reference:
                 cifar100.get_cifar100_dataloaders(batch, workers, is_instance=True))
         criteria, trained = [nn.CrossEntropyLoss(), DistillKL(4)], [model_dict['resnet20'](num_classes=100)]
         if method == 'crd':
-            where_there_is_no_gpu = mock.patch('crd.memory.AliasMethod.cuda', lambda self: None)
-            with contextlib.nullcontext() if torch.cuda.is_available() else where_there_is_no_gpu:
+            with mock.patch('crd.memory.AliasMethod.cuda', lambda self: None):           # which draws nothing here
                 criteria.append(CRDLoss(opt))
             trained += [criteria[-1].embed_s, criteria[-1].embed_t]
         self.optimizer = torch.optim.SGD(nn.ModuleList(trained).parameters(), lr, momentum=0.9, weight_decay=5e-4)

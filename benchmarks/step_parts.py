@@ -16,22 +16,22 @@ from rich.progress import track
 
 from mmcrrcd.registry import DATASETS, MODELS
 
-from .common import carry_out, now, page, parser_of, sight, with_range
+from .common import benchmark, now, page, sight, with_range
 from .step_time import BATCH, config_of
 
 
 def timed(function: Callable, found: list[float]) -> Callable:
-    """``function``, whose seconds go to ``found`` at every call."""
+    """``function``, whose milliseconds go to ``found`` at every call."""
     def call(*args, **kwargs):
         start = now()
         result = function(*args, **kwargs)
-        found.append(now() - start)
+        found.append(1000 * (now() - start))
         return result
     return call
 
 
 def step_of(args: argparse.Namespace, amp: bool) -> tuple[Callable[[], dict], dict[str, list[float]]]:
-    """A training step, and the seconds of its parts by their names."""
+    """A training step, and the milliseconds of its parts by their names."""
     cfg = config_of(argparse.Namespace(**vars(args), float32=not amp), 'memory', 'crrcd')
     data, model = DATASETS.build(cfg.train_dataloader.dataset), MODELS.build(cfg.model)
     model.to(get_device()).train()
@@ -54,29 +54,24 @@ def measure(args: argparse.Namespace) -> dict:
         for step, _ in both.values():
             step()
     return dict(config=args.config, resolution=args.resolution, batch=BATCH, iterations=args.iterations,
-                seconds={precision: {name: values[args.warmup:] for name, values in found.items()}
+                milliseconds={precision: {name: values[args.warmup:] for name, values in found.items()}
                          for precision, (_, found) in both.items()})
 
 
 def table(result: dict) -> str:
     """Markdown: milliseconds of each part in both precisions, and its share of their sum."""
-    times = {precision: {name: [1000 * value for value in values] for name, values in parts.items()}
-             for precision, parts in result['seconds'].items()}
-    sums = {precision: sum(map(median, parts.values())) for precision, parts in times.items()}
-    head = ['part of a step', *(title for each in times for title in (f'{each}, ms: median (range)', 'share'))]
-    rows = [[name, *(text for each, parts in times.items() for text in
-                     (with_range(parts[name], 1), f'{100 * median(parts[name]) / sums[each]:.0f} %'))]
-            for name in next(iter(times.values()))]
-    rows.append(['sum of the medians', *(text for each in times for text in (f'{sums[each]:.0f}', ''))])
-    return page(result, head, rows, f'{sight(result)}; n = {result["iterations"]}.')
+    rows = []
+    for precision, parts in result['milliseconds'].items():
+        total = sum(map(median, parts.values()))
+        rows += [[precision, name, with_range(values, 1), f'{100 * median(values) / total:.0f} %']
+                 for name, values in parts.items()]
+    return page(result, ['', 'part of a step', 'ms: median (range)', 'share'], rows,
+                f'{sight(result)}; n = {result["iterations"]}.')
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = parser_of(__doc__, 'step_parts', 'resnet56_resnet20_cifar100',
-                       resolution=(None, 'of the student (default: all 32)'), iterations=(20, 'steps'),
-                       warmup=(8, 'steps that do not count; the queue takes six to fill'))
-    carry_out(parser.parse_args(argv), measure, table)
-
+main = benchmark('step_parts', __doc__, measure, table, 'resnet56_resnet20_cifar100', iterations=(20, 'steps'),
+                 resolution=(None, 'of the student (default: all 32)'),
+                 warmup=(8, 'steps that do not count; the queue takes six to fill'))
 
 if __name__ == '__main__':
     main()

@@ -27,17 +27,18 @@ from mmpretrain.datasets import CIFAR100
 from torch import nn
 from torch.nn import functional as F
 
+from mmcrrcd.engine.teacher_cache import read_from
+from mmcrrcd.errors import InputError
 from mmcrrcd.models.backbones.base import Conv3x3
 from mmcrrcd.models.networks import extract
-from mmcrrcd.models.teachers.cache import CacheWriter, number_of_blocks, rows_of
+from mmcrrcd.models.teachers.cache import BLOCK, CacheWriter, TeacherCache, number_of_blocks
 from mmcrrcd.registry import DATASETS, MODELS
 
 from . import reference
-from .common import Timed, carry_out, in_turns, page, parser_of, seconds, sight, turns_rows
+from .common import Timed, benchmark, in_turns, page, seconds, sight, turns_rows
 
 BATCH, VIEWS = 96, 16
 WORK = Path('work_dirs/step_time')
-PATHS = ['memory', 'cached', 'mmpretrain']
 METHODS = {
     'kd': dict(beta=0),
     'crrcd': dict(),
@@ -83,18 +84,15 @@ def config_of(args: argparse.Namespace, path: str, method: str) -> Config:
 
 def write_answers(folder: Path, model: dict) -> None:
     """A cache of random answers to ``VIEWS`` views of all training images, of the widths of the model's teacher."""
-    if folder.exists():
-        return
     teacher = MODELS.build(model).forward_teacher(torch.zeros(2, 3, 32, 32))
     shape = dict(views=VIEWS, images=50_000, image_size=[32, 32], embedding=teacher.embedding.shape[1],
                  logits=teacher.logits.shape[1])
     writer = CacheWriter(folder, dict(views=VIEWS, seed=0), shape)
     writer.prepare()
     writer.open()
+    answers = teacher._replace(embedding=torch.rand(BLOCK, shape['embedding']), logits=torch.randn(BLOCK, shape['logits']))
     for block in range(number_of_blocks(shape)):
-        _, first, end = rows_of(block, shape['images'])
-        writer.write(block, teacher._replace(embedding=torch.rand(end - first, shape['embedding']),
-                                             logits=torch.randn(end - first, shape['logits'])))
+        writer.write(block, answers)
     writer.close()
     writer.finish()
 
@@ -104,13 +102,11 @@ def of_runner(args: argparse.Namespace, path: str, method: str) -> float:
     cfg = config_of(args, path, method)
     if path == 'cached':
         folder = WORK / f'answers_{Path(args.config).stem}'
-        write_answers(folder, cfg.model)
-        cfg.model.teacher_cache = dict(folder=str(folder))
-        cfg.train_dataloader.dataset = dict(type='mmcrrcd.ReplayedViews', dataset=cfg.train_dataloader.dataset, views=VIEWS)
-        cfg.custom_hooks = [*cfg.custom_hooks, dict(type='mmcrrcd.ReplayHook')]
+        if not folder.exists():
+            write_answers(folder, cfg.model)
+        read_from(cfg, TeacherCache(folder))
     runner = Runner.from_cfg(cfg)
-    loop = runner.train_loop
-    loop.dataloader = timed = Timed(loop.dataloader, args.warmup, args.iterations)
+    runner.train_loop.dataloader = timed = Timed(runner.train_dataloader, args.warmup, args.iterations)
     runner.train()
     return timed.seconds
 
@@ -156,15 +152,11 @@ def bare(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
     return {'bare networks': both} | steps
 
 
-def of_bare(args: argparse.Namespace, step: Callable[[], None]) -> float:
-    """Seconds of ``args.iterations`` such steps."""
-    seconds(step, args.warmup)
-    return seconds(step, args.iterations)
-
-
 def measure(args: argparse.Namespace) -> dict:
+    if args.reference and (Path(args.config).stem, args.resolution) != (reference.CONFIG, None):
+        raise InputError(f'--reference trains {reference.CONFIG} at 32×32 px: leave --config and --resolution away')
     turns = {f'{path} {method}': partial(of_runner, args, path, method) for path in args.paths for method in args.methods}
-    turns |= {name: partial(of_bare, args, step) for name, step in bare(args).items()}
+    turns |= {name: partial(seconds, step, args.iterations, args.warmup) for name, step in bare(args).items()}
     if args.reference:
         turns |= {f'reference {method}': partial(
             reference.Reference(method, args.data_root, BATCH, args.workers).seconds, args.warmup, args.iterations)
@@ -190,21 +182,14 @@ def table(result: dict) -> str:
                 + (f'; the reference in float32, with {result["workers"]} workers.' if 'reference kd' in rates else '.'))
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = parser_of(__doc__, 'step_time', reference.CONFIG, resolution=(None, 'of the student (default: all 32)'),
-                       rounds=(3, 'turns of each'), iterations=(20, 'in a turn'),
-                       warmup=(6, 'iterations before the clock runs; the queue takes six to fill'),
-                       workers=(2, "processes of the reference's data loader"))
-    parser.add_argument('--methods', nargs='+', default=list(METHODS), choices=list(METHODS), metavar='METHOD')
-    parser.add_argument('--paths', nargs='*', default=PATHS, choices=PATHS)
-    parser.add_argument('--reference', action='store_true', help='HobbitLong/RepDistiller, whose checkout is on PYTHONPATH')
-    parser.add_argument('--variants', action='store_true', help='the bare student also with one choice changed')
-    parser.add_argument('--float32', action='store_true', help='this package in float32, too')
-    args = parser.parse_args(argv)
-    if args.reference and (Path(args.config).stem, args.resolution) != (reference.CONFIG, None):
-        parser.error(f'--reference trains {reference.CONFIG} at 32×32 px: leave --config and --resolution away')
-    carry_out(args, measure, table)
-
+main = benchmark('step_time', __doc__, measure, table, reference.CONFIG, methods=(list(METHODS), 'that are trained'),
+                 paths=(['memory', 'cached', 'mmpretrain'], 'of the data, or none'),
+                 resolution=(None, 'of the student (default: all 32)'), rounds=(3, 'turns of each'),
+                 iterations=(20, 'in a turn'), warmup=(6, 'iterations before the clock runs; the queue takes six to fill'),
+                 variants=(False, 'the bare student also with one choice changed'),
+                 float32=(False, 'this package in float32, too'),
+                 reference=(False, 'HobbitLong/RepDistiller, whose checkout is on PYTHONPATH'),
+                 workers=(2, "processes of the reference's data loader"))
 
 if __name__ == '__main__':
     main()

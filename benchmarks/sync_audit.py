@@ -9,8 +9,7 @@ operations that would: reading a number, an index made of booleans, anything who
 import argparse
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import torch
@@ -52,13 +51,6 @@ class WaitingOperations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@contextmanager
-def waiting_operations() -> Iterator[list[str]]:
-    """What :func:`mmcrrcd.engine.graphed.waits` is on a GPU."""
-    with WaitingOperations() as mode:
-        yield mode.found
-
-
 class AuditHook(Hook):
     """Watches the iterations that end without a line in the log, data and hooks included, and stops after ``iterations``."""
 
@@ -77,7 +69,10 @@ class AuditHook(Hook):
         interval = next(h.interval for h in runner.hooks if isinstance(h, LoggerHook))
         if (batch_idx + 1) % interval and batch_idx + 1 < len(runner.train_dataloader):
             self.watched += 1
-            self.found = self.watch.enter_context(waits() if torch.cuda.is_available() else waiting_operations())
+            if torch.cuda.is_available():
+                self.found = self.watch.enter_context(waits())
+            else:
+                self.found = self.watch.enter_context(WaitingOperations()).found
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         if batch_idx + 1 >= self.iterations:
