@@ -60,20 +60,17 @@ class Timed:
 
 
 def benchmark(name: str, doc: str, measure: Callable[[argparse.Namespace], dict], table: Callable[[dict], str],
-              config: str | None = None, **options: tuple) -> Callable[[list[str] | None], None]:
+              **options: tuple) -> Callable[[list[str] | None], None]:
     """The program of a benchmark: measures, keeps what came out as JSON and Markdown, and prints the table.
 
     Args:
-        config: of configs/crrcd, where it is about one.
-        options: their defaults (a number, False, or a list) and what they are; of a list of names these are the choices.
+        options: their defaults (None is that of a number) and what they are; of a list of names these are the choices.
     """
     def main(argv: list[str] | None = None) -> None:
         parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-        if config:
-            parser.add_argument('--config', default=f'configs/crrcd/{config}.py')
         parser.add_argument('--data-root', default='data/cifar100')
         for option, (default, what) in options.items():
-            kind = dict(type=int)
+            kind = dict(type=str if isinstance(default, str) else int)
             if default is False:
                 kind = dict(action='store_true')
             elif isinstance(default, list):
@@ -83,9 +80,9 @@ def benchmark(name: str, doc: str, measure: Callable[[argparse.Namespace], dict]
         parser.add_argument('--json', type=Path, default=KEPT / f'{name}.json')
         args = parser.parse_args(argv)
         torch.set_num_threads(args.threads)
+        args.json.parent.mkdir(parents=True, exist_ok=True)
         with one_line_errors():
             result = about_this_run() | measure(args)
-        args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(result, indent=1) + '\n')
         args.json.with_suffix('.md').write_text(table(result) + '\n', encoding='utf-8')
         print(table(result))
@@ -113,11 +110,7 @@ def mega(size: int | None) -> str:
 
 
 def turns_rows(found: dict[str, list[float]], decimals: int, *others: dict[str, str]) -> list[list[str]]:
-    """A row a turn: its name, what it measured, and its ratios, round by round; '–' where there is nothing to compare it with.
-
-    Args:
-        others: from a turn to the one that it is compared with, for each column of ratios.
-    """
+    """A row a turn: its name, what it measured, and a ratio for each of ``others``, from a turn to what it is compared with."""
     def over(name: str, other: str | None) -> str:
         return with_range([a / b for a, b in zip(found[name], found[other])], 2) if other in found else '–'
 

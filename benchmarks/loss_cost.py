@@ -148,7 +148,6 @@ def measure(args: argparse.Namespace) -> dict:
     result = dict(repetitions=args.repetitions, lines={
         name: [measured(case, args) for case in track(line, name)] for name, line in cases.items()})
     if not args.quick:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
         plot(result).savefig(args.json.with_suffix('.png'), dpi=120)
     return result
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from .common import Timed
 
-CONFIG = 'resnet56_resnet20_cifar100'                    # of this package, for the same pair
+CONFIG = 'configs/crrcd/resnet56_resnet20_cifar100.py'   # of this package, for the same pair
 METHODS = ('kd', 'crd')
 
 

@@ -69,7 +69,8 @@ def table(result: dict) -> str:
                 f'{sight(result)}; n = {result["iterations"]}.')
 
 
-main = benchmark('step_parts', __doc__, measure, table, 'resnet56_resnet20_cifar100', iterations=(20, 'steps'),
+main = benchmark('step_parts', __doc__, measure, table, iterations=(20, 'steps'),
+                 config=('configs/crrcd/resnet56_resnet20_cifar100.py', 'that is trained'),
                  resolution=(None, 'of the student (default: all 32)'),
                  warmup=(8, 'steps that do not count; the queue takes six to fill'))
 

@@ -153,7 +153,7 @@ def bare(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
 
 
 def measure(args: argparse.Namespace) -> dict:
-    if args.reference and (Path(args.config).stem, args.resolution) != (reference.CONFIG, None):
+    if args.reference and (args.config, args.resolution) != (reference.CONFIG, None):
         raise InputError(f'--reference trains {reference.CONFIG} at 32×32 px: leave --config and --resolution away')
     turns = {f'{path} {method}': partial(of_runner, args, path, method) for path in args.paths for method in args.methods}
     turns |= {name: partial(seconds, step, args.iterations, args.warmup) for name, step in bare(args).items()}
@@ -161,8 +161,7 @@ def measure(args: argparse.Namespace) -> dict:
         turns |= {f'reference {method}': partial(
             reference.Reference(method, args.data_root, BATCH, args.workers).seconds, args.warmup, args.iterations)
             for method in reference.METHODS}
-    found = in_turns(turns, args.rounds)
-    rates = {name: [BATCH * args.iterations / each for each in times] for name, times in found.items()}
+    rates = {name: [BATCH * args.iterations / each for each in times] for name, times in in_turns(turns, args.rounds).items()}
     return dict(config=args.config, resolution=args.resolution, batch=BATCH, iterations=args.iterations,
                 workers=args.workers, precision='float32' if args.float32 else 'bfloat16', rates=rates)
 
@@ -182,12 +181,12 @@ def table(result: dict) -> str:
                 + (f'; the reference in float32, with {result["workers"]} workers.' if 'reference kd' in rates else '.'))
 
 
-main = benchmark('step_time', __doc__, measure, table, reference.CONFIG, methods=(list(METHODS), 'that are trained'),
+main = benchmark('step_time', __doc__, measure, table, methods=(list(METHODS), 'that are trained'),
                  paths=(['memory', 'cached', 'mmpretrain'], 'of the data, or none'),
-                 resolution=(None, 'of the student (default: all 32)'), rounds=(3, 'turns of each'),
-                 iterations=(20, 'in a turn'), warmup=(6, 'iterations before the clock runs; the queue takes six to fill'),
-                 variants=(False, 'the bare student also with one choice changed'),
-                 float32=(False, 'this package in float32, too'),
+                 config=(reference.CONFIG, 'whose networks are trained'), resolution=(None, 'of the student (default: all 32)'),
+                 rounds=(3, 'turns of each'), iterations=(20, 'in a turn'),
+                 warmup=(6, 'iterations before the clock runs; the queue takes six to fill'),
+                 variants=(False, 'of the bare student, too'), float32=(False, 'this package in float32, too'),
                  reference=(False, 'HobbitLong/RepDistiller, whose checkout is on PYTHONPATH'),
                  workers=(2, "processes of the reference's data loader"))
 

@@ -10,7 +10,6 @@ import argparse
 import sys
 import traceback
 from contextlib import ExitStack, suppress
-from pathlib import Path
 
 import torch
 from mmengine.config import Config
@@ -24,15 +23,12 @@ from mmcrrcd.engine.options import add_options, read_with_options
 
 WAITING = ('_local_scalar_dense', 'is_nonzero', 'nonzero', 'masked_select', 'equal', '_unique', '_unique2', 'unique_dim',
            'unique_consecutive')
-PACKAGE = str(Path(__file__).resolve().parents[1])
 
 
 def place() -> str:
-    """The line of this package, or else of any other, that called the operation at hand."""
-    frames = [frame for frame in traceback.extract_stack() if frame.filename != __file__]
-    ours = [frame for frame in frames if frame.filename.startswith(PACKAGE) and 'site-packages' not in frame.filename]
-    frame = (ours or [frame for frame in frames if 'torch/' not in frame.filename] or frames)[-1]
-    return f'{frame.filename}:{frame.lineno}'
+    """The last line outside PyTorch that called the operation at hand."""
+    frames = (frame for frame in reversed(traceback.extract_stack()) if frame.filename != __file__)
+    return next(f'{frame.filename}:{frame.lineno}' for frame in frames if 'torch/' not in frame.filename)
 
 
 class WaitingOperations(TorchDispatchMode):

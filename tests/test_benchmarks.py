@@ -181,7 +181,7 @@ def test_parts_of_a_step(monkeypatch, tmp_path, capsys):
 def test_the_reference_is_not_compared_with_another_pair():
     from benchmarks import step_time
     other = 'configs/crrcd/vgg13_vgg8_cifar100.py'
-    with pytest.raises(SystemExit, match='--reference trains resnet56_resnet20_cifar100 at 32×32 px'):
+    with pytest.raises(SystemExit, match='--reference trains configs/crrcd/resnet56_resnet20_cifar100.py at 32×32 px'):
         step_time.main(['--reference', '--config', other])
 
 
