@@ -49,7 +49,7 @@ def provenance(processes: list[dict], command: str, commit: str | None) -> dict:
 
 def seconds(rows: list[dict], steps: int) -> dict:
     """Of a training with these rows of an epoch each, ``steps`` in an epoch."""
-    return dict(wall=round(sum(row.get('train_seconds', 0) + row.get('test_seconds', 0) for row in rows), 1),
+    return dict(wall=round(sum(row.get('train_seconds', 0) + row.get('test_seconds', 0) for row in rows), 2),
                 step=round(median(row['train_seconds'] for row in rows) / steps, 5))
 
 
