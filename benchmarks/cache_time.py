@@ -6,41 +6,28 @@ In each round, turn by turn: the forward pass alone, on one fixed batch of each 
 and the building of some blocks, with reading, cropping, checking and writing. The teacher has random weights.
 """
 import argparse
-import contextlib
+import itertools
 import shutil
+from functools import partial
 from pathlib import Path
-from statistics import median
 
 import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
-from rich.progress import track
 
 from mmcrrcd.engine.teacher_cache import Source
 from mmcrrcd.models.teachers.cache import BLOCK, CacheWriter, size_in_bytes
 
-from .common import carry_out, now, page, parser_of, ratio
+from .common import benchmark, in_turns, page, seconds, turns_rows
 
 FOLDER = Path('work_dirs/cache_time/answers')
 SIZES = (64, 128, 256, 512)
-
-
-def seconds(function, *inputs) -> float:
-    start = now()
-    function(*inputs)
-    return now() - start
-
-
-def build_blocks(source: Source, writer: CacheWriter, blocks: range) -> None:
-    for block, output in zip(blocks, source.outputs([source.numbers_of(block) for block in blocks])):
-        writer.write(block, output)
+FORWARD = "the teacher's forward pass, at its best batch size"
 
 
 def measure(args: argparse.Namespace) -> dict:
     cfg = Config.fromfile(args.config)
     cfg.model.teacher_checkpoint, cfg.train_dataloader.dataset.data_root = None, args.data_root
-    if args.amp:
-        cfg.optim_wrapper.type = 'mmcrrcd.BF16OptimWrapper'
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         source = Source(cfg, args.views, 0, with_teacher=True)
     shape = source.shape()
@@ -49,38 +36,35 @@ def measure(args: argparse.Namespace) -> dict:
     writer.prepare()
     writer.open()
     batches = [torch.randn(size, 3, 32, 32, device=source.device).to(memory_format=torch.channels_last) for size in SIZES]
-    precision = torch.autocast(source.device.type, torch.bfloat16) if args.amp else contextlib.nullcontext()
-    rates = dict(bare=[], building=[])
-    for i in track(range(-1, args.rounds), 'rounds'):                    # the first one warms up
-        with precision, torch.no_grad():
-            bare = max(len(batch) / seconds(source.model.forward_teacher, batch) for batch in batches)
-        blocks = range((i + 1) * args.blocks, (i + 2) * args.blocks)
-        building = args.blocks * BLOCK / seconds(build_blocks, source, writer, blocks)
-        if i >= 0:
-            rates['bare'].append(bare)
-            rates['building'].append(building)
+    numbers = itertools.count()
+
+    def build_blocks() -> None:
+        blocks = list(itertools.islice(numbers, args.blocks))
+        for block, output in zip(blocks, source.outputs([source.numbers_of(block) for block in blocks])):
+            writer.write(block, output)
+
+    def forward() -> float:
+        with torch.no_grad():
+            return max(len(batch) / seconds(partial(source.model.forward_teacher, batch)) for batch in batches)
+
+    for warm_up in (forward, build_blocks):
+        warm_up()
+    rates = in_turns({FORWARD: forward, 'building the cache': lambda: args.blocks * BLOCK / seconds(build_blocks)}, args.rounds)
     writer.close()
     shutil.rmtree(f'{FOLDER}.part')
-    return dict(config=args.config, views=args.views, megabytes=size_in_bytes(shape) / 1e6,
-                precision='bfloat16' if args.amp else 'float32', blocks=args.blocks, rates=rates)
+    return dict(config=args.config, views=args.views, megabytes=size_in_bytes(shape) / 1e6, blocks=args.blocks, rates=rates)
 
 
 def table(result: dict) -> str:
     rates = result['rates']
-    rows = [["the teacher's forward pass, at its best batch size, images/s", f'{median(rates["bare"]):.0f}'],
-            ['building the cache, images/s', f'{median(rates["building"]):.0f}'],
-            ['building over the forward pass', ratio(rates, 'building', 'bare')],
-            [f'on disk, {result["views"]} views, MB', f'{result["megabytes"]:.0f}']]
-    return page(result, ['', ''], rows, f'{Path(result["config"]).stem}, {result["precision"]}; n = {len(rates["bare"])} '
-                f'rounds of {result["blocks"]} blocks of {BLOCK} images.')
+    return page(result, ['', 'images/s: median (range)', 'over the forward pass'],
+                turns_rows(rates, 0, dict.fromkeys(rates, FORWARD)),
+                f'{Path(result["config"]).stem}, float32; n = {len(rates[FORWARD])} rounds of {result["blocks"]} blocks of '
+                f'{BLOCK} images. {result["views"]} views take {result["megabytes"]:.0f} MB on disk.')
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = parser_of(__doc__, 'cache_time', 'resnet56_resnet20_cifar100', views=(16, 'of each image'),
-                       rounds=(5, 'turns of each'), blocks=(2, 'built in a round'))
-    parser.add_argument('--amp', action='store_true', help='bfloat16')
-    carry_out(parser.parse_args(argv), measure, table)
-
+main = benchmark('cache_time', __doc__, measure, table, views=(16, 'of each image'), rounds=(5, 'turns of each'),
+                 blocks=(2, 'built in a round'), config=('configs/crrcd/resnet56_resnet20_cifar100.py', 'of the teacher'))
 
 if __name__ == '__main__':
     main()

@@ -1,6 +1,6 @@
 """Does anything in a training step make the host wait for the device?
 
-    python -m benchmarks.sync_audit configs/crrcd/resnet56_resnet20_cifar100.py --amp
+    python -m benchmarks.sync_audit configs/crrcd/resnet56_resnet20_cifar100.py
 
 Runs the first iterations of a config with all its hooks and prints, for those between two lines of the log, every operation
 that waits. On a GPU PyTorch itself watches (``torch.cuda.set_sync_debug_mode``). On a CPU, where nothing waits, it lists the
@@ -9,9 +9,7 @@ operations that would: reading a number, an index made of booleans, anything who
 import argparse
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import ExitStack, suppress
 
 import torch
 from mmengine.config import Config
@@ -25,15 +23,12 @@ from mmcrrcd.engine.options import add_options, read_with_options
 
 WAITING = ('_local_scalar_dense', 'is_nonzero', 'nonzero', 'masked_select', 'equal', '_unique', '_unique2', 'unique_dim',
            'unique_consecutive')
-PACKAGE = str(Path(__file__).resolve().parents[1])
 
 
 def place() -> str:
-    """The line of this package, or else of any other, that called the operation at hand."""
-    frames = [frame for frame in traceback.extract_stack() if frame.filename != __file__]
-    ours = [frame for frame in frames if frame.filename.startswith(PACKAGE) and 'site-packages' not in frame.filename]
-    frame = (ours or [frame for frame in frames if 'torch/' not in frame.filename] or frames)[-1]
-    return f'{frame.filename}:{frame.lineno}'
+    """The last line outside PyTorch that called the operation at hand."""
+    frames = (frame for frame in reversed(traceback.extract_stack()) if frame.filename != __file__)
+    return next(f'{frame.filename}:{frame.lineno}' for frame in frames if 'torch/' not in frame.filename)
 
 
 class WaitingOperations(TorchDispatchMode):
@@ -52,43 +47,30 @@ class WaitingOperations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@contextmanager
-def waiting_operations() -> Iterator[list[str]]:
-    """What :func:`mmcrrcd.engine.graphed.waits` is on a GPU."""
-    with WaitingOperations() as mode:
-        yield mode.found
-
-
 class AuditHook(Hook):
     """Watches the iterations that end without a line in the log, data and hooks included, and stops after ``iterations``."""
 
     priority = 'LOWEST'
 
     def __init__(self, iterations: int):
-        self.iterations, self.watched, self.waits = iterations, 0, []
-        self.mode = None
-
-    def start(self) -> None:
-        self.mode = waits() if torch.cuda.is_available() else waiting_operations()
-        self.found = self.mode.__enter__()
+        self.iterations, self.watched, self.waits, self.found = iterations, 0, [], []
+        self.watch = ExitStack()
 
     def stop(self) -> None:
-        if self.mode is None:
-            return
-        self.mode.__exit__(None, None, None)
-        self.waits += self.found
-        self.mode = None
+        self.watch.close()
+        self.waits, self.found = self.waits + self.found, []
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        self.stop()
         interval = next(h.interval for h in runner.hooks if isinstance(h, LoggerHook))
-        last = batch_idx + 1 == len(runner.train_dataloader)
-        if (batch_idx + 1) % interval == 0 or last:
-            self.stop()
-        elif self.mode is None:
-            self.start()
+        if (batch_idx + 1) % interval and batch_idx + 1 < len(runner.train_dataloader):
+            self.watched += 1
+            if torch.cuda.is_available():
+                self.found = self.watch.enter_context(waits())
+            else:
+                self.found = self.watch.enter_context(WaitingOperations()).found
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        self.watched += self.mode is not None
         if batch_idx + 1 >= self.iterations:
             self.stop()
             raise StopIteration
@@ -99,10 +81,8 @@ def audit(cfg: Config, iterations: int) -> AuditHook:
     hook = AuditHook(iterations)
     runner = Runner.from_cfg(cfg)
     runner.register_hook(hook)
-    try:
+    with suppress(StopIteration):
         runner.train()
-    except StopIteration:
-        pass
     return hook
 
 
@@ -110,15 +90,11 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config')
     parser.add_argument('--iterations', type=int, default=20)
-    parser.add_argument('--amp', action='store_true')
-    parser.add_argument('--work-dir', default='work_dirs/sync_audit')
     add_options(parser)
     args = parser.parse_args(argv)
     with one_line_errors():
         cfg = read_with_options(args.config, args.cfg_options)
-        cfg.work_dir = args.work_dir
-        if args.amp:
-            cfg.optim_wrapper.type = 'mmcrrcd.BF16OptimWrapper'
+        cfg.work_dir = 'work_dirs/sync_audit'
         prepare_processes(cfg, 'none')
         hook = audit(cfg, args.iterations)
     for wait in sorted(set(hook.waits)):

@@ -23,7 +23,6 @@ SCHEDULES = ('cifar_240e', 'paper_35e')
 FIRST_SEED = 5
 BASELINES = sorted(path.stem for path in (CONFIGS / 'baselines').glob('*.py'))
 OF_THE_PAIR = ('student', 'teacher', 'teacher_checkpoint', 'data_preprocessor', 'input_size')
-OF_THE_DATA = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 DKD_BETA = dict(resnet56_resnet20=2, resnet110_resnet32=2, wrn40_2_wrn16_2=6, wrn40_2_wrn40_1=6, vgg13_vgg8=6)     # else 8
 PAIR = 'resnet56', 'vgg8'                                # the config of a pair that has none begins with this one's
 
@@ -53,28 +52,19 @@ def load(path: str) -> Config:
     return Config(Config.fromfile(CONFIGS / f'{path}.py').to_dict())
 
 
-def of_pair(teacher: str, student: str, data: str = 'cifar100') -> Config:
-    """The config of CRRCD for this pair; where configs/crrcd/ has none, with networks of configs/_base_/ and these data."""
-    if data == 'cifar100' and (CONFIGS / 'crrcd' / f'{teacher}_{student}_{data}.py').is_file():
-        return load(f'crrcd/{teacher}_{student}_{data}')
+def of_pair(teacher: str, student: str) -> Config:
+    """The config of CRRCD for this pair on CIFAR-100; where configs/crrcd/ has none, with networks of configs/_base_/."""
+    if (CONFIGS / 'crrcd' / f'{teacher}_{student}_cifar100.py').is_file():
+        return load(f'crrcd/{teacher}_{student}_cifar100')
     cfg, networks = load(f'crrcd/{"_".join(PAIR)}_cifar100'), load('_base_/networks')
-    file = CONFIGS / '_base_' / 'datasets' / f'{data.replace("tinyimagenet", "tiny_imagenet")}.py'
     for name in (teacher, student):
         if name not in networks or 'backbone' not in networks[name]:
             raise InputError(f'configs/_base_/networks.py has no network {name}')
-    if not file.is_file():
-        raise InputError(f'{file.relative_to(ROOT)} is missing')
-    base = load(f'_base_/datasets/{file.stem}')
-    for key in OF_THE_DATA:
-        cfg[key].dataset = base[key].dataset
-    cfg.model.data_preprocessor = base.data_preprocessor
-    classes = dict(cifar100=100, svhn=10, tinyimagenet=200)[data]
     cfg.model.teacher, cfg.model.student = networks[teacher], networks[student]
     for network in (cfg.model.teacher, cfg.model.student):
-        network.head.num_classes = classes
-    cfg.model.input_size = dict(tinyimagenet=64).get(data, 32)
-    cfg.teacher_config = f'configs/teachers/{teacher}_{data}.py'
-    cfg.model.teacher_checkpoint = f'work_dirs/{teacher}_{data}'
+        network.head.num_classes = 100
+    cfg.teacher_config = f'configs/teachers/{teacher}_cifar100.py'
+    cfg.model.teacher_checkpoint = f'work_dirs/{teacher}_cifar100'
     return cfg
 
 
@@ -85,13 +75,13 @@ def without_teacher(cfg: Config) -> None:
     cfg.pop('teacher_config')
 
 
-def compose(method: str, pair: tuple[str, str], recipe: Recipe, data: str = 'cifar100') -> Config:
+def compose(method: str, pair: tuple[str, str], recipe: Recipe) -> Config:
     """The pair's config with the method's model settings and, in proportion, its schedule. 'student' is the student-only
     baseline, 'crrcd_learned' CRRCD with both F of Eq. 1 learned.
     """
     if method == 'teacher':
-        return load(f'teachers/{pair[0]}_{data}')
-    cfg = of_pair(*pair, data)
+        return load(f'teachers/{pair[0]}_cifar100')
+    cfg = of_pair(*pair)
     model, plain = cfg.model, (cfg.train_cfg.max_epochs, cfg.param_scheduler.milestones)
     if method == 'student':
         without_teacher(cfg)
@@ -288,7 +278,7 @@ def count_samples(cfg: Config) -> None:
 def of_study(setting: NamedTuple, recipe: Recipe, options: dict) -> Config:
     """The config of a training of a study; ``options`` are settings of it by their dotted names."""
     recipe = recipe._replace(schedule='paper_35e', epochs=setting.epochs, resolution=setting.resolution)
-    cfg = compose(setting.method, (setting.teacher, setting.student), recipe._replace(views=0), setting.data)
+    cfg = compose(setting.method, (setting.teacher, setting.student), recipe._replace(views=0))
     cfg.train_dataloader.batch_size = setting.batch
     cfg.optim_wrapper.optimizer.update(lr=setting.lr, fused=True)         # the same numbers, a tenth of a small student's step
     if setting.images_per_class or setting.holdout:

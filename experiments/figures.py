@@ -1,17 +1,24 @@
-"""The pictures of the pages, from the records: paired gains, methods as bars, accuracy over resolution and over epochs."""
+"""From records to figures: gains over the baseline, accuracy over resolution, epochs, learning rate and settings."""
 import json
+import math
+import textwrap
 from statistics import mean, mode, stdev
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mmcrrcd.visualization.resolution import draw_lines
-from mmcrrcd.visualization.style import MUTED, SIZE, role
+from mmcrrcd.visualization.style import CRRCD, KD, MUTED, SIZE, STUDENT_ONLY, label_lines, role, styles
 
-from . import plots, records, report
+from . import records
+from .figure3 import SWEEPS, Sweep
+from .records import paired
+from .report import FORMS, MAIN, Records, by_seed, described, figure3_groups, groups, in_words, main_results
+from .studies import RATE, STUDIES
 from .tables import TABLES, UNTRAINED, name_of, pair_name
 
-STUDENT = 'student_alone'
+FAILED = 10                                              # points below the baselines, where a panel of Figure 3 ends
+READABLE = dict(facecolor='white', edgecolor='none', alpha=0.75, pad=0.5)
 RESOLUTION = {                                           # panel -> (records, line there -> name here)
     'CIFAR-100, teacher ResNet56, students ResNet20': [
         ('resolution', {'teacher, scaled up': 'teacher, upsampled', 'student for 8 pixels, alone': 'student-only, 8×8 px',
@@ -33,18 +40,23 @@ def plain(axes: Axes) -> None:
     axes.grid(axis='x', alpha=0.3)
 
 
-def paired_gains(values: dict[int, float], reference: dict[int, float]) -> list[float]:
-    """Of the seeds that both have."""
-    return [values[seed] - reference[seed] for seed in values if seed in reference]
+def deviation(values: list[float]) -> float:
+    """Standard deviation; of one value none."""
+    return stdev(values) if len(values) > 1 else 0
 
 
-def draw_gains(axes: Axes, groups: dict[str, dict[str, list[float]]]) -> None:
-    """A dot for each method, with its standard error and n beside it, below the conditions that a group was trained under.
-
-    Args:
-        groups: from the conditions to a method's gains, seed by seed.
-    """
-    places, y = [], 0.0
+def gains() -> Figure | None:
+    """Main results as gains, seed by seed: a dot for each method, with its standard error and n; None without any."""
+    groups = {}
+    for title, found in main_results().items():
+        student = by_seed(found, MAIN['student-only'])
+        points = {label: paired(by_seed(found, method), student) for label, method in MAIN.items() if label != 'student-only'}
+        groups[title] = {label: gain for label, gain in points.items() if gain}
+    if not groups:
+        return None
+    lines = sum(len(methods) + 1.6 for methods in groups.values())
+    figure = Figure(figsize=(9, 0.8 + 0.24 * lines), layout='constrained')
+    axes, places, y = figure.subplots(), [], 0.0
     for title, methods in groups.items():
         axes.text(0, y, title, transform=axes.get_yaxis_transform(), size=9, weight='bold', va='center')
         for label, points in methods.items():
@@ -59,21 +71,6 @@ def draw_gains(axes: Axes, groups: dict[str, dict[str, list[float]]]) -> None:
     axes.set(ylim=(y - 0.6, -0.8),
              xlabel='accuracy over the student-only baseline, paired by seed (points); bars: standard error')
     plain(axes)
-
-
-def gains() -> Figure | None:
-    """Main results as paired gains; None without any."""
-    groups = {}
-    for title, found in report.main_results().items():
-        student = report.by_seed(found, STUDENT)
-        points = {label: paired_gains(report.by_seed(found, method), student) for label, method in report.MAIN.items()
-                  if method != STUDENT}
-        groups[title] = {label: gain for label, gain in points.items() if gain}
-    if not groups:
-        return None
-    lines = sum(len(methods) + 1.6 for methods in groups.values())
-    figure = Figure(figsize=(9, 0.8 + 0.24 * lines), facecolor='white', layout='constrained')
-    draw_gains(figure.subplots(), groups)
     return figure
 
 
@@ -94,31 +91,30 @@ def draw_bars(axes: Axes, title: str, values: dict[str, list[float]]) -> None:
 
 def bars() -> Figure | None:
     """All methods of Table I's recipes and pairs that have the student-only baseline, as gains over it; None without any."""
-    panels, found = [], records.read('table1')
+    drawn, found = [], records.read('table1')
     for recipe in sorted({record['recipe'] for record in found}):
         own = [record for record in found if record['recipe'] == recipe]
         for pair in TABLES['table1'].pairs:
-            student, values = report.by_seed(own, 'student', pair_name('student', pair)), {}
+            student, values = by_seed(own, 'student', pair_name('student', pair)), {}
             for method in dict.fromkeys(record['method'] for record in own if record['method'] not in ('student', *UNTRAINED)):
-                if points := paired_gains(report.by_seed(own, method, '_'.join(pair)), student):
+                if points := paired(by_seed(own, method, '_'.join(pair)), student):
                     values[name_of(method)] = points
             if values:
                 epochs, pixels = mode(record['training']['epochs'] for record in own), own[0]['resolution']
                 number = ' to '.join(map(str, sorted({len(points) for points in values.values()})))
-                panels.append((f'{report.in_words("_".join(pair))}, {pixels}×{pixels} px\n{epochs} epochs, '
+                drawn.append((f'{in_words("_".join(pair))}, {pixels}×{pixels} px\n{epochs} epochs, '
                                f'{own[0]["training"]["precision"]}, n = {number}', values))
-    if not panels:
+    if not drawn:
         return None
-    figure = Figure(figsize=(4.6 * len(panels), 0.9 + 0.23 * max(len(values) for _, values in panels)), facecolor='white',
-                    layout='constrained')
-    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
+    figure = Figure(figsize=(4.6 * len(drawn), 0.9 + 0.23 * max(len(values) for _, values in drawn)), layout='constrained')
+    for axes, panel in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn):
         draw_bars(axes, *panel)
     return figure
 
 
 def resolution() -> Figure:
     """Accuracy over resolution of all networks that were measured so, a panel for each family."""
-    figure = Figure(figsize=(8, 3.5 * len(RESOLUTION)), facecolor='white', layout='constrained')
+    figure = Figure(figsize=(8, 3.5 * len(RESOLUTION)), layout='constrained')
     for axes, (title, parts) in zip(figure.subplots(len(RESOLUTION)), RESOLUTION.items()):
         curves = {}
         for name, lines in parts:
@@ -129,10 +125,134 @@ def resolution() -> Figure:
     return figure
 
 
-def curves() -> Figure | None:
+def draw_sweep(axes: Axes, sweep: Sweep, found: Records) -> None:
+    """Accuracies over the values of a setting that were run; dashed lines: the baselines. One far below is told at the foot."""
+    base = {label: by_seed(found, MAIN[label]).values() for label in list(MAIN)[:2]}
+    floor = min((mean(values) for values in base.values() if values), default=-math.inf) - FAILED
+    run = [(place, value, values) for place, (value, method) in zip(sweep.places(), sweep.names.items())
+           if (values := list(by_seed(found, method).values()))]
+    if not run:
+        return
+    places, names, ours = zip(*run)
+    heights = [mean(values) if mean(values) >= floor else math.nan for values in ours]
+    axes.errorbar(places, heights, list(map(deviation, ours)), marker='o', capsize=3, color=CRRCD,
+                  linestyle='-' if sweep.ordered else 'none',
+                  label=name_of('crrcd_learned' if sweep.title.startswith('learned F') else 'crrcd'))
+    for place, values, height in zip(places, ours, heights):
+        if not math.isnan(height):
+            axes.annotate(f'{height:.2f}\nn = {len(values)}', (place, height), (6, 4), textcoords='offset points', size=7,
+                          color='0.3', bbox=READABLE)
+        else:
+            axes.text(place, 0.03, f'{mean(values):.2f} ↓\nn = {len(values)}', transform=axes.get_xaxis_transform(), size=8,
+                      color='0.4', ha='center', bbox=READABLE)
+    for (label, values), color in zip(base.items(), (STUDENT_ONLY, KD)):
+        if values:
+            axes.axhline(mean(values), color=color, linestyle='--', label=f'{label} (n = {len(values)})')
+    room = 0.12 * (places[-1] - places[0]) or 1
+    axes.set_xlim(places[0] - room, places[-1] + room)
+    axes.set_xticks(places, [str(value).replace(', ', ',\n') for value in names])
+    axes.set(xlabel=sweep.title, ylabel='test accuracy (%)')
+    axes.margins(y=0.15)
+
+
+def draw_curves(axes: Axes, title: str, lines: dict[str, Records]) -> None:
+    """Test accuracy over the epochs, mean of the seeds."""
+    looks = styles(lines)
+    for label, own in lines.items():
+        points = {}
+        for row in (row for record in own for row in record['epochs'] if 'accuracy' in row):
+            points.setdefault(row['epoch'], []).append(row['accuracy'])
+        axes.plot(list(points), [mean(values) for values in points.values()], label=f'{label} (n = {len(own)})',
+                  **looks[label])
+    axes.set_title(textwrap.fill(title, 76), size=9, loc='left')
+    axes.set(xlabel='epoch', ylabel='test accuracy (%)')
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.spines[['top', 'right']].set_visible(False)
+    label_lines(axes, 2.9)
+
+
+def panels(draw, each: list[tuple], title: str = '') -> Figure:
+    """A figure with ``draw(axes, *arguments)`` in a panel for each arguments."""
+    columns = min(2, len(each))
+    rows = -(-len(each) // columns)
+    figure = Figure(figsize=(6.5 * columns, 3.6 * rows + 0.6), layout='constrained')
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat[len(each):]:
+        axes.set_axis_off()
+    for axes, arguments in zip(grid.flat, each):
+        draw(axes, *arguments)
+        axes.grid(alpha=0.3)
+    if title:
+        legend = {label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels())}
+        figure.legend(legend.values(), legend, loc='outside lower center', ncols=2 if columns == 1 else 4, frameon=False)
+        figure.suptitle(textwrap.fill(title, 64 * columns), size=11)
+    return figure
+
+
+def sweeps(found: Records, title: str) -> Figure:
+    """A panel for each sweep that something was run of; that of the baselines where nothing else was."""
+    there = {record['method'] for record in found} - FORMS.keys()
+    drawn = [sweep for key, sweep in SWEEPS.items() if key != 'baselines' and there & set(sweep.names.values())]
+    return panels(draw_sweep, [(sweep, found) for sweep in drawn or [SWEEPS['baselines']]], title)
+
+
+def lines_of(found: Records, labels: dict[str, str]) -> dict[str, Records]:
+    """The records with a curve by the labels of their methods."""
+    return {label: own for label, method in labels.items() if (own := [
+        record for record in found if record['method'] == method and any('accuracy' in row for row in record['epochs'])])}
+
+
+def curves(found: Records, labels: dict[str, str]) -> Figure | None:
+    """A panel for each pair, recipe and teacher, with the student-only baseline; None where nothing was tested in training."""
+    found, drawn = groups(found), []
+    for (pair, recipe, _), own in found.items():         # the baseline is of its own network, a part of the pair's name
+        alone = [each for (one, other, _), each in found.items() if other == recipe and pair.endswith(f'_{one}')]
+        if not any(one.endswith(f'_{pair}') and other == recipe for one, other, _ in found):
+            drawn.append((f'{in_words(pair)}, {described(recipe)}', lines_of(sum(alone, own), labels)))
+    drawn = [(title, lines) for title, lines in drawn if lines]
+    return panels(draw_curves, drawn) if drawn else None
+
+
+def draw_rates(axes: Axes, gamma: float, lines: dict[str, dict[float, list[float]]]) -> None:
+    """A result over the learning rate, mean and standard deviation of the seeds."""
+    looks = styles(lines)
+    for name, points in lines.items():
+        rates = sorted(points)
+        means, errors = [mean(points[rate]) for rate in rates], [deviation(points[rate]) for rate in rates]
+        axes.errorbar(rates, means, errors, marker='o', capsize=3, label=name, **looks[name])
+    axes.set(xscale='log', xlabel='learning rate', ylabel='%', title=f'γ = {gamma}')
+    axes.legend(fontsize=7)
+
+
+def rates(found: Records, key: str) -> Figure | None:
+    """A panel for each gamma, a line for each method; None where no arm says its learning rate."""
+    drawn = {}
+    for record in found:
+        name, rate, _ = record['method'].partition(RATE)
+        if rate and key in record['results']:
+            lines = drawn.setdefault(record['setting']['gamma'], {})
+            lines.setdefault(name, {}).setdefault(record['setting']['lr'], []).append(record['results'][key])
+    return panels(draw_rates, sorted(drawn.items())) if drawn else None
+
+
+def results() -> Figure | None:
     """Test accuracy over the epochs of the main results; None without any."""
-    found = [(title, plots.lines_of(own, report.MAIN)) for title, own in report.main_results().items()]
-    return plots.panels(plots.draw_curves, found) if found else None
+    drawn = [(title, lines_of(own, MAIN)) for title, own in main_results().items()]
+    return panels(draw_curves, drawn) if drawn else None
 
 
-PICTURES = dict(gains=gains, bars=bars, resolution=resolution, results=curves)
+def of(experiment: str) -> dict[str, Figure]:
+    """What is drawn beside the records of a table, figure or study, by the names of the files."""
+    if experiment == 'figure3':
+        return {name: sweeps(own, title) for name, (title, own) in figure3_groups().items()}
+    found, study = records.read(experiment), STUDIES.get(experiment.removeprefix('study_'))
+    if study is None:
+        figure = curves(found, {name_of(method): method for method in dict.fromkeys(record['method'] for record in found)})
+    else:
+        figure = rates(found, next(iter(study.columns.values()), 'last'))
+        if figure is None and not study.columns:
+            figure = curves(found, {arm: arm for arm in study.arms})
+    return {experiment: figure} if figure else {}
+
+
+PICTURES = dict(gains=gains, bars=bars, resolution=resolution, results=results)          # of the pages

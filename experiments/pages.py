@@ -11,10 +11,10 @@ from mmcrrcd import zoo
 from mmcrrcd.errors import InputError
 from mmcrrcd.visualization.markdown import markdown_table
 
-from . import figures, metafiles, plots, records, report
+from . import figures, metafiles, records, report
 from .compose import ROOT
 from .studies import STUDIES
-from .tables import TABLES, name_of
+from .tables import TABLES
 
 MARKED = r'<!-- begin (\w+) -->\n.*?<!-- end \1 -->'
 
@@ -87,23 +87,10 @@ def pages() -> list[Path]:
 
 def write(experiment: str) -> list[Path]:
     """Table and figures beside the records."""
-    found = records.read(experiment)
-    if experiment == 'figure3':
-        drawn = {name: plots.sweeps(own, title) for name, (title, own) in report.figure3_groups().items()}
-    elif experiment.startswith('study_'):
-        study = STUDIES[experiment.removeprefix('study_')]
-        figure = plots.rates(found, [*study.columns.values(), 'last'][0])
-        if figure is None and not study.columns:
-            figure = plots.curves(found, {arm: arm for arm in study.arms})
-        drawn = {experiment: figure}
-    else:
-        methods = dict.fromkeys(record['method'] for record in found)
-        drawn = {experiment: plots.curves(found, {name_of(method): method for method in methods})}
     file = records.RECORDS / f'{experiment}.md'
     file.parent.mkdir(parents=True, exist_ok=True)
-    text = report.figure3_markdown() if experiment == 'figure3' else block(experiment)
-    file.write_text(text, encoding='utf-8')
-    pictures = {records.RECORDS / f'{name}.png': figure for name, figure in drawn.items() if figure}
+    file.write_text(report.figure3_markdown() if experiment == 'figure3' else block(experiment), encoding='utf-8')
+    pictures = {records.RECORDS / f'{name}.png': figure for name, figure in figures.of(experiment).items()}
     for picture, figure in pictures.items():
         figure.savefig(picture, dpi=120)
     return [file, *pictures]

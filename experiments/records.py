@@ -49,7 +49,7 @@ def provenance(processes: list[dict], command: str, commit: str | None) -> dict:
 
 def seconds(rows: list[dict], steps: int) -> dict:
     """Of a training with these rows of an epoch each, ``steps`` in an epoch."""
-    return dict(wall=round(sum(row.get('train_seconds', 0) + row.get('test_seconds', 0) for row in rows), 1),
+    return dict(wall=round(sum(row.get('train_seconds', 0) + row.get('test_seconds', 0) for row in rows), 2),
                 step=round(median(row['train_seconds'] for row in rows) / steps, 5))
 
 
@@ -61,9 +61,14 @@ def spread(values: list[float]) -> str:
     return f'{mean(values):.2f}{deviation} (n = {len(values)})'
 
 
+def paired(values: dict[int, float], reference: dict[int, float]) -> list[float]:
+    """Differences to the reference, of the seeds that both have."""
+    return [values[seed] - reference[seed] for seed in values if seed in reference]
+
+
 def paired_difference(values: dict[int, float], reference: dict[int, float]) -> str:
     """Mean difference ± its standard error, over the seeds that both have."""
-    points = [values[seed] - reference[seed] for seed in values if seed in reference]
+    points = paired(values, reference)
     if not points:
         return '–'
     error = f' ± {stdev(points) / sqrt(len(points)):.2f}' if len(points) > 1 else ''

@@ -117,44 +117,41 @@ def row_name(method: str, pair: Pair = ('', '')) -> str:
     return name_of(method) + (' †' if method in NOT_AS_PUBLISHED else '') + upsampled
 
 
-def reference_of(table: Table, found: Records, method: str, pair: Pair, key: str) -> dict[int, float] | None:
-    """The same number of the table's reference method, None for itself and teachers."""
-    if method in (*UNTRAINED, table.reference):
-        return None
-    return by_seed(found, table.reference, pair_name(table.reference, pair), key)
+def number(table: Table, found: Records, method: str, pair: Pair, key: str, paper: float | None, marked: bool) -> str:
+    """A result of a method, beside the paper's, and the difference to the table's reference method, but of a teacher."""
+    ours, reference = (by_seed(found, each, pair_name(each, pair), key) for each in (method, table.reference))
+    return cell(ours, paper, marked, None if method in (*UNTRAINED, table.reference) else reference)
 
 
 def grid(table: Table, found: Records, recipe: str) -> str:
     """A row a method, a column a pair, of those that something was run of."""
-    rows, small = {}, recipe[:1].isdigit()
+    rows, small = [], resolution_of(recipe) is not None
+    taught = {record['pair'] for record in found}
+    pairs = [pair for pair in table.pairs if '_'.join(pair) in taught] or table.pairs
     for method in dict.fromkeys([*table.methods, *(record['method'] for record in found)]):
-        key = 'best' if method in BEST_EPOCH else 'last'
-        for pair in table.pairs:
-            paper, ours = table.paper.get(method, {}).get('_'.join(pair)), by_seed(found, method, pair_name(method, pair), key)
-            rows.setdefault(row_name(method), {})[pair] = cell(
-                ours, None if small else paper, '_in_' not in recipe, reference_of(table, found, method, pair, key))
-    taught = {pair for pair in table.pairs for record in found if record['pair'] == '_'.join(pair)} or set(table.pairs)
-    pairs = [pair for pair in table.pairs if pair in taught]
-    rows = {name: [row[pair] for pair in pairs] for name, row in rows.items()}
-    return markdown_table(['', *(f'{teacher} →<br>{student}' for teacher, student in pairs)],
-                          [[name, *row] for name, row in rows.items() if set(row) != {'–'}])
+        key, paper = 'best' if method in BEST_EPOCH else 'last', {} if small else table.paper.get(method, {})
+        row = [number(table, found, method, pair, key, paper.get('_'.join(pair)), '_in_' not in recipe) for pair in pairs]
+        rows += [[row_name(method), *row]] if set(row) != {'–'} else []
+    return markdown_table(['', *(f'{teacher} →<br>{student}' for teacher, student in pairs)], rows)
 
 
 def listing(table: Table, found: Records, recipe: str) -> str:
     """A row a method and way to see, a column a number; a table for each teacher that there is something of."""
     parts, marked = [], table.marked and '_in_' not in recipe and table.resolution == resolution_of(recipe)
+    first = next(iter(table.columns))
     for teacher in dict.fromkeys(teacher for teacher, _ in table.pairs):
         pairs, rows, there = [pair for pair in table.pairs if pair[0] == teacher], {}, False
         for method, pair in [(method, pair) for pair in pairs for method in table.methods]:
-            own, row = pair_name(method, pair), []
+            own, row, paper = pair_name(method, pair), [], table.paper.get(method, {})
             there |= method != 'student' and any(record['pair'] == own for record in found)
-            for i, (title, key) in enumerate(table.columns.items()):
+            for title, key in table.columns.items():
                 ours = by_seed(found, method, own, key)
                 if key in ('macs', 'minutes'):
-                    row.append(f'{mean(ours.values()):.{int(key == "macs")}f}' if ours else '–')
+                    row.append(rounded(list(ours.values()), int(key == 'macs')))
+                elif title == first:
+                    row.append(number(table, found, method, pair, key, paper.get(title), marked))
                 else:
-                    row.append(cell(ours, table.paper.get(method, {}).get(title), marked,
-                                    None if i else reference_of(table, found, method, pair, key)))
+                    row.append(cell(ours, paper.get(title), marked))
             if set(row) != {'–'}:
                 rows[row_name(method, pair)] = row       # a teacher's is the same for each of its pairs
         if there:
@@ -210,6 +207,12 @@ def status_markdown() -> str:
                            '`python -m experiments`'], rows)
 
 
+def rounded(values: list[float | None], decimals: int) -> str:
+    """The mean of those that are known."""
+    values = [value for value in values if value is not None]
+    return f'{mean(values):.{decimals}f}' if values else '–'
+
+
 def scores(found: Records) -> str:
     """Of the critic for positives and negatives, means over the last epoch and the seeds; they were not kept of all runs."""
     kept = [{key.removeprefix('rcd_'): value for key, value in record['epochs'][-1].items()} for record in found]
@@ -229,19 +232,25 @@ def arms(found: Records, labels: dict[str, str], reference: str, paper: dict[str
     """A row for each of the ``labels`` of methods that was run, those compared with the method ``reference``, seed by seed."""
     rows = []
     for label, method in labels.items():
-        if (own := [record for record in found if record['method'] == method]) and by_seed(own, method):
-            last, train = by_seed(own, method), [each['epochs'][-1]['train_accuracy'] for each in own if each['epochs'] and
-                                                 'train_accuracy' in each['epochs'][-1]]
-            steps = [1000 * each['seconds']['step'] for each in own if each['seconds']['step']]
-            rows.append([label, spread(list(last.values())), spread(list(by_seed(own, method, key='best').values())),
-                         *('–' if method == reference else paired_difference(of(found, method), of(found, reference))
-                           for of in (by_seed, since_the_drop)), f'{mean(train):.1f}' if train else '–', scores(own),
-                         f'{mean(steps):.0f}' if steps else '–', chosen_rate(own)] + ([paper.get(label, '–')] if paper else []))
-    head = ['', 'last epoch', 'best epoch', f'over {name_of(reference)}, paired', 'the same, mean since the first LR decay',
-            'training images', 'scores of positives / negatives', 'ms a step', 'learning rate']
-    head += ['the paper'] if paper else []
-    kept = [i for i in range(len(head)) if not i or any(row[i] != '–' for row in rows)]
-    return markdown_table([head[i] for i in kept], [[row[i] for i in kept] for row in rows])
+        own = [record for record in found if record['method'] == method]
+        if not (last := by_seed(own, method)):
+            continue
+        over = {of: '–' if method == reference else paired_difference(of(found, method), of(found, reference))
+                for of in (by_seed, since_the_drop)}
+        train = [record['epochs'][-1].get('train_accuracy') for record in own if record['epochs']]
+        rows.append({
+            '': label,
+            'last epoch': spread(list(last.values())),
+            'best epoch': spread(list(by_seed(own, method, key='best').values())),
+            f'over {name_of(reference)}, paired': over[by_seed],
+            'the same, mean since the first LR decay': over[since_the_drop],
+            'training images': rounded(train, 1),
+            'scores of positives / negatives': scores(own),
+            'ms a step': rounded([1000 * record['seconds']['step'] for record in own if record['seconds']['step']], 0),
+            'learning rate': chosen_rate(own),
+            'the paper': (paper or {}).get(label, '–')})
+    head = [title for title in rows[0] if not title or any(row[title] != '–' for row in rows)] if rows else []
+    return markdown_table(head, [[row[title] for title in head] for row in rows])
 
 
 def evaluated(found: Records, study: Study) -> str:

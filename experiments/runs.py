@@ -6,12 +6,12 @@ import shlex
 import shutil
 import sys
 import time
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from subprocess import PIPE, STDOUT, Popen
 
 import torch
-from filelock import FileLock, Timeout
 from mmengine.config import Config
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -27,7 +27,7 @@ from .worker import BUSY
 
 WORK = Path('work_dirs/experiments')
 DECIDES = ('model', 'train_dataloader', 'val_dataloader', 'optim_wrapper', 'param_scheduler', 'train_cfg')
-POLL, RETRY = 0.2, 5                                     # seconds
+POLL, RETRY = 0.2, 30                                    # seconds
 
 
 def is_trained(path: str | Path) -> bool:
@@ -67,19 +67,30 @@ def check_same(cfg: Config, text: str, source: Path) -> None:
         raise InputError(f'{source} is of a run with other settings: move it away to train with those of now')
 
 
+@dataclass(eq=False)
 class Run:
     """A training in ``folder`` with the tests after it, and the ``record`` that it leaves (None for a teacher).
 
     ``about`` is what the record says of it; ``needs`` the run that trains its teacher, which is found at ``teacher``. Where it
     is ``untrained``, the teacher itself is tested by ``cfg``. ``further``: a second training, see :func:`compose.further`.
     """
+    name: str
+    folder: Path
+    cfg: Config
+    record: Path | None = None
+    about: dict = field(default_factory=dict)
+    teacher: str | None = None
+    needs: 'Run | None' = None
+    untrained: bool = False
+    further: str | None = None
+    process: Popen | None = None
+    slot: int | None = None
+    failure: str | None = None
+    not_before: float = 0.0
 
-    def __init__(self, name: str, folder: Path, cfg: Config, record: Path | None = None, about: dict | None = None,
-                 teacher: str | None = None, needs: 'Run | None' = None, untrained: bool = False, further: str | None = None):
-        self.name, self.folder, self.cfg, self.record, self.about = name, folder, cfg, record, about or {}
-        self.teacher, self.needs, self.untrained, self.further = teacher, needs, untrained, further
-        self.epochs = 0 if untrained else cfg.train_cfg.max_epochs
-        self.process, self.slot, self.failure, self.not_before = None, None, None, 0.0
+    @property
+    def epochs(self) -> int:
+        return 0 if self.untrained else self.cfg.train_cfg.max_epochs
 
     @property
     def finished(self) -> bool:
@@ -134,16 +145,6 @@ class Run:
         """Epochs done."""
         state = self.folder / 'state.json'
         return max(map(int, json.loads(state.read_text())['epochs']), default=0) if state.exists() else 0
-
-    def locked(self) -> bool:
-        """Does another process train it?"""
-        if not self.folder.is_dir():
-            return False
-        try:
-            with FileLock(self.folder / 'lock', timeout=0):
-                return False
-        except Timeout:
-            return True
 
 
 def teacher_run(cfg: Config, recipe: Recipe, checkpoint: str | None = None) -> tuple[str | None, Run | None]:
@@ -203,25 +204,18 @@ def carry_out(wanted: list[Run], jobs: int, slurm: str | None, console: Console)
         whole = progress.add_task(f'{len(left)} runs', total=sum(run.epochs for run in left))
         try:
             while left:
-                busy = [run for run in left if run.process]
+                busy = {run.slot for run in left if run.process}
+                ready = [run for run in left if not run.process and time.monotonic() >= run.not_before
+                         and (run.needs is None or run.needs.finished)]
+                for slot, run in zip([slot for slot in range(jobs) if slot not in busy], ready):
+                    run.start(slot, *launcher(run, slot, jobs, slurm))
+                    bars[run] = progress.add_task(run.name, total=run.epochs)
+                time.sleep(POLL)
                 for run in left:
                     if run.needs and run.needs.failure:
                         run.failure = f'{run.needs.name} failed'
-                ready = [run for run in left if not run.process and not run.failure and time.monotonic() >= run.not_before
-                         and (run.needs is None or run.needs.finished)]
-                for slot in [slot for slot in range(jobs) if all(run.slot != slot for run in busy)]:
-                    while ready:
-                        run = ready.pop(0)
-                        if run.finished:                 # by another shell
-                            continue
-                        if run.locked():
-                            run.not_before = time.monotonic() + RETRY
-                            continue
-                        run.start(slot, *launcher(run, slot, jobs, slurm))
-                        bars[run] = progress.add_task(run.name, total=run.epochs)
-                        break
-                time.sleep(POLL)
-                for run in [run for run in left if run.process]:
+                    if not run.process:
+                        continue
                     progress.update(bars[run], completed=run.reached())
                     if run.process.poll() is not None:
                         progress.remove_task(bars.pop(run))

@@ -7,14 +7,13 @@ from typing import NamedTuple
 
 
 class Setting(NamedTuple):
-    """A training of a study. Data, networks and methods as configs/ name them; ``warmup`` in epochs; ``gamma``: the weight of
-    what classification and KD send into the student's backbone; ``holdout``: so many training images are held out and tested
-    on, None for the test images; ``views`` of the teacher cache, 0 for the teacher itself.
+    """A training of a study, on CIFAR-100. Networks and methods as configs/ name them; ``warmup`` in epochs; ``gamma``: the
+    weight of what classification and KD send into the student's backbone; ``holdout``: so many training images are held out
+    and tested on, None for the test images; ``views`` of the teacher cache, 0 for the teacher itself.
     """
     method: str = 'crrcd'
     teacher: str = 'resnet56'
     student: str = 'vgg8'
-    data: str = 'cifar100'
     resolution: int | None = 8
     images_per_class: int | None = None
     holdout: int | None = None

@@ -1,6 +1,8 @@
 """The error for input that cannot work."""
 import difflib
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from numbers import Integral, Real
 
 
@@ -31,6 +33,17 @@ def with_kind(error: BaseException) -> str:
     """
     kind, line = type(error).__name__, first_line(error)
     return kind if line == kind else f'{kind}: {line}'
+
+
+@contextmanager
+def explained(what: str, kinds: type[Exception] | tuple[type[Exception], ...] = Exception) -> Iterator[None]:
+    """Errors of these kinds in the block become ``InputError('<what>: <error>')``; an InputError stays."""
+    try:
+        yield
+    except InputError:
+        raise
+    except kinds as error:
+        raise InputError(f'{what}: {with_kind(error)}') from error
 
 
 def is_number(value, whole: bool = False) -> bool:

@@ -1,7 +1,7 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, lists of files, and texts."""
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -71,6 +71,28 @@ def inside(folder: str | Path, name: str, source: str | Path) -> Path:
     if os.path.isabs(name) or '..' in Path(name).parts or Path(name).drive:
         raise InputError(f'{source} names {printable(name)[:80]!r}, which is not in {folder}: names are relative to it')
     return Path(folder) / name
+
+
+def check_there(files: Sequence[Path], what: str) -> None:
+    """Raises FileNotFoundError for the first of ``files`` that is missing, and says how many are; ``what`` names them."""
+    if missing := [file for file in files if not file.is_file()]:
+        raise FileNotFoundError(f'{missing[0]} of {what} is missing ({len(missing):,} of {len(files):,} images are)')
+
+
+def read_lines(path: Path, downloaded_to: Path | None = None) -> list[str]:
+    """The lines of a text file in UTF-8, with or without the mark that Windows puts in front.
+
+    Raises:
+        FileNotFoundError: there is none; it comes again where the folder that it was ``downloaded_to`` is deleted.
+        InputError: it is no text.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f'{path} is missing; delete {downloaded_to} to download it again' if downloaded_to else
+                                f'there is no file {path}')
+    try:
+        return path.read_text(encoding='utf-8-sig').splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f'{path} is not a text file') from error
 
 
 def clear_parts(folder: str | Path, suffix: str) -> list[Path]:

@@ -21,7 +21,7 @@ from mmcrrcd.datasets import StudentView
 from mmcrrcd.datasets.read_image import SUFFIXES, ImageError, read_image, to_rgb
 from mmcrrcd.datasets.transforms.resolution_pair import SETTINGS
 from mmcrrcd.datasets.transforms.student_view import Size, distance
-from mmcrrcd.errors import InputError, check_positive, first_line
+from mmcrrcd.errors import InputError, check_positive, explained, first_line
 from mmcrrcd.evaluation.embeddings import Classifier, config_with_model, load_classifier, plain_size, steps_of
 from mmcrrcd.models import OnnxClassifier
 
@@ -271,13 +271,9 @@ def only_a_student(cfg: Config, source: Path) -> Config:
 def load_zoo_student(weights: Path, resolution: Size | None) -> Student:
     """A student of the model zoo, or of two files like those, see :mod:`mmcrrcd.zoo`."""
     known, metafile = zoo.read_metafile(weights), weights.with_suffix('.json')
-    try:
+    with explained(f'{metafile} does not describe a student', (AttributeError, KeyError, TypeError, ValueError)):
         cfg = only_a_student(config_with_model(Config(known['config'], filename=str(metafile))), metafile)
         student = build_student(cfg, weights, resolution, known['classes'])
-    except InputError:
-        raise
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f'{metafile} does not describe a student: {first_line(error)}') from error
     if student.classes != tuple(known['classes']):
         raise InputError(f'{metafile} names {len(known["classes"])} classes, its student knows {len(student.classes)}')
     return student

@@ -123,12 +123,14 @@ def check_room(path: Path, size: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def load_decoded(path: Path, items: Sequence, decode: Callable[[Sequence], np.ndarray], side: int, name: str) -> np.ndarray:
+def load_decoded(path: Path, items: Sequence, decode: Callable[[Sequence], np.ndarray], side: int, name: str,
+                 in_each_run: bool = False) -> np.ndarray:
     """Images (N, side, side, 3) uint8 from the cache ``path``, ``<name>-<fingerprint>.npy``; the first process makes it.
 
     Args:
         items: what ``decode`` takes blocks of, one for each image.
         name: of the set, for the progress.
+        in_each_run: are they decoded in each run, with a warning, where the file cannot be written?
 
     Raises:
         InputError: an image cannot be read, or the file cannot be written; one line.
@@ -140,10 +142,15 @@ def load_decoded(path: Path, items: Sequence, decode: Callable[[Sequence], np.nd
             check_room(path, int(np.prod(shape)))
             write_cache(path, shape, decode_blocks(items, decode, name))
         except OSError as error:                         # a folder of somebody else's, or a full disk
-            raise InputError(f'{path} cannot be written ({error.strerror}); set cache_dir to a folder with room for '
-                             f'{np.prod(shape) / 1e9:.1f} GB') from error
+            if not in_each_run:
+                raise InputError(f'{path} cannot be written ({error.strerror}); set cache_dir to a folder with room for '
+                                 f'{np.prod(shape) / 1e9:.1f} GB') from error
+            print_log(f'{path} cannot be written ({error.strerror}); the images are decoded in each run', 'current',
+                      logging.WARNING)
     wait_for_first()
     images = open_cache(path, shape) if images is None else images
+    if images is None and in_each_run:
+        return np.concatenate(list(decode_blocks(items, decode, name)))
     if images is None:
         raise InputError(f'{path}, written by the first process, is not on this machine; set cache_dir to a shared folder')
     return images

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from mmcrrcd.errors import InputError
+from mmcrrcd.files import read_lines
 from mmcrrcd.registry import DATASETS
 
 from .decoded import decode_files, fingerprint, fingerprint_of_images, load_decoded
 from .images import ImageArrays
 from .read_image import SUFFIXES
-from .verification_sets import read_pairs, read_text
+from .verification_sets import read_pairs
 
 
 def mark_of(stat: os.stat_result) -> str:
@@ -37,7 +38,7 @@ def list_folders(folder: Path) -> list[str]:
 
 def read_people(path: Path, folds: Sequence[int] | None) -> set[str]:
     """The people of a list, one name a line, or of LFW's ``pairs.txt`` (where its first line is two numbers)."""
-    lines = read_text(path)
+    lines = read_lines(path)
     if lines and len(lines[0].split()) == 2 and all(word.isdecimal() for word in lines[0].split()):
         number, pairs = read_pairs(path)
         if folds is not None and not set(folds) <= set(range(number)):

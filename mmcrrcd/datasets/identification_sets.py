@@ -10,13 +10,12 @@ from mmengine.logging import print_log
 from scipy.io import loadmat
 
 from mmcrrcd.errors import InputError
-from mmcrrcd.files import inside
+from mmcrrcd.files import check_there, inside, read_lines
 from mmcrrcd.registry import DATASETS
 
 from .decoded import decode_blocks, decode_files, fingerprint, fingerprint_of_images, load_decoded
 from .faces import list_folders, list_images, mark_of
 from .images import ImageArrays
-from .verification_sets import read_text
 
 NOBODY = -100                                            # the id of a distractor
 UCCS_PEOPLE, UCCS_COUNTS = 180, {'train': 3_918, 'test': 907}
@@ -64,8 +63,7 @@ def read_matches(folder: Path, kind: str, images: str) -> FaceFiles:
     if not names or len(names) != len(ids):
         raise InputError(f'{path}: expected an id for each image, got {len(names)} images and {len(ids)} ids')
     files = [inside(folder / images, name, path) for name in names]
-    if missing := [file for file in files if not file.is_file()]:
-        raise FileNotFoundError(f'{missing[0]} of {path} is missing ({len(missing):,} of {len(files):,} images are)')
+    check_there(files, str(path))
     return FaceFiles(files, ids)
 
 
@@ -94,14 +92,13 @@ def read_orl(data_root: str) -> FaceFiles:
     """
     keys = [(person, image) for person in range(1, 41) for image in range(1, 11)]
     files = [Path(data_root) / f's{person}' / f'{image}.pgm' for person, image in keys]
-    if missing := [file for file in files if not file.is_file()]:
-        raise FileNotFoundError(f'{missing[0]} is missing ({len(missing)} of {len(files)} images of ORL are)')
+    check_there(files, 'ORL')
     return FaceFiles(files, np.array([person for person, _ in keys]))
 
 
 def read_list(path: Path, people: Container[str]) -> list[str]:
     """The lines ``<identity>/<image>`` of a list."""
-    lines = [line.strip() for line in read_text(path) if line.strip()]
+    lines = [line.strip() for line in read_lines(path) if line.strip()]
     if not lines:
         raise InputError(f'{path}: the split is empty')
     for i, line in enumerate(lines, 1):
@@ -134,8 +131,7 @@ class UCCSFaces(ImageArrays):
         if both := set(lists['train']) & set(lists['test']):
             raise InputError(f'{root}: {min(both)} is in train.txt and in test.txt')
         files = [root / line for line in lists[split]]
-        if missing := [file for file in files if not file.is_file()]:
-            raise FileNotFoundError(f'{missing[0]} of {split}.txt is missing ({len(missing):,} of {len(files):,} images are)')
+        check_there(files, f'{split}.txt')
         place = fingerprint([str(root.resolve())])
         mark = fingerprint_of_images(f'{line} {mark_of(file.stat())}' for line, file in zip(lists[split], files))
         cache = Path(cache_dir or root) / f'mmcrrcd-uccs-{split}-{image_size}px-{place}-{mark}.npy'

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 
 from mmcrrcd.errors import InputError, check_positive, is_number, printable
+from mmcrrcd.files import read_lines
 from mmcrrcd.registry import DATASETS
 
 from .decoded import decode_files, fingerprint, fingerprint_of_images, load_decoded
 from .faces import mark_of
 from .images import NO_LABEL, ImageArrays
 from .read_image import SUFFIXES
-from .verification_sets import read_text
 
 DIGITS = 7                                               # of a label: more would be some other number
 NAMES = dict(val=('val', 'valid', 'validation'), test=('test', ))
@@ -82,7 +82,7 @@ def read_annotations(path: Path) -> Listing:
     Raises:
         InputError: a line of another form, one line.
     """
-    lines = [line.strip() for line in read_text(path)]
+    lines = [line.strip() for line in read_lines(path)]
     split = [line.rsplit(maxsplit=1) for line in lines if line]
     if not split:
         raise InputError(f'{path} is empty: expected "path label" a line')
@@ -94,7 +94,7 @@ def read_annotations(path: Path) -> Listing:
     labels = [int(label) for _, label in split]
     names = path.parent / 'classes.txt'
     if names.is_file():
-        classes = tuple(line.strip() for line in read_text(names) if line.strip())
+        classes = tuple(line.strip() for line in read_lines(names) if line.strip())
         if double := next((name for name in classes if classes.count(name) > 1), None):
             raise InputError(printable(f'{names} names the class {double!r} twice'))
     else:

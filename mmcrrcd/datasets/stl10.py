@@ -6,6 +6,7 @@ import torch
 from torchvision.datasets import STL10
 
 from mmcrrcd.errors import InputError
+from mmcrrcd.files import read_lines
 from mmcrrcd.registry import DATASETS
 
 from .download import fetch
@@ -26,22 +27,16 @@ def read_bytes(path: Path, expected: int) -> np.ndarray:
     return np.memmap(path, np.uint8, 'r')
 
 
-def read_lines(path: Path, expected: int) -> list[str]:
+def read_exactly(path: Path, expected: int) -> list[str]:
     """The lines of a text file that has ``expected`` of them; InputError otherwise."""
-    if not path.is_file():
-        raise FileNotFoundError(f'{path} is missing; delete {path.parent} to download it again')
-    try:
-        lines = path.read_text().splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(f'{path} is not a text file') from error
-    if len(lines) != expected:
+    if len(lines := read_lines(path, path.parent)) != expected:
         raise InputError(f'{path}: expected {expected} lines, got {len(lines)}')
     return lines
 
 
 def read_fold(path: Path, fold: int) -> np.ndarray:
     """Positions of one of the ten folds in the training split."""
-    words = read_lines(path, 10)[fold].split()
+    words = read_exactly(path, 10)[fold].split()
     if words and all(word.isdecimal() and int(word) < COUNTS['train'] for word in words):
         return np.array(words, np.int64)
     raise InputError(f'{path}: line {fold + 1} is not a list of positions below {COUNTS["train"]}')
@@ -69,7 +64,7 @@ class STL10Arrays(ImageArrays):
             raise InputError(f"fold is a number from 0 to 9, of split='train'; got {fold!r} of {split!r}")
         folder = Path(data_root) / STL10.base_folder
         fetch(folder, STL10.url, STL10.tgz_md5, download)
-        classes = read_lines(folder / STL10.class_names_file, 10)
+        classes = read_exactly(folder / STL10.class_names_file, 10)
         parts = SPLITS[split]
         total = sum(COUNTS[part] for part in parts)
         images, labels, at = np.empty((total, SIDE, SIDE, 3), np.uint8), np.full(total, NO_LABEL), 0

@@ -4,15 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 
 from mmcrrcd.errors import InputError
-from mmcrrcd.files import inside
+from mmcrrcd.files import inside, read_lines
 from mmcrrcd.registry import DATASETS
 
-from .decoded import decode_blocks, fingerprint_of_images, open_cache, write_cache
-from .download import fetch, wait_for_first
+from .decoded import fingerprint_of_images, load_decoded
+from .download import fetch
 from .images import ImageArrays
 from .read_image import read_image
 
@@ -32,20 +31,10 @@ def check_place(folder: Path) -> None:
             raise FileNotFoundError(f'{folder} is missing, but the images are in {place}: {remedy}')
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a text file."""
-    if not path.is_file():
-        raise FileNotFoundError(f'{path} is missing; delete the folder {FOLDER} to download it again')
-    try:
-        return path.read_text().splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(f'{path} is not a text file') from error
-
-
 def read_classes(folder: Path) -> dict[str, str]:
     """From WordNet's number to a name, the first of the synonyms; in the order of the numbers."""
-    names = dict(line.split('\t', 1) for line in read_lines(folder / 'words.txt') if '\t' in line)
-    numbers = sorted(line.strip() for line in read_lines(folder / 'wnids.txt') if line.strip())
+    names = dict(line.split('\t', 1) for line in read_lines(folder / 'words.txt', folder) if '\t' in line)
+    numbers = sorted(line.strip() for line in read_lines(folder / 'wnids.txt', folder) if line.strip())
     if len(set(numbers)) != 200:
         raise InputError(f'{folder / "wnids.txt"}: expected 200 classes, got {len(set(numbers))}')
     return {number: names.get(number, number).split(',')[0].strip() for number in numbers}
@@ -79,7 +68,7 @@ def list_val(folder: Path, classes: dict[str, str]) -> tuple[list[Path], list[in
         if not files:
             raise FileNotFoundError(f'there is no image in the folders of classes in {folder / "val"}')
         return files, labels
-    for i, line in enumerate(read_lines(path), 1):
+    for i, line in enumerate(read_lines(path, folder), 1):
         name, number, *_ = line.split('\t') + ['']
         if number not in order:
             raise InputError(f'{path}, line {i}: expected a file, a class of wnids.txt and a box, got {line[:60]!r}')
@@ -108,24 +97,6 @@ def file_marks(files: list[Path], folder: Path) -> Iterator[str]:
             raise FileNotFoundError(f'{path} is missing; delete {folder} to download it again') from error
 
 
-def load_images(files: list[Path], folder: Path, split: str) -> np.ndarray:
-    """The images of a split, (N, 64, 64, 3) uint8: the cache file in ``folder``, made first where there is none that fits."""
-    if not files:
-        return np.empty((0, SIDE, SIDE, 3), np.uint8)
-    path, name = folder / f'mmcrrcd-{split}-{fingerprint_of_images(file_marks(files, folder))}.npy', f'{folder} ({split})'
-    shape = (len(files), SIDE, SIDE, 3)
-    images = open_cache(path, shape)
-    if images is None and is_main_process():
-        try:
-            write_cache(path, shape, decode_blocks(files, decode, name))
-        except OSError as error:                         # a folder of somebody else's, or a full disk
-            print_log(f'{path} cannot be written ({error.strerror}); the images are decoded in each run', 'current',
-                      logging.WARNING)
-    wait_for_first()
-    images = open_cache(path, shape) if images is None else images
-    return np.concatenate(list(decode_blocks(files, decode, name))) if images is None else images
-
-
 @DATASETS.register_module()
 class TinyImageNetArrays(ImageArrays):
     """Tiny ImageNet, 200 classes, 64 x 64, from the official folder ``tiny-imagenet-200`` in ``data_root``; its archive is
@@ -150,8 +121,12 @@ class TinyImageNetArrays(ImageArrays):
         fetch(folder, URL, MD5, download)
         classes = read_classes(folder)
         files, labels = (list_train if split == 'train' else list_val)(folder, classes)
-        images = load_images(files, folder, split)
-        super().__init__(images, np.array(labels), list(classes.values()), f'{folder} ({split})', device)
+        name = f'{folder} ({split})'
+        if not files:
+            raise InputError(f'{name}: the split is empty')
+        mark = fingerprint_of_images(file_marks(files, folder))
+        images = load_decoded(folder / f'mmcrrcd-{split}-{mark}.npy', files, decode, SIDE, name, in_each_run=True)
+        super().__init__(images, np.array(labels), list(classes.values()), name, device)
         if len(files) != COUNTS[split]:
-            print_log(f'{folder} ({split}) holds {len(files):,} of the official {COUNTS[split]:,} images', 'current',
+            print_log(f'{name} holds {len(files):,} of the official {COUNTS[split]:,} images', 'current',
                       logging.WARNING)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mmcrrcd.errors import InputError
-from mmcrrcd.files import inside
+from mmcrrcd.files import check_there, inside, read_lines
 
 from .decoded import decode_blocks, decode_encoded, decode_files
 from .images import _Array, _ArrayUnpickler
@@ -48,16 +48,6 @@ class Pair(NamedTuple):
     fold: int
 
 
-def read_text(path: Path) -> list[str]:
-    """The lines of a text file in UTF-8, with or without the mark that Windows puts in front."""
-    if not path.is_file():
-        raise FileNotFoundError(f'there is no file {path}')
-    try:
-        return path.read_text(encoding='utf-8-sig').splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(f'{path} is not a text file') from error
-
-
 def read_pairs(path: Path) -> tuple[int, list[Pair]]:
     """Number of folds and the pairs of a file in the form of LFW's ``pairs.txt``.
 
@@ -67,7 +57,7 @@ def read_pairs(path: Path) -> tuple[int, list[Pair]]:
     Raises:
         InputError: a line of another form, another count; one line.
     """
-    lines = [line.split() for line in read_text(path)]
+    lines = [line.split() for line in read_lines(path)]
     while lines and not lines[-1]:
         lines.pop()
     if not lines or len(lines[0]) != 2 or not all(word.isdecimal() and int(word) for word in lines[0]):
@@ -116,8 +106,7 @@ def lfw_pairs(folder: str, pairs_file: str, image_size: int = 112, folds: Sequen
         for key in (pair.left, pair.right):
             rows.setdefault(key, len(rows))
     files = [find_image(Path(folder), *key) for key in rows]
-    if missing := [file for file in files if not file.is_file()]:
-        raise FileNotFoundError(f'{missing[0]} of {path} is missing ({len(missing):,} of {len(files):,} images are)')
+    check_there(files, str(path))
     images = np.concatenate(list(decode_blocks(files, partial(decode_files, side=image_size), f'{path.name}, {folder}')))
     left, right = (np.array([rows[key] for key in keys]) for keys in zip(*(pair[:2] for pair in pairs)))
     return VerificationPairs(images, left, right, np.array([pair.same for pair in pairs]),

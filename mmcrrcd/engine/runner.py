@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from mmcrrcd.checkpoint import find_checkpoint, read_checkpoint
 from mmcrrcd.datasets.mended import name_images
-from mmcrrcd.errors import InputError, nearest, printable, with_kind
+from mmcrrcd.errors import InputError, explained, nearest, printable
 from mmcrrcd.files import clear_parts, write_whole
 from mmcrrcd.registry import HOOKS
 
@@ -146,14 +146,11 @@ class Runner(mmengine.runner.Runner):
 
     def resume(self, filename: str, *args, **kwargs) -> None:
         """mmengine's. Raises InputError where the file is no checkpoint that this training can go on from; one line."""
-        try:
+        of_a_crafted_file = AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError
+        with explained(f'{printable(filename)} cannot be resumed from', of_a_crafted_file):
             super().resume(filename, *args, **kwargs)
             for optimizer in (wrapper.optimizer for wrapper in self._optimizers()):
                 check_optimizer(optimizer, printable(filename))
-        except InputError:
-            raise
-        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:   # of a crafted file
-            raise InputError(f'{printable(filename)} cannot be resumed from ({with_kind(error)})') from error
 
     def _optimizers(self) -> list:
         """The optimizer wrappers, of which most trainings have one."""

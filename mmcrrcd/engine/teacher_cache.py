@@ -292,6 +292,11 @@ def use_teacher_cache(cfg: Config) -> None:
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         cache = find_or_build(cfg)
     print_log(f"the teacher's answers are read from {cache.folder}: {cache.num_images} images, views: {cache.views}", 'current')
+    read_from(cfg, cache)
+
+
+def read_from(cfg: Config, cache: TeacherCache) -> None:
+    """Makes a training of ``cfg`` read these answers, in place."""
     cfg.model.teacher_cache = dict(folder=str(cache.folder))
     if cache.views != 'all':
         cfg.train_dataloader.dataset = dict(type='mmcrrcd.ReplayedViews', dataset=cfg.train_dataloader.dataset,

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data._utils.fetch import _MapDatasetFetcher
 
 from mmcrrcd.datasets.transforms.resolution_pair import sides
-from mmcrrcd.errors import InputError, is_number, nearest, with_kind
+from mmcrrcd.errors import InputError, explained, is_number, nearest, with_kind
 from mmcrrcd.evaluation.accuracy import BatchAccuracy
 from mmcrrcd.generators import generators_kept
 from mmcrrcd.models.algorithms import Distiller
@@ -54,17 +54,13 @@ def some_batch(loader: DataLoader, name: str, images: int):
 
 def preprocess(model: nn.Module, batch, name: str, training: bool) -> dict:
     """``batch`` as the network sees it. Raises InputError where the preprocessor does not fit the data."""
-    try:
+    preprocessor = f'{name}: the data_preprocessor {type(model.data_preprocessor).__name__}'
+    with explained(f'{preprocessor} cannot take a batch of this data set, pipeline and collate_fn', WRONG):
         data = model.data_preprocessor(batch, training)
         if isinstance(model, Distiller) and (more := data.keys() - {'inputs', 'data_samples'}):
-            raise InputError(f'{name}: the data_preprocessor {type(model.data_preprocessor).__name__} hands on {min(more)}, '
-                             "and a Distiller takes inputs and data_samples: say dict(type='mmcrrcd.PairPreprocessor', ...)")
+            raise InputError(f'{preprocessor} hands on {min(more)}, and a Distiller takes inputs and data_samples: say '
+                             "dict(type='mmcrrcd.PairPreprocessor', ...)")
         return data
-    except InputError:
-        raise
-    except WRONG as error:
-        raise InputError(f'{name}: the data_preprocessor {type(model.data_preprocessor).__name__} cannot take a batch of this '
-                         f'data set, pipeline and collate_fn: {with_kind(error)}') from error
 
 
 def size_of(batch) -> tuple[int, int]:
@@ -281,19 +277,12 @@ def try_validation(runner, model: nn.Module, trained_on: tuple[int, int]) -> Non
             module.training = mode
     check_evaluator(evaluator.metrics, outputs, 'val_evaluator')
     check_topk(evaluator.metrics, number_of_classes(model))
-    metrics = copy.deepcopy(evaluator)
-    found = {}
-    try:
+    metrics, found = copy.deepcopy(evaluator), {}
+    names = ', '.join(type(metric).__name__ for metric in metrics.metrics)
+    with explained(f'val_evaluator: {names} cannot take what the model gives for val_dataloader', WRONG):
         metrics.process(data_samples=outputs, data_batch=batch)
-        known = all(type(metric).__module__.startswith(('mmcrrcd.', 'mmpretrain.')) for metric in metrics.metrics)
-        if known:
+        if all(type(metric).__module__.startswith(('mmcrrcd.', 'mmpretrain.')) for metric in metrics.metrics):
             found = metrics.evaluate(IMAGES)
-    except InputError:
-        raise
-    except WRONG as error:
-        names = ', '.join(type(metric).__name__ for metric in metrics.metrics)
-        raise InputError(f'val_evaluator: {names} cannot take what the model gives for val_dataloader: {with_kind(error)}'
-                         ) from error
     for best in best_metrics(runner) if found else ():
         if best not in found:
             raise InputError(f'save_best={best!r} is no metric of val_evaluator, which gives {", ".join(found)}'

@@ -16,7 +16,7 @@ from mmcrrcd.config import kind, read_config
 from mmcrrcd.datasets import ImageArrays, downsample
 from mmcrrcd.datasets.transforms.resolution_pair import SETTINGS, check_resolution
 from mmcrrcd.datasets.transforms.student_view import Size, sides
-from mmcrrcd.errors import InputError, first_line
+from mmcrrcd.errors import InputError, explained
 from mmcrrcd.models import PairPreprocessor
 from mmcrrcd.models.networks import extract, use_channels_last
 from mmcrrcd.models.teachers.adapters import EmbeddingNetwork
@@ -95,11 +95,8 @@ class Classifier:
     def ask(self, images: Tensor) -> NetworkOutput:
         """Of RGB images (N, 3, h, w) uint8 that are already what the network sees."""
         seen = PairPreprocessor(**self.normalization).to(images.device)(dict(inputs=images))['inputs'].low
-        try:
+        with explained('the network cannot take images of {} x {} pixels'.format(*seen.shape[2:]), (RuntimeError, ValueError)):
             return extract(self.network, seen)
-        except (RuntimeError, ValueError) as error:
-            height, width = seen.shape[2:]
-            raise InputError(f'the network cannot take images of {height} x {width} pixels: {first_line(error)}') from error
 
     def path_of(self, images: Tensor) -> str:
         """The sizes that images (N, H, W, 3) go through, in words."""

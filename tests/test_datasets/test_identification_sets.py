@@ -195,7 +195,7 @@ def test_orl(tmp_path):
     assert images.shape == (400, 8, 8, 3)
     assert (images == orl.ids[:, None, None, None] + np.tile(range(1, 11), 40)[:, None, None, None]).all()
     (tmp_path / 's3' / '10.pgm').unlink()
-    with pytest.raises(FileNotFoundError, match=rf'^{tmp_path}/s3/10.pgm is missing \(1 of 400 images of ORL are\)$'):
+    with pytest.raises(FileNotFoundError, match=rf'^{tmp_path}/s3/10.pgm of ORL is missing \(1 of 400 images are\)$'):
         read_orl(tmp_path)
 
 

@@ -87,7 +87,7 @@ def test_the_test_split_is_the_validation_split(folder):
 
 def test_the_second_time_the_file_is_mapped(folder, monkeypatch):
     first = load(folder).images.numpy().copy()
-    monkeypatch.delattr(tiny_imagenet, 'decode')         # nothing is decoded from here on
+    monkeypatch.setattr(tiny_imagenet, 'decode', None)         # nothing is decoded from here on
     file, = caches(folder)
     again = load(folder)
     assert np.array_equal(again.images.numpy(), first)

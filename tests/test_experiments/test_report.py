@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from experiments import figures, pages, plots, records, report
+from experiments import figures, pages, records, report
 from experiments.studies import RATE, STUDIES, Setting, Study
 from mmcrrcd.errors import InputError
 from mmcrrcd.visualization import style
@@ -100,7 +100,7 @@ def test_a_study_of_rates_is_drawn_over_the_rate_and_one_of_embeddings_shows_wha
                   probe=40.0 + i)
     page = report.study_markdown('rates')
     assert '| CRRCD, rate 0.05 | 43.00 ± 0.00 (n = 2)<br>paired +3.00 ± 0.00 (n = 2) | 0.05, γ 0.1 |' in page
-    axes = plots.rates(records.read('study_rates'), 'probe').axes[0]
+    axes = figures.rates(records.read('study_rates'), 'probe').axes[0]
     assert [line.get_label() for line in axes.containers] == ['CRRCD', 'KD'] and axes.get_title() == 'γ = 0.1'
     assert axes.containers[0].lines[0].get_xydata().tolist() == [[0.01, 42], [0.05, 43]]
     assert len(pages.write('study_rates')) == 2
@@ -157,7 +157,7 @@ def test_pictures_show_gains_seed_by_seed():
 
 
 def test_without_a_record_there_are_no_pictures():
-    assert figures.gains() is figures.bars() is figures.curves() is None
+    assert figures.gains() is figures.bars() is figures.results() is None
 
 
 def test_accuracy_over_resolution_is_drawn_from_what_was_measured(monkeypatch):

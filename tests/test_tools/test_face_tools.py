@@ -237,7 +237,7 @@ EITHER = 'the faces are either --pairs FILE --images DIR, with --folds or withou
     (VERIFY, [*STUDENT, *LFW, '--resolution', '0'], '--resolution goes from 1 to the 16 pixels of the images, got 0'),
     (VERIFY, ['student.py', 'nothing', *LFW], 'no checkpoint at nothing'),
     (VERIFY, [*STUDENT, '--bin', 'student.py'], 'student.py is not a readable verification set'),
-    (IDENTIFY, [*STUDENT, '--orl', 'faces'], 'faces/s1/1.pgm is missing (400 of 400 images of ORL are)'),
+    (IDENTIFY, [*STUDENT, '--orl', 'faces'], 'faces/s1/1.pgm of ORL is missing (400 of 400 images are)'),
     (IDENTIFY, [*STUDENT, '--orl', 'orl', '--gallery-images', '10'],
      'images of a person in the gallery go from 1 to 9, got 10'),
     (IDENTIFY, [*STUDENT, '--orl', 'orl', '--gallery-images', '0'], 'images of a person in the gallery go from 1 to 9, got 0'),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mmcrrcd.checkpoint import load_network, names_in_student
 from mmcrrcd.datasets.transforms.resolution_pair import check_size, sides
-from mmcrrcd.errors import InputError, first_line
+from mmcrrcd.errors import InputError, explained
 from mmcrrcd.models.classification import check_head, classification_loss
 from mmcrrcd.models.losses.base import DistillLoss
 from mmcrrcd.models.networks import (ask_for_feature_maps, ask_for_pre_activations, check_network, extract, in_its_format,
@@ -202,13 +202,8 @@ class Distiller(BaseModel):
 
     @staticmethod
     def _try(network: nn.Module, images: Tensor, name: str) -> NetworkOutput:
-        try:
+        with explained('the {} cannot take images of {} x {} pixels'.format(name, *images.shape[2:])):
             return extract(network, images)
-        except InputError:
-            raise
-        except Exception as error:                       # of a network that anybody wrote, and may be of another size
-            height, width = images.shape[2:]
-            raise InputError(f'the {name} cannot take images of {height} x {width} pixels: {first_line(error)}') from error
 
     def init_weights(self) -> None:
         """Initializes the student, loads the teacher. mmengine calls it when training starts."""

@@ -1,6 +1,7 @@
 """The contract of a loss: all that a method may declare, and when it is asked."""
 from torch import Tensor, nn
 
+from mmcrrcd.errors import InputError
 from mmcrrcd.structures import Batch, NetworkOutput
 
 
@@ -40,6 +41,9 @@ class DistillLoss(nn.Module):
     staged: bool = False
     """True where some of its parameters get no gradient in some epochs, which DDP has to know. Of the class, not the object."""
 
+    smallest_batch: int = 1
+    """A smaller batch, of all processes together, is refused."""
+
     num_samples: int | None = None
     """The number of training images that it counts on; another is refused. None where it does not matter."""
 
@@ -57,6 +61,8 @@ class DistillLoss(nn.Module):
 
     def check_batch(self, size: int) -> None:
         """Raises InputError where a batch of ``size`` samples, of all processes together, does not fit."""
+        if size < self.smallest_batch:
+            raise InputError(f'{type(self).__name__} needs a batch of at least {self.smallest_batch} images, got {size}')
 
     def compile(self, *args, **kwargs) -> None:
         """Compiles it, as ``nn.Module.compile`` does; left as it is where it keeps buffers from batch to batch."""

@@ -1,7 +1,7 @@
 """Distillation from a stronger teacher, DIST (Huang et al., NeurIPS 2022, https://arxiv.org/abs/2205.10536)."""
 from torch import Tensor
 
-from mmcrrcd.errors import InputError, check_positive
+from mmcrrcd.errors import check_positive
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, NetworkOutput
 
@@ -36,16 +36,12 @@ class DISTLoss(DistillLoss):
     """
 
     needs = frozenset({'logits'})
+    smallest_batch = 2                                   # one answer of a class correlates with nothing
 
     def __init__(self, beta: float = 2.0, gamma: float = 2.0, temperature: float = 4.0):
         super().__init__()
         check_positive(temperature=temperature)
         self.beta, self.gamma, self.temperature = beta, gamma, temperature
-
-    def check_batch(self, size: int) -> None:
-        """Raises InputError for a batch of one image: a class's only answer correlates with nothing."""
-        if size < 2:
-            raise InputError(f'DISTLoss correlates the answers of at least 2 images, got a batch of {size}')
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
         """Scalar; reads the logits."""

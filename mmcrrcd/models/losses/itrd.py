@@ -2,7 +2,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmcrrcd.errors import InputError, check_positive
+from mmcrrcd.errors import check_positive
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, NetworkOutput
 
@@ -48,6 +48,8 @@ class ITRDLoss(DistillLoss):
         alpha: order of the first part's entropy.
     """
 
+    smallest_batch = 2                                   # one image correlates with nothing
+
     def __init__(self, correlation: float = 2.0, mutual: float = 1.0, alpha: float = 1.01):
         super().__init__()
         check_positive(alpha=alpha)
@@ -56,11 +58,6 @@ class ITRDLoss(DistillLoss):
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
         """Makes the linear layer."""
         self.map = nn.Linear(student.embedding.shape[1], teacher.embedding.shape[1])
-
-    def check_batch(self, size: int) -> None:
-        """Raises InputError for a batch of one image, which has no correlation."""
-        if size < 2:
-            raise InputError(f'ITRDLoss correlates the embeddings of at least 2 images, got a batch of {size}')
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
         """Scalar; reads the embeddings."""

@@ -2,7 +2,7 @@
 import torch
 from torch import Tensor, nn
 
-from mmcrrcd.errors import InputError, check_positive
+from mmcrrcd.errors import check_positive
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, NetworkOutput
 
@@ -29,6 +29,8 @@ class SRDLoss(DistillLoss):
         exponent: of the differences.
     """
 
+    smallest_batch = 2                                   # of one embedding there is no batch norm
+
     def __init__(self, exponent: float = 4.0):
         super().__init__()
         check_positive(exponent=exponent)
@@ -39,11 +41,6 @@ class SRDLoss(DistillLoss):
         width = teacher.embedding.shape[1]
         self.map = nn.Linear(student.embedding.shape[1], width, bias=False)
         self.norm = nn.BatchNorm1d(width, eps=1e-4, affine=False, track_running_stats=False)
-
-    def check_batch(self, size: int) -> None:
-        """Raises InputError for a batch of one image, which has no statistics."""
-        if size < 2:
-            raise InputError(f'SRDLoss takes the batch norm of at least 2 embeddings, got a batch of {size}')
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
         """Scalar; reads the embeddings."""

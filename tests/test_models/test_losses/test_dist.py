@@ -61,7 +61,7 @@ def test_a_step(amp):
 
 
 def test_a_single_image_is_refused():
-    with pytest.raises(InputError, match='^DISTLoss correlates the answers of at least 2 images, got a batch of 1$'):
+    with pytest.raises(InputError, match='^DISTLoss needs a batch of at least 2 images, got 1$'):
         DISTLoss()(*outputs(embedding_s=random(1, 2), embedding_t=random(1, 3)))
     DISTLoss().check_batch(2)
 

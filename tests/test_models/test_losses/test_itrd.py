@@ -94,7 +94,7 @@ def test_a_step(resolution, amp):
 
 
 def test_a_single_image_is_refused():
-    with pytest.raises(InputError, match='^ITRDLoss correlates the embeddings of at least 2 images, got a batch of 1$'):
+    with pytest.raises(InputError, match='^ITRDLoss needs a batch of at least 2 images, got 1$'):
         ITRDLoss()(*outputs(embedding_s=random(1, 2), embedding_t=random(1, 3)))
     ITRDLoss().check_batch(2)
 

@@ -65,7 +65,7 @@ def test_a_step(resolution, amp):
 
 
 def test_a_single_image_is_refused():
-    with pytest.raises(InputError, match='^SRDLoss takes the batch norm of at least 2 embeddings, got a batch of 1$'):
+    with pytest.raises(InputError, match='^SRDLoss needs a batch of at least 2 images, got 1$'):
         SRDLoss()(*outputs(embedding_s=random(1, 2), embedding_t=random(1, 3)))
     SRDLoss().check_batch(2)
 
