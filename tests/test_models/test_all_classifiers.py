@@ -11,7 +11,7 @@ from mmcrrcd.checkpoint import load_network
 from mmcrrcd.engine.settings import check_settings
 from mmcrrcd.errors import InputError
 from mmcrrcd.models import Distiller, PairPreprocessor
-from mmcrrcd.models.networks import extract
+from mmcrrcd.models.networks import ask_for_feature_maps, extract
 from mmcrrcd.registry import MODELS
 
 CLASSES = 4
@@ -149,6 +149,12 @@ def test_a_network_of_gray_images_is_refused():
     for pair in ((lenet, TEACHER), (STUDENT, lenet)):
         with pytest.raises(InputError, match='cannot take images of 32 x 32 pixels: .* expected input.* to have 1 channels'):
             distiller(*pair, 32)
+
+
+def test_maps_with_channels_last_are_turned():
+    network = build(*CASES['ViTSAM'])
+    ask_for_feature_maps(network)
+    assert [tuple(each.shape) for each in extract(network, torch.zeros(2, 3, 64, 64)).feature_maps] == 2 * [(2, 48, 4, 4)]
 
 
 @pytest.mark.parametrize('name', [name if name == 'SwinTransformerV2' else pytest.param(name, marks=pytest.mark.slow)
