@@ -97,6 +97,8 @@ class Classifier:
         seen = PairPreprocessor(**self.normalization).to(images.device)(dict(inputs=images))['inputs'].low
         try:
             return extract(self.network, seen)
+        except InputError:
+            raise
         except (RuntimeError, ValueError) as error:
             height, width = seen.shape[2:]
             raise InputError(f'the network cannot take images of {height} x {width} pixels: {first_line(error)}') from error
