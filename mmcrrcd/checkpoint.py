@@ -188,6 +188,18 @@ def names_in_student(weights: dict[str, Tensor], student: dict[str, Tensor], pre
     return {prefix + key: f'{prefix}student.{key}' for key in student if prefix + key in weights}
 
 
+def class_names_in(checkpoint: dict, path: str | Path) -> tuple[str, ...] | None:
+    """The names of the classes in a checkpoint's ``dataset_meta``; None where it tells none. Raises InputError for other things
+    in their place.
+    """
+    meta = checkpoint.get('meta')
+    data = meta.get('dataset_meta') if isinstance(meta, dict) else None
+    names = data.get('classes') if isinstance(data, dict) else None
+    if names is None or isinstance(names, (list, tuple)) and all(isinstance(name, (str, int)) for name in names):
+        return tuple(map(str, names)) if names else None
+    raise InputError(f'{path}: dataset_meta.classes is a list of names, got {printable(names)[:60]}')
+
+
 def image_size_in(path: str | Path) -> tuple[int, int] | None:
     """Height and width of a training's images, as :class:`CheckInputHook` leaves them in its checkpoint; None elsewhere."""
     hub = read_checkpoint(find_checkpoint(path)).get('message_hub')

@@ -15,7 +15,7 @@ from mmengine.device import get_device
 from PIL import Image
 
 from mmcrrcd import zoo
-from mmcrrcd.checkpoint import find_checkpoint, read_checkpoint
+from mmcrrcd.checkpoint import class_names_in, find_checkpoint, read_checkpoint
 from mmcrrcd.config import check_network, check_steps, kind, read_text, read_values, short_types, without_training
 from mmcrrcd.datasets import StudentView
 from mmcrrcd.datasets.read_image import SUFFIXES, ImageError, read_image, to_rgb
@@ -213,12 +213,6 @@ def student_view(cfg: Config, classifier: Classifier) -> dict:
     return view | (dict(large=large) if large else {})
 
 
-def class_names(meta: dict, number: int) -> list[str]:
-    """Those of the training's data, where a checkpoint tells them, otherwise the numbers of the classes."""
-    names = (meta.get('dataset_meta') or {}).get('classes') or ()
-    return list(map(str, names if len(names) == number else range(number)))
-
-
 def load_onnx(file: Path) -> Student:
     """The student in an ONNX file, see :class:`OnnxClassifier`."""
     network = OnnxClassifier(file)
@@ -250,8 +244,8 @@ def build_student(cfg: Config, path: str | Path, resolution: Size | None = None,
         zeros = torch.zeros(1, 3, *views[0].seen, dtype=torch.uint8, device=get_device())
         classes = classifier.ask(zeros).logits.shape[1]
     file = find_checkpoint(path)
-    meta = read_checkpoint(file).get('meta') if names is None else dict(dataset_meta=dict(classes=names))
-    return Student(classifier, views, class_names(meta or {}, classes), str(file))
+    names = (class_names_in(read_checkpoint(file), file) if names is None else names) or ()
+    return Student(classifier, views, list(map(str, names if len(names) == classes else range(classes))), str(file))
 
 
 def read_student(path: Path) -> Config:

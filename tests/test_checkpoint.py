@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.model import PretrainedInit
 from tiny import STUDENT, TEACHER, config, crrcd, network, train, write_teacher
 
-from mmcrrcd.checkpoint import find_checkpoint, load_network, read_checkpoint, read_network
+from mmcrrcd.checkpoint import class_names_in, find_checkpoint, load_network, read_checkpoint, read_network
 from mmcrrcd.engine.hooks.check_input import student_from
 from mmcrrcd.engine.runner import fill
 from mmcrrcd.errors import InputError
@@ -429,3 +429,15 @@ def test_one_counter_that_is_missing_is_another_network(tmp_path):
     torch.save(weights, tmp_path / 'theirs.pth')
     with pytest.raises(InputError, match='no .*num_batches_tracked'):
         load_network(student(), tmp_path / 'theirs.pth', 'teacher')
+
+
+@pytest.mark.parametrize('names', [float('nan'), 'abcd', dict(a=1), 3, [None], [['a']]])
+def test_names_of_classes_that_are_none(names):
+    with pytest.raises(InputError, match='a.pth: dataset_meta.classes is a list of names, got '):
+        class_names_in(dict(meta=dict(dataset_meta=dict(classes=names))), 'a.pth')
+
+
+@pytest.mark.parametrize('checkpoint', [{}, dict(meta=None), dict(meta=3), dict(meta=dict(dataset_meta=[])),
+                                        dict(meta=dict(dataset_meta=dict(classes=())))])
+def test_a_checkpoint_may_tell_no_names_of_classes(checkpoint):
+    assert class_names_in(checkpoint, 'a.pth') is None

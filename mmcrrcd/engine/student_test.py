@@ -5,7 +5,7 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from mmcrrcd.checkpoint import find_checkpoint, load_network, read_checkpoint
+from mmcrrcd.checkpoint import class_names_in, find_checkpoint, load_network, read_checkpoint
 from mmcrrcd.config import kind
 from mmcrrcd.datasets.transforms.resolution_pair import SETTINGS
 from mmcrrcd.errors import InputError
@@ -74,11 +74,8 @@ def test_student(cfg: Config, checkpoint: str | Path, launcher: str = 'none', am
     model = unwrapped(runner.model)
     if not onnx:
         load_network(getattr(model, 'student', model), checkpoint, 'student')
-        meta = read_checkpoint(checkpoint).get('meta')
-        known = (meta if isinstance(meta, dict) else {}).get('dataset_meta')
-        known = known.get('classes') if isinstance(known, dict) else None
+        known = class_names_in(read_checkpoint(checkpoint), checkpoint)
         tested = runner.test_loop.dataloader.dataset
-        known = tuple(map(str, known)) if isinstance(known, (list, tuple)) else None
         check_classes(known, classes_of(tested), 'test_dataloader', place_of(tested))
     check_labels(model, runner.test_loop.dataloader.dataset, 'test_dataloader')
     if amp:

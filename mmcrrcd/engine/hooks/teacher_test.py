@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data._utils.fetch import _MapDatasetFetcher
 
-from mmcrrcd.checkpoint import find_checkpoint, image_size_in, read_checkpoint
+from mmcrrcd.checkpoint import class_names_in, find_checkpoint, image_size_in, read_checkpoint
 from mmcrrcd.engine.classes import number_of_classes
 from mmcrrcd.engine.teacher_cache import teacher_is_there, without_objective
 from mmcrrcd.errors import InputError
@@ -69,7 +69,9 @@ def said_by(checkpoint: str | Path) -> float | None:
 
 def what_differs(checkpoint: str | Path, preprocessor: PairPreprocessor, size: tuple[int, int], classes) -> list[str]:
     """In what the teacher's training had other images, or showed them otherwise, as far as its checkpoint tells."""
-    meta = read_checkpoint(find_checkpoint(checkpoint)).get('meta') or {}
+    file = find_checkpoint(checkpoint)
+    whole = read_checkpoint(file)
+    meta = whole.get('meta') or {}
     there = ((meta.get('settings') or {}).get('model') or {}).get('data_preprocessor') or {}
     here = dict(mean=preprocessor.mean.flatten().tolist(), std=preprocessor.std.flatten().tolist(), to_rgb=preprocessor.to_rgb)
     found = [f'{name} {there[name]} there, {[round(x, 3) for x in value] if name != "to_rgb" else value} here'
@@ -77,8 +79,8 @@ def what_differs(checkpoint: str | Path, preprocessor: PairPreprocessor, size: t
     recorded = image_size_in(checkpoint)
     if recorded and tuple(recorded) != tuple(size):
         found.append('images of {}×{} px there, '.format(*recorded) + '{}×{} px here'.format(*size))
-    known = (meta.get('dataset_meta') or {}).get('classes')
-    if known and classes and list(known) != list(classes):
+    known = class_names_in(whole, file)
+    if known and classes and known != tuple(classes):
         first = [', '.join(map(str, names[:3])) for names in (known, classes)]
         found.append(f'its classes begin with {first[0]}, and here with {first[1]}')
     return found
