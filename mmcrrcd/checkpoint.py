@@ -150,26 +150,32 @@ def read_network(path: str | Path) -> dict[str, Tensor]:
     checkpoint = read_checkpoint(file)
     if Path(path).is_dir() and (left := unfinished(checkpoint)):
         raise UnfinishedTraining(f'{path}: training stopped after {left}; finish it with --resume, or name {file}')
-    weights = weights_in(checkpoint, file)
+    return network_in(checkpoint, file)
+
+
+def network_in(checkpoint: dict, path: str | Path) -> dict[str, Tensor]:
+    """The weights of one classifier in what a checkpoint holds, as :func:`read_network` gives them."""
+    weights = weights_in(checkpoint, path)
     students = {key.removeprefix('student.'): value for key, value in weights.items() if key.startswith('student.')}
     return students or {key: value for key, value in weights.items() if not key.startswith('data_preprocessor.')}
 
 
 def fitted(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """``weights`` under the names in ``wanted`` where all have one prefix more, ``model.`` of Lightning, say, or one less. With
-    the counters of batch norms that older files lack, and eval mode does not need.
+    """``weights`` under the names in ``wanted``, before which a file may have a prefix more, ``model.`` of Lightning, say, with
+    others' weights beside it, or one less. With the counters of batch norms that older files lack, and eval mode does not need.
     """
-    def shared(names) -> str:
-        first = {name.partition('.')[0] for name in names}
-        return f'{first.pop()}.' if len(first) == 1 else ''
-
-    if weights and not weights.keys() & wanted.keys():
-        more, less = shared(weights), shared(wanted)
-        for names in ({key: key.removeprefix(more) for key in weights}, {key: less + key for key in weights}):
-            if set(names.values()) & wanted.keys():
-                weights = {names[key]: value for key, value in weights.items()}
-                break
     counters = {key: value for key, value in wanted.items() if key.endswith('.num_batches_tracked')}
+    names = wanted.keys() - counters.keys()
+    if names and not weights.keys() & names:
+        first = next(key for key in wanted if key in names)
+        found = sorted(({key: sum(key + name in weights for name in names)
+                         for key in (key.removesuffix(first) for key in weights if key.endswith(f'.{first}'))}).items(),
+                       key=lambda each: each[1], reverse=True)
+        less = {name.partition('.')[0] for name in wanted}
+        if found and (len(found) == 1 or found[0][1] > found[1][1]):     # of several equals none is meant
+            weights = {key.removeprefix(found[0][0]): value for key, value in weights.items() if key.startswith(found[0][0])}
+        elif len(less) == 1:
+            weights = {f'{min(less)}.{key}': value for key, value in weights.items()}
     return weights if counters.keys() & weights.keys() else counters | weights
 
 
@@ -220,6 +226,8 @@ def check_weights(weights: dict[str, Tensor], wanted: dict[str, Tensor], path: s
     wrong += [f'unknown {key}' for key in weights if key not in wanted]
     wrong += [f'{key} is {tuple(weights[key].shape)}, not {tuple(wanted[key].shape)}'
               for key in wanted if key in weights and weights[key].shape != wanted[key].shape]
+    wrong += [f'{key} is {weights[key].dtype}, not {wanted[key].dtype}' for key in wanted
+              if key in weights and wanted[key].is_floating_point() > weights[key].is_floating_point()]
     if wrong:
         more = f' and {len(wrong) - 3} more' if len(wrong) > 3 else ''
         raise InputError(f'{path} is not a checkpoint of this {name}: {"; ".join(wrong[:3])}{more}')
@@ -236,4 +244,4 @@ def load_network(network: nn.Module, path: str | Path, name: str) -> None:
     weights = fitted(read_network(path), untrained)
     check_weights(weights, untrained, path, name)
     check_finite(weights, untrained, path)
-    network.load_state_dict(weights)
+    network.load_state_dict(weights, strict=False)       # compared above; SwinV2 takes its constants out while it is loaded

@@ -217,14 +217,15 @@ def load_onnx(file: Path) -> Student:
     """The student in an ONNX file, see :class:`OnnxClassifier`."""
     network = OnnxClassifier(file)
     view = dict(resolution=network.resolution, image_size=network.resolution) | network.view
-    check_steps(view.get('large', ()), file)
     identity = dict(mean=(0., 0., 0.), std=(1., 1., 1.))
     downsampling = {key: view[key] for key in SETTINGS if key in view and key != 'upsample'}
-    classifier = Classifier(network, identity, plain_size(view['image_size']), downsampling)
+    check_steps(view.get('large', ()), file)
     try:
+        classifier = Classifier(network, identity, plain_size(view['image_size']), downsampling)
         views = [StudentView(**view | dict(resolution=network.resolution, upsample=False, gray=False))]      # the network does
-    except (TypeError, AttributeError) as error:
-        raise InputError(f'{file}: its metadata are not those that tools/export_student.py writes') from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:   # InputError is one, too
+        reason = f' ({first_line(error)})' if isinstance(error, InputError) else ''
+        raise InputError(f'{file}: its metadata are not those that tools/export_student.py writes{reason}') from error
     return Student(classifier, views, network.classes, str(file))
 
 

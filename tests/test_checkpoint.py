@@ -10,10 +10,14 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.model import PretrainedInit
 from tiny import STUDENT, TEACHER, config, crrcd, network, train, write_teacher
 
 from mmcrrcd.checkpoint import class_names_in, find_checkpoint, load_network, read_checkpoint, read_network
+from mmcrrcd.engine.hooks.check_input import student_from
+from mmcrrcd.engine.runner import fill
 from mmcrrcd.errors import InputError
+from mmcrrcd.models import Distiller
 from mmcrrcd.registry import MODELS
 from mmcrrcd.safetensors_file import to_safetensors
 from mmcrrcd.torch_file import safe_load
@@ -355,6 +359,8 @@ WRAPPED = {
     "mmengine's average": lambda weights: dict(state_dict={'steps': torch.tensor(3)} | {
         f'module.{key}': value for key, value in weights.items()}),
     'Lightning': lambda weights: dict(state_dict={f'model.{key}': value for key, value in weights.items()}),
+    'Lightning, beside a loss': lambda weights: dict(state_dict={f'model.net.{key}': value for key, value in weights.items()}
+                                                     | {'criterion.weight': torch.ones(4)}),
     'without counters': lambda weights: {key: value for key, value in weights.items() if 'num_batches' not in key},
 }
 
@@ -363,10 +369,47 @@ WRAPPED = {
 def test_weights_as_others_wrap_them(tmp_path, how):
     weights = student(seed=1).state_dict()
     torch.save(WRAPPED[how](weights), tmp_path / 'theirs.pth')
-    network = student()
-    load_network(network, tmp_path / 'theirs.pth', 'teacher')
-    for key, value in network.state_dict().items():
-        assert torch.equal(value, weights[key])
+    file = tmp_path / 'theirs.pth'
+    as_teacher, as_start, as_part = student(), Distiller(student()), student()
+    load_network(as_teacher, file, 'teacher')
+    as_start.load_state_dict(student_from(read_checkpoint(file), as_start, str(file)))        # load_from
+    fill(PretrainedInit(str(file)), as_part)
+    for filled in (as_teacher, as_start.student, as_part):
+        for key, value in filled.state_dict().items():
+            assert torch.equal(value, weights[key])
+
+
+@pytest.mark.parametrize('change, reason', [
+    (lambda weights: dict(weights, **{'head.fc.weight': torch.zeros(4, 16, dtype=torch.int8)}),
+     'head.fc.weight is torch.int8, not torch.float32'),
+    (lambda weights: dict(weights, **{'head.fc.weight': torch.zeros(7, 16)}), r'head.fc.weight is \(7, 16\), not \(4, 16\)'),
+    (lambda weights: dict(weights, **{'head.fc.bias': torch.full((4, ), torch.nan)}), 'head.fc.bias in it is not finite'),
+    (lambda weights: {key: 1.0 for key in weights}, 'it holds backbone.stem.0.weight'),
+    (lambda weights: {f'{part}.{key}': value for key, value in weights.items() for part in ('query', 'key')},
+     'no backbone.stem.0.weight')])
+def test_weights_that_do_not_fit_start_no_training(tmp_path, change, reason):
+    file = tmp_path / 'theirs.pth'
+    torch.save(change(student(seed=1).state_dict()), file)
+    model = Distiller(student())
+    with pytest.raises(InputError, match=f'^{file} .*{reason}'):
+        student_from(read_checkpoint(file), model, str(file))
+    with pytest.raises(InputError, match=f'^{file} .*{reason}'):
+        load_network(student(), file, 'teacher')
+
+
+@pytest.mark.parametrize('prefix, change, reason', [
+    ('backbone', lambda weights: {f'student.{key}': value for key, value in weights.items()},
+     r'has no weights backbone.\* of a ResNetCIFAR, such as backbone.stem.0.weight: it has student.backbone.stem.0.weight'),
+    ('backbone.', lambda weights: {key: 1.0 for key in weights}, 'has no weights of a network'),
+    ('backbone', lambda weights: {key: value.to(torch.int8) for key, value in weights.items()}, 'has no weights backbone'),
+    ('backbone', lambda weights: weights | {'backbone.stem.0.weight': torch.full((8, 3, 3, 3), torch.nan)}, 'is not finite')])
+def test_a_part_is_not_filled_with_nothing(tmp_path, prefix, change, reason):
+    """``init_cfg=dict(type='Pretrained')``."""
+    file = tmp_path / 'theirs.pth'
+    torch.save(change(dict(student(seed=1).state_dict())), file)
+    with pytest.raises(InputError, match=f'^{file} .*{reason}') as error:
+        fill(PretrainedInit(str(file), prefix), student().backbone)
+    assert '\n' not in str(error.value)
 
 
 @pytest.mark.parametrize('content, held', [(dict(generator=dict(w=torch.zeros(1)), epoch=3), 'it holds generator, epoch'),

@@ -21,6 +21,7 @@ from .download import one_at_a_time, wait_for_first
 
 NO_LABEL = -100                                          # of an image without one: PyTorch's cross-entropy leaves it out
 
+
 def class_numbers(labels, name: str) -> np.ndarray:
     """Labels (N,) int64 from an array, a list or a tensor of whole numbers. Columns, (N, 1), are taken as well.
 
@@ -35,8 +36,8 @@ def class_numbers(labels, name: str) -> np.ndarray:
     if found.ndim == 2 and found.shape[1] == 1:
         found = found[:, 0]
     if found.ndim != 1:
-        raise InputError(f'{name}: labels are one class for each image, (N,), got {found.shape}; of one-hot labels take '
-                         'labels.argmax(1)')
+        raise InputError(f'{name}: labels are one class for each image, (N,), got {found.shape}'
+                         + ('; of one-hot labels take labels.argmax(1)' if found.ndim == 2 else ''))
     if found.dtype.kind not in 'biuf':
         raise InputError(f'{name}: labels are whole numbers, got {found.dtype}')
     if found.dtype.kind == 'f' and (wrong := found[~(np.isfinite(found) & (found == np.round(found)))]).size:
@@ -68,9 +69,9 @@ class ImageArrays(Dataset):
             raise InputError(f'{name}: expected an array of images (N, H, W, 3) uint8, got a {type(images).__name__}')
         if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
             raise InputError(f'{name}: expected images (N, H, W, 3) uint8, got {images.shape} {images.dtype}')
+        labels = class_numbers(labels, name)
         if len(labels) != len(images):
             raise InputError(f'{name}: {len(images)} images but {len(labels)} labels')
-        labels = class_numbers(labels, name)
         if labels.min() < 0 or labels.max() >= len(classes):
             raise InputError(f'{name}: labels go from {labels.min()} to {labels.max()}, but there are {len(classes)} classes')
         if device == 'auto':

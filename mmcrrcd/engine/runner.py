@@ -9,13 +9,16 @@ import mmengine.runner
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
+from mmengine.logging import print_log
+from mmengine.model.weight_init import PretrainedInit, update_init_info
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import CheckpointLoader
-from torch import Tensor
+from mmengine.runner.checkpoint import load_state_dict
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from mmcrrcd.checkpoint import find_checkpoint, read_checkpoint
+from mmcrrcd.checkpoint import check_finite, find_checkpoint, fitted, read_checkpoint, weights_in
 from mmcrrcd.datasets.mended import name_images
 from mmcrrcd.errors import InputError, explained, nearest, printable
 from mmcrrcd.files import clear_parts, write_whole
@@ -26,22 +29,45 @@ from .hooks.resume import ResumeHook
 from .settings import MODULES, WAIT
 
 
+def fill(init: PretrainedInit, module: nn.Module) -> None:
+    """mmengine's ``Pretrained``, for checkpoints of any origin. The log names the weights of the part that are not in it.
+
+    Raises:
+        InputError: none of its weights is of this part, one is not finite, or it is no checkpoint.
+    """
+    prefix = f'{init.prefix.rstrip(".")}.' if init.prefix else ''
+    weights, wanted = weights_in(read_checkpoint(init.checkpoint), init.checkpoint), module.state_dict()
+    part = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+    part = part if prefix else fitted(part, wanted)
+    fit = {key: part[key] for key in wanted if key in part and part[key].shape == wanted[key].shape
+           and wanted[key].is_floating_point() <= part[key].is_floating_point()}
+    if not any(value.is_floating_point() for value in fit.values()):
+        raise InputError(f'{init.checkpoint} has no weights {prefix}* of a {type(module).__name__}, such as '
+                         f'{prefix}{next(iter(wanted), "")}: it has {printable(", ".join(list(weights)[:3]))} ...')
+    check_finite(fit, wanted, init.checkpoint)
+    print_log(f'load {prefix or "a model"} from: {init.checkpoint}', 'current')
+    load_state_dict(module, part, strict=False, logger='current')
+    if hasattr(module, '_params_init_info'):
+        update_init_info(module, init_info=init._get_init_info())
+
+
 @contextmanager
 def safe_loading() -> Iterator[None]:
     """In the block, mmengine's loader reads through :func:`read_checkpoint`: local files, no code.
 
-    So do ``Runner.load_checkpoint``, ``Runner.resume``, and ``init_cfg=dict(type='Pretrained')`` of any part of a model.
+    So do ``Runner.load_checkpoint``, ``Runner.resume``, and, by :func:`fill`, ``init_cfg=dict(type='Pretrained')`` of any part
+    of a model.
     """
-    before = CheckpointLoader.__dict__['load_checkpoint']
+    before, call = CheckpointLoader.__dict__['load_checkpoint'], PretrainedInit.__call__
 
     def load(cls, filename, map_location=None, logger='current') -> dict:
         return read_checkpoint(filename, map_location if isinstance(map_location, str) else 'cpu')
 
-    CheckpointLoader.load_checkpoint = classmethod(load)
+    CheckpointLoader.load_checkpoint, PretrainedInit.__call__ = classmethod(load), fill
     try:
         yield
     finally:
-        CheckpointLoader.load_checkpoint = before
+        CheckpointLoader.load_checkpoint, PretrainedInit.__call__ = before, call
 
 
 LIKE_WEIGHTS = {'momentum_buffer', 'exp_avg', 'exp_avg_sq', 'max_exp_avg_sq', 'square_avg', 'grad_avg', 'acc_delta', 'sum'}

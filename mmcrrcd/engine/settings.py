@@ -100,7 +100,9 @@ def check_part(part, where: str, registry: Registry, default=None, more: frozens
             raise InputError(f'{where}: {target.__name__} has no setting {key!r}{nearest(key, known)}')
         if key == 'loss_weight' and isinstance(value, (int, float)) and (not math.isfinite(value) or value < 0):
             raise InputError(f'{where}.{key} is a number from 0 on, got {value!r}')
-        if takes is not None:
+        if key == 'neck' and isinstance(value, (list, tuple)):           # of mmpretrain may be several, one after the other
+            check_built(value, f'{where}.{key}', several=True)
+        elif takes is not None:
             check_value(value, takes[key], f'{where}.{key}', ours)
             if key in BUILT and isinstance(value, dict) and dict in alternatives(takes[key].annotation):
                 check_built(value, f'{where}.{key}')

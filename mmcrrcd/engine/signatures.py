@@ -106,6 +106,7 @@ def check_value(value, parameter: inspect.Parameter, name: str, ours: bool) -> N
         return
     allowed = (type(value) in expected or value is None and parameter.default is None
                or float in expected and is_number(value, whole=True))
-    if isinstance(value, (str, dict)) and type(value) not in expected or ours and not allowed:
+    never = isinstance(value, str) or isinstance(value, dict) and str not in expected         # an arch may be a name or a dict
+    if never and type(value) not in expected or ours and not allowed:
         words = ' or '.join(plain[each] for each in plain if each in expected)
         raise InputError(f'{name} is {words}, got {value!r}')

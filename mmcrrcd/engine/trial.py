@@ -13,6 +13,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, ValLoop
+from mmpretrain.evaluation import MultiLabelMetric
 from torch import nn
 from torch.utils.data import DataLoader
 from torch.utils.data._utils.fetch import _MapDatasetFetcher
@@ -227,7 +228,7 @@ def best_metrics(runner) -> list[str]:
 def check_topk(metrics, classes: int | None) -> None:
     """Raises InputError where a metric asks for more classes than there are."""
     for metric in metrics:
-        if not hasattr(metric, 'topk'):
+        if not hasattr(metric, 'topk') or isinstance(metric, MultiLabelMetric) and metric.topk is None:
             continue
         topk = metric.topk if isinstance(metric.topk, (list, tuple)) else [metric.topk]
         if not topk or not all(is_number(each, whole=True) and each > 0 for each in topk):

@@ -147,8 +147,9 @@ def as_map(output: Tensor, images: Tensor, extra: int) -> Tensor | None:
     """
     if not isinstance(output, Tensor) or output.dim() not in (3, 4):
         return None
-    if output.dim() == 4:
-        return output
+    if output.dim() == 4:                                # some, as ViTSAM, put channels last: told by the shape of the images
+        (height, width), (a, b, c) = images.shape[2:], output.shape[1:]
+        return output.permute(0, 3, 1, 2) if b * width != c * height and a * width == b * height else output
     patches = output[:, extra:].transpose(1, 2)
     number, ratio = patches.shape[2], images.shape[2] / images.shape[3]
     height = max(round((number * ratio)**0.5), 1)

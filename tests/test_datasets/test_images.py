@@ -302,6 +302,7 @@ def test_images_live_where_they_are_told_to():
     ([[0], [1]], None), ([0, 1], None), (torch.tensor([[0], [1]]), None), (np.array([0., 1.]), None), ((False, True), None),
     ([[1, 0], [0, 1]], 'one-hot'), ([0.5, 1], r'whole numbers, got 0\.5'), ([float('nan'), 0], 'whole numbers, got nan'),
     ([np.inf, 0], 'whole numbers, got inf'), (['0', '1'], 'whole numbers, got <U1'), ([[0], [0, 1]], 'several lengths'),
+    (np.array(1), r'one class for each image, \(N,\), got \(\)'),
     ([0, None], 'whole numbers, got object'), ([0, 1, 1], '2 images but 3 labels'), ([0, 2], 'labels go from 0 to 2')])
 def test_labels_of_many_kinds(labels, message):
     images = np.zeros((2, 4, 4, 3), np.uint8)

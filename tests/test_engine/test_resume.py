@@ -200,7 +200,7 @@ def test_a_training_starts_from_the_student_of_any_method_but_no_other_student(t
     key = 'student.backbone.stem.0.weight'
     assert torch.equal(start[key], saved[key])
     other = model | dict(student=network((8, 8, 16, 24)))
-    with pytest.raises(InputError, match=f'^{trained} is not a checkpoint of this student: student'):
+    with pytest.raises(InputError, match=f'^{trained} is not a checkpoint of this student: backbone'):
         train(config(tmp_path / 'other', other, load_from=trained, **CHECKED))
     bare, start_of = tmp_path / 'bare.pth', dict(start)  # of mmpretrain, without the student's name before its keys
     torch.save({key.removeprefix('student.'): value for key, value in saved.items() if key.startswith('student.')}, bare)

@@ -2,13 +2,16 @@
 import mmpretrain.models.backbones as backbones
 import pytest
 import torch
+from mmengine.config import Config
 from mmpretrain.models import ImageClassifier
 from mmpretrain.structures import DataSample
 from tiny import STUDENT, TEACHER
 
+from mmcrrcd.checkpoint import load_network
+from mmcrrcd.engine.settings import check_settings
 from mmcrrcd.errors import InputError
 from mmcrrcd.models import Distiller, PairPreprocessor
-from mmcrrcd.models.networks import extract
+from mmcrrcd.models.networks import ask_for_feature_maps, extract
 from mmcrrcd.registry import MODELS
 
 CLASSES = 4
@@ -146,6 +149,26 @@ def test_a_network_of_gray_images_is_refused():
     for pair in ((lenet, TEACHER), (STUDENT, lenet)):
         with pytest.raises(InputError, match='cannot take images of 32 x 32 pixels: .* expected input.* to have 1 channels'):
             distiller(*pair, 32)
+
+
+def test_maps_with_channels_last_are_turned():
+    network = build(*CASES['ViTSAM'])
+    ask_for_feature_maps(network)
+    assert [tuple(each.shape) for each in extract(network, torch.zeros(2, 3, 64, 64)).feature_maps] == 2 * [(2, 48, 4, 4)]
+
+
+@pytest.mark.parametrize('name', [name if name == 'SwinTransformerV2' else pytest.param(name, marks=pytest.mark.slow)
+                                  for name in CASES])
+def test_its_weights_are_loaded_and_its_settings_are_known(name, tmp_path):
+    kind, side, settings, neck, *_ = CASES[name]
+    trained, fresh = build(*CASES[name]), build(*CASES[name])
+    for parameter in trained.parameters():
+        parameter.data += 0.5
+    torch.save(trained.state_dict(), tmp_path / 'teacher.pth')
+    load_network(fresh, tmp_path / 'teacher.pth', 'teacher')
+    assert all(torch.equal(a, b) for a, b in zip(trained.parameters(), fresh.parameters()))
+    check_settings(Config(dict(default_scope='mmpretrain', model=dict(
+        type='ImageClassifier', backbone=dict(settings, type=kind), neck=neck, head=dict(type='ClsHead')))))
 
 
 @pytest.mark.slow

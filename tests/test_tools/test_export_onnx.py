@@ -253,6 +253,26 @@ def test_another_onnx_file_is_one_line(tmp_path):
         tool('predict.py', tmp_path / 'image.png', tmp_path / 'other.onnx')
 
 
+@pytest.mark.parametrize('notes, weights, reason', [
+    (dict(classes='[' * 100_000), None, 'its metadata are not those'),
+    (dict(view='{"image_size": "x"}'), None, 'its metadata are not those'),
+    (dict(view='{"large": {"type": "Resize"}}'), None, 'its metadata are not those'),
+    (dict(view='{"large": [{}]}'), None, 'its metadata are not those'),
+    (dict(view='{"interpolation": "x"}'), None, r'its metadata are not those .*\(interpolation is one of'),
+    ({}, np.nan, 'the probabilities that it gives are not finite')])
+def test_a_crafted_file_is_one_line(run, tmp_path, notes, weights, reason):
+    model = onnx.load(run['folder'] / 'student.onnx')
+    for each in model.metadata_props:
+        each.value = notes.get(each.key, each.value)
+    if weights is not None:
+        largest = max(model.graph.initializer, key=lambda each: len(each.raw_data))
+        largest.raw_data = np.full(len(largest.raw_data) // 4, weights, np.float32).tobytes()
+    onnx.save(model, tmp_path / 'crafted.onnx')
+    Image.fromarray(small(1)[0]).save(tmp_path / 'image.png')
+    with pytest.raises(SystemExit, match=f'^error: .*crafted.onnx.* {reason}'):
+        tool('predict.py', tmp_path / 'image.png', tmp_path / 'crafted.onnx', '--json', tmp_path / 'a.json')
+
+
 @pytest.mark.parametrize('pipeline', [False, True])
 @pytest.mark.parametrize('suffix', ['json', 'npz'])
 def test_all_predictions_of_a_test(run, tmp_path, pipeline, suffix):

@@ -8,7 +8,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmcv.transforms import TestTimeAug
 from mmpretrain.datasets.transforms import PackInputs
 
-from mmcrrcd.checkpoint import check_weights, names_in_student
+from mmcrrcd.checkpoint import check_finite, check_weights, fitted, network_in, weights_in
 from mmcrrcd.datasets.mended import numbers_twice
 from mmcrrcd.datasets.replay import ReplayedViews
 from mmcrrcd.datasets.transforms import ResolutionPair
@@ -149,6 +149,24 @@ def warn_of_schedules(runner) -> None:
                                   f'{end}, so the learning rate stays what it is')
 
 
+def student_from(checkpoint: dict, model: Distiller, file: str) -> dict:
+    """The state of ``model`` with the student in a checkpoint of any origin, and, of a distiller's, what its losses learned.
+
+    Raises:
+        InputError: the weights are another network's, or not finite.
+    """
+    wanted, state = model.student.state_dict(), model.state_dict()
+    student = fitted(network_in(checkpoint, file), wanted)
+    try:
+        check_weights(student, wanted, file, 'student')
+    except InputError as error:
+        raise InputError(f"{error}; for its backbone alone say backbone=dict(init_cfg=dict(type='Pretrained', "
+                         "checkpoint=..., prefix='backbone')) instead of load_from") from error
+    check_finite(student, wanted, file)
+    learned = {key: value for key, value in weights_in(checkpoint, file).items() if key in state}      # by the losses, too
+    return state | learned | {f'student.{key}': value for key, value in student.items()}
+
+
 @HOOKS.register_module()
 class CheckInputHook(Hook):
     """Compares data, model, schedules and checkpoint before training, and tries a few images.
@@ -169,26 +187,16 @@ class CheckInputHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Refuses weights that do not fit the model."""
-        model = unwrapped(runner.model)
-        weights = checkpoint.get('state_dict', checkpoint)
-        weights = {str(key).removeprefix('module.'): weights[key] for key in weights}
-        wanted, name = model.state_dict(), 'training'
-        if not runner._resume and not isinstance(model, Distiller):
-            return                                       # mmengine's own loading
+        model, file = unwrapped(runner.model), runner._load_from or f'the last one in {runner.work_dir}'
         if not runner._resume:
-            names = names_in_student(weights, model.student.state_dict())
-            weights = {names.get(key, key): value for key, value in weights.items()}
-            weights, wanted = ({key: part[key] for key in part if key.startswith('student.')} for part in (weights, wanted))
-            name = 'student'
-        try:
-            check_weights(weights, wanted, runner._load_from or f'the last one in {runner.work_dir}', name)
-        except InputError as error:
-            if runner._resume:
-                raise
-            raise InputError(f"{error}; for its backbone alone say backbone=dict(init_cfg=dict(type='Pretrained', "
-                             "checkpoint=..., prefix='backbone')) instead of load_from") from error
+            if isinstance(model, Distiller):             # else mmengine's own loading
+                checkpoint['state_dict'] = student_from(checkpoint, model, file)
+            return
+        weights = {str(key).removeprefix('module.'): value
+                   for key, value in checkpoint.get('state_dict', checkpoint).items()}
+        check_weights(weights, model.state_dict(), file, 'training')
         schedules, then = runner.param_schedulers, checkpoint.get('param_schedulers')
-        if runner._resume and isinstance(schedules, list) and isinstance(then, list):
+        if isinstance(schedules, list) and isinstance(then, list):
             if changed := changed_schedules([schedule.state_dict() for schedule in schedules], then):
                 runner.logger.warning('the learning rate goes on by the schedule of the checkpoint, not by that of the config: '
                                       + '; '.join(changed))

@@ -1,6 +1,8 @@
 """A network in an ONNX file, run by onnxruntime."""
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +43,19 @@ def open_session(model: str | bytes, device: torch.device | None = None, threads
     except Exception as error:
         reason = first_line(error)
         raise InputError(f'onnxruntime cannot run {model if isinstance(model, str) else "the network"}: {reason}') from error
+
+
+@contextmanager
+def running(file: str) -> Iterator[None]:
+    """A block that runs a session. Raises InputError, which names the file, where onnxruntime cannot."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:                           # onnxruntime's have no class in common
+        if type(error).__module__.startswith('onnxruntime'):
+            raise InputError(f'onnxruntime cannot run {file}: {first_line(error)}') from error
+        raise
 
 
 @MODELS.register_module()
@@ -98,8 +113,12 @@ class OnnxNetwork(nn.Module):
         binding.bind_output(self.output, self.place.type, index)
         if self.place.type == 'cuda':                      # onnxruntime works on a stream of its own
             torch.cuda.current_stream(self.place).synchronize()
-        self.session.run_with_iobinding(binding)
-        return torch.from_numpy(binding.get_outputs()[0].numpy()).to(self.device)
+        with running(self.file):
+            self.session.run_with_iobinding(binding)
+        answer = binding.get_outputs()[0].numpy()
+        if not np.isfinite(answer).all():
+            raise InputError(f'{self.file} is of no use: the embeddings that it gives are not finite')
+        return torch.from_numpy(answer).to(self.device)
 
     def __getstate__(self) -> dict:
         """A copy opens the file anew: a session cannot be copied."""
@@ -145,7 +164,7 @@ class OnnxClassifier(BaseModel):
             self.classes, self.view = json.loads(notes.get('classes', '[]')), json.loads(notes.get('view', '{}'))
             if not isinstance(self.classes, list) or not isinstance(self.view, dict):
                 raise ValueError
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f'{file}: its metadata are not those that tools/export_student.py writes') from error
         classes = outputs[0].shape[1]
         if not isinstance(classes, int) or any(not isinstance(side, int) for side in self.resolution):
@@ -158,7 +177,10 @@ class OnnxClassifier(BaseModel):
         if tuple(images.shape[2:]) != self.resolution:
             raise InputError('{} takes images of {}×{} px, got {}×{} px'.format(self.file, *self.resolution, *images.shape[2:]))
         pixels = images.permute(0, 2, 3, 1).round().to(torch.uint8).contiguous().cpu().numpy()
-        probabilities = torch.from_numpy(self.session.run(None, {self.input: pixels})[0])
+        with running(self.file):
+            probabilities = torch.from_numpy(self.session.run(None, {self.input: pixels})[0])
+        if not probabilities.isfinite().all():
+            raise InputError(f'{self.file} is of no use: the probabilities that it gives are not finite')
         return NetworkOutput((), None, probabilities.log().to(images.device), tuple(images.shape[2:]))
 
     def forward(self, inputs: Pair | Tensor, data_samples=None, mode: str = 'tensor'):

@@ -224,6 +224,13 @@ def test_what_is_no_onnx_file_is_refused(tmp_path):
     one_line(error)
 
 
+def test_an_onnx_file_that_answers_nan_is_refused_before_training(tmp_path):
+    network = face()
+    torch.nn.init.constant_(network.fc.weight, torch.nan)
+    with pytest.raises(InputError, match='face.onnx is of no use: the embeddings that it gives are not finite'):
+        build(CRRCD, teacher=onnx_teacher(write_onnx(network, tmp_path / 'face.onnx')), alpha=0)
+
+
 def test_images_of_another_size_are_refused_before_training(onnx_file):
     teacher = onnx_teacher(onnx_file)
     with pytest.raises(InputError, match=r'takes images \(3, 32, 32\), got \(3, 48, 48\)') as error:
