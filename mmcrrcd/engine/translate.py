@@ -5,7 +5,7 @@ import sys
 import traceback
 from types import FrameType
 
-from torch import OutOfMemoryError
+from torch import OutOfMemoryError, nn
 
 from mmcrrcd.errors import first_line, nearest
 
@@ -20,6 +20,7 @@ MAY_BE_INPUT = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, Z
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EISDIR,
         errno.EEXIST, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ENOTCONN, errno.EFBIG, errno.ELOOP}
+TOO_LARGE = re.compile("can't allocate memory|Overflow when unpacking|[Ss]ize calculation overflowed")
 OURS = re.compile(r'^(?:[\w.]+\.)?(?:InputError|ImageError|FileNotFoundError): (.+)$', re.MULTILINE)
 GO_ON = 'what was reached is in the last checkpoint, from which --resume goes on'
 
@@ -35,8 +36,12 @@ def of_machine(error: BaseException) -> str | None:
     text = str(error)
     if isinstance(error, OSError) and error.errno in DISK:
         return f'{error.filename or "a file"} cannot be read or written: {error.strerror}; {GO_ON}'
-    if isinstance(error, (MemoryError, OutOfMemoryError)) or "can't allocate memory" in text:
-        return f'there is not enough memory ({first_line(error)[:200]}); a smaller batch_size, or smaller images, take less'
+    if isinstance(error, (MemoryError, OutOfMemoryError)) or TOO_LARGE.search(text):
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        asked = next((type(frame.f_locals['self']).__name__ for frame in reversed(frames) if library(frame) != 'torch'
+                      and isinstance(frame.f_locals.get('self'), nn.Module)), None)
+        return (f'there is not enough memory{f" for {asked}" if asked else ""} ({first_line(error)[:200]}); a smaller '
+                'batch_size, smaller images or numbers take less')
     if not isinstance(error, RuntimeError):
         return None
     if found := re.search(r'DataLoader timed out after (\d+\S*) seconds', text):

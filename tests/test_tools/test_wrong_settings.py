@@ -103,6 +103,8 @@ VALUES = [
     ('model.input_size=10000000', 'input_size is at most 16384 pixels, got 10000000'),
     ('model.data_preprocessor.resolution=1000000000000000000', 'resolution is at most 16384 pixels'),
     ('model.data_preprocessor.blur=1e30', 'blur is a number from 0 to 255, got 1e+30'),
+    ('model.objective.x.rate=1e30', 'there is not enough memory for FTLoss'),
+    ('model.student.head.num_classes=100000000000000', 'there is not enough memory for LinearClsHead'),
     ('model.student.pretrained=True', 'a checkpoint is the path of a file, got True'),
     ('visualizer.save_dir=3', 'Visualizer cannot be built of dict(save_dir=3'),
     ('activation_checkpointing=backbone', "activation_checkpointing: the model has no module 'backbone'; did you mean "
@@ -144,6 +146,7 @@ MORE = {'train_dataloader.sampler.num_repeats=0': ['train_dataloader.sampler.typ
         'visualizer.save_dir=3': ['visualizer.type=Visualizer'],
         'model.student.head.loss.loss_weight=-1': ['model.student.head.loss.type=CrossEntropyLoss'],
         'train_dataloader.batch_size=23': ['model.data_preprocessor.resolution=4', 'model.num_negatives=64'],
+        'model.objective.x.rate=1e30': ['model.objective.x.type=mmcrrcd.FTLoss', 'model.objective.x.paraphraser_epochs=0'],
         'model.objective.at.wieght=1': ['model.objective.at.type=mmcrrcd.ATLoss']}
 
 
