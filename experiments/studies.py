@@ -134,6 +134,9 @@ STUDIES = dict(
     full=Study('CIFAR-100, all 500 images a class', FEW._replace(images_per_class=None), FINAL, reference='KD'),
     few_resnet20=Study('CIFAR-100, 100 images a class, another student', FEW._replace(student='resnet20'),
                        {name: arm | CHOSEN_RESNET20.get(name, {}) for name, arm in OTHERS.items()}, reference='KD'),
+    full_resnet20=Study('CIFAR-100, all 500 images a class, another student',
+                        FEW._replace(student='resnet20', images_per_class=None),
+                        {name: arm | CHOSEN_RESNET20.get(name, {}) for name, arm in OTHERS.items()}, reference='KD'),
     few_resnet20_rates=Study(
         'Learning rate and γ of another student, on held-out training images', HELD._replace(student='resnet20'),
         grid({'KD': KD, 'KD, 1 CE': KD_MORE_CE, 'CRRCD': DIRECTION}, (0.02, 0.05, 0.1), (0.05, 0.1, 0.3, 1)),
