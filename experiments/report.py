@@ -321,6 +321,10 @@ def results_markdown() -> str:
     return '\n'.join(parts) or NOTHING
 
 
+HEADLINE = {'few': 'VGG8, 100 images a class', 'few_resnet20': 'ResNet20, 100 images a class',
+            'full': 'VGG8, 500 images a class', 'full_resnet20': 'ResNet20, 500 images a class'}
+
+
 def best_kd(found: Records) -> str:
     """The arm of a study that is KD and nothing else with the highest mean of the seeds that all of them have."""
     own = {arm: values for arm in dict.fromkeys(record['method'] for record in found if record['method'].startswith('KD')
@@ -331,7 +335,7 @@ def best_kd(found: Records) -> str:
 
 def headline_markdown() -> str:
     """The shortest true answer to "does it work?": the final studies, each method beside the best KD."""
-    found = {name: own for name in ('few', 'full') if (own := records.read(f'study_{name}'))}
+    found = {name: own for name in HEADLINE if (own := records.read(f'study_{name}'))}
     rows = []
     for arm in dict.fromkeys(arm for name in found for arm in STUDIES[name].arms):
         row = [{'KD': 'KD (0.1 CE + 0.9 KD)', 'KD, 1 CE': 'KD (1 CE + 0.9 KD)'}.get(arm, arm)]
@@ -341,18 +345,17 @@ def headline_markdown() -> str:
                     paired_difference(ours, by_seed(own, kd)) if ours else '–']
         if set(row[1:]) != {'–'}:
             rows.append(row)
-    titles = {'few': '100 images a class', 'full': '500 images a class'}
     head = ['CIFAR-100 at 8×8 px, test accuracy (%)']
-    head += [part for name in found for part in (titles[name], 'over the best KD, paired')]
+    head += [part for name in found for part in (HEADLINE[name], 'over the best KD, paired')]
     if not rows:
         return NOTHING
     teacher = next(record['teacher'] for own in found.values() for record in own if record['teacher'])
     lengths = []
     for name, own in found.items():
         minutes = [record['seconds']['wall'] / 60 for record in own]
-        lengths.append(f'{titles[name]}: {own[0]["training"]["epochs"]} epochs, {own[0]["setting"]["views"]} stored crops of '
+        lengths.append(f'{HEADLINE[name]}: {own[0]["training"]["epochs"]} epochs, {own[0]["setting"]["views"]} stored crops of '
                        f'each image, {min(minutes):.0f} to {max(minutes):.0f} minutes a training on one CPU thread.')
-    line = ' '.join([f'Teacher ResNet56 at 32×32 px ({teacher["accuracy"]:.1f} %, of all images), student VGG8.', *lengths,
+    line = ' '.join([f'Teacher ResNet56 at 32×32 px ({teacher["accuracy"]:.1f} %, of all images).', *lengths,
                      'Mean ± standard deviation of n seeds. Paired: over the best KD, seed by seed, mean ± standard error. '
                      'CE: the loss of classification. "–": not run.'])
     return f'{markdown_table(head, rows)}\n\n{line}'
