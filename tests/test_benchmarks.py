@@ -13,7 +13,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from benchmarks import loss_cost
-from benchmarks.memory import PeakMemory, saved_bytes
+from benchmarks.memory import PeakMemory, in_own_process, saved_bytes
 from mmcrrcd.environment import about_this_run
 
 ROOT = Path(__file__).parents[1]
@@ -187,5 +187,5 @@ def test_the_reference_is_not_compared_with_another_pair():
 
 @pytest.mark.parametrize('loss, weights', [('softmax', 2000 * (512 + 1)), ('ArcFace', 2000 * 512)])   # with a bias, and without
 def test_memory_of_a_classifier(loss, weights):
-    row = loss_cost.cost(loss_cost.point(loss, classes=2000, batch=16), 3, 1)
+    row = in_own_process(loss_cost.cost, loss_cost.point(loss, classes=2000, batch=16), 3, 1)
     assert row['state'] == 4 * weights and (row['peak'] is None or row['peak'] > row['state'])

@@ -28,7 +28,8 @@ METHODS = ('kd fitnet at pkt sp rkd cc vid ab ft nst fsp crd crcd wcord dkd sskd
            'lskd dist wttm itrd srd simkd').split()
 FIRST_STAGE = dict(ab=30, ft=30, fsp=30, sskd=60)         # epochs before the 240 of the tables
 OF_THE_STUDIES = 'resnet56_vgg8_cifar100_8px'
-THEIR_RECIPE = OF_THE_STUDIES, *(f'{name}_cifar100_{side}px' for name in ('resnet56_resnet20', 'resnet20') for side in (8, 16))
+THEIR_RECIPE = (OF_THE_STUDIES, 'resnet56_resnet20_cifar100_8to32px',
+                *(f'{name}_cifar100_{side}px' for name in ('resnet56_resnet20', 'resnet20') for side in (8, 16)))
 LOW_PAIRS = 'resnet56_resnet20 resnet32x4_resnet8x4 wrn50_shufflenetv1'.split()
 # of the published networks, with their classifiers
 PARAMETERS = dict(

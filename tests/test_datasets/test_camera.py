@@ -74,8 +74,9 @@ def test_images_from_a_small_camera_are_degraded_no_further():
 
 
 @pytest.mark.parametrize('settings, message', [
-    (dict(resolution=8, blur=-1), 'blur is a number from 0 on'),
-    (dict(resolution=8, noise='much'), 'noise is a number from 0 on'),
+    (dict(resolution=8, blur=-1), 'blur is a number from 0 to 255, got -1'),
+    (dict(resolution=8, blur=1e30), 'blur is a number from 0 to 255'),
+    (dict(resolution=8, noise='much'), 'noise is a number from 0 to 255'),
     (dict(resolution=8, jpeg=0), 'jpeg is a quality from 1 to 100'),
     (dict(noise=3), 'say their resolution'),
     (dict(crop_scale=(0.5, 2)), 'crop_scale is the least and the largest share'),
