@@ -19,7 +19,7 @@ TEACHERS = [ROOT / 'configs' / 'teachers' / f'{name}.py'
 DATA = dict(svhn=('SVHNArrays', 10, 32), cifar100=('CIFAR100Arrays', 100, 32), tinyimagenet=('TinyImageNetArrays', 200, 64),
             stl10=('STL10Arrays', 10, 96))
 STUDENTS = dict(vgg8=3_919_000, resnet56=855_000, resnet18=11_168_000)                         # without their classifiers
-SEVERAL = {'8to32': [8, 12, 16, 24, 32], '8to64': [8, 16, 24, 32, 48, 64]}
+SEVERAL = {'8to64': [8, 16, 24, 32, 48, 64]}
 
 every_file = pytest.mark.parametrize('path', LOW + TEACHERS, ids=lambda path: path.stem)
 
