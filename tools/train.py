@@ -14,7 +14,7 @@ from mmcrrcd.engine.options import Options, add_options, merge_options, need_sec
 from mmcrrcd.engine.own_data import default_work_dir
 from mmcrrcd.engine.settings import check_pairs, check_settings
 from mmcrrcd.engine.teacher_cache import VIEWS, teacher_is_there, views_of_text
-from mmcrrcd.engine.work_dir import OverwriteHook, is_first_process, one_training, refuse_another
+from mmcrrcd.engine.work_dir import OverwriteHook, is_first_process, one_training, refuse_another, was_killed
 from mmcrrcd.errors import InputError
 from mmcrrcd.visualization.backends import BACKENDS, add_backends
 
@@ -148,6 +148,8 @@ def need_teacher(cfg: Config, args: argparse.Namespace) -> None:
         if path:
             refuse_small(path, min(sides(cfg.model.get('input_size', 32))))
             read_network(path)
+            if args.train_teacher is not None and was_killed(path):
+                raise UnfinishedTraining(f'{path}: its training was killed')
     except (FileNotFoundError, UnfinishedTraining) as error:
         if args.train_teacher is not None:
             return train_teacher(cfg, args)

@@ -57,8 +57,19 @@ def one_training(folder: str | Path, launcher: str = 'none', anew: bool = False)
             if anew:
                 refuse_another(folder)
             yield
-        finally:
+        except KeyboardInterrupt:                        # leaves the mark, as a kill does
+            raise
+        except BaseException:
             holder.unlink(missing_ok=True)
+            raise
+        holder.unlink(missing_ok=True)
+
+
+def was_killed(folder: str | Path) -> bool:
+    """Did a kill or Ctrl-C end the last training in ``folder``? Even after the last checkpoint its test, and so the best
+    checkpoint, may be missing.
+    """
+    return Path(folder, '.training.by').is_file()
 
 
 def trainings_files(folder: str | Path) -> list[Path]:

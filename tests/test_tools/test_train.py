@@ -144,6 +144,16 @@ def test_both_trainings_in_one_go_and_resuming(folder, train):
     assert (folder / 'work_dirs/student/epoch_3.pth').is_file()
 
 
+def test_a_teacher_that_was_killed_before_its_last_test_is_tested(folder, train):
+    train('student.py', '--train-teacher', '--cfg-options', 'train_cfg.max_epochs=1')
+    teacher = folder / 'work_dirs/teacher'
+    assert not (teacher / '.training.by').exists()
+    (teacher / '.training.by').write_text('process 1 on here')           # as a kill leaves it
+    output = train('student.py', '--train-teacher', '--overwrite', '--cfg-options', 'train_cfg.max_epochs=1')
+    assert 'testing the checkpoint that was resumed from' in output
+    assert not (teacher / '.training.by').exists()
+
+
 def test_settings_of_the_teachers_own_training(folder, train, refused):
     train('student.py', '--train-teacher', 'train_cfg.max_epochs=2', '--cfg-options', 'train_cfg.max_epochs=1')
     assert (folder / 'work_dirs/teacher/epoch_2.pth').is_file()
