@@ -64,7 +64,6 @@ KD = dict(method='kd')                                   # 0.1 CE + 0.9 KD
 KD_TODAY = {'method': 'kd', 'model.cls_weight': 1, 'model.objective.kd.weight': 0.5}
 KD_MORE_CE = {'method': 'kd', 'model.cls_weight': 1}
 BESIDE = {'model.cls_weight': 1, 'model.alpha': 0.9}     # the weights of the same KD beside a relational loss
-LITTLE_CE = {'method': 'crrcd', 'model.cls_weight': 0.1, 'model.alpha': 0.9}
 DIRECTION = {'method': 'crrcd', **BESIDE, 'model.beta': 1}
 LEARNED = {'method': 'crrcd_learned', **BESIDE}
 OWN = {'KD': KD, 'CRRCD, learned F': LEARNED, 'CRRCD': DIRECTION}
@@ -107,18 +106,16 @@ LABEL_FREE = {
 EMBEDDING = dict(evaluation='embedding', columns={'linear probe': 'probe', 'nearest neighbors': 'neighbors',
                                                   'retrieval, rank 1': 'rank-1', 'retrieval, mAP': 'mAP'})
 
-VIEWS = {f'{name}, {views} views' if views else f'{name}, live teacher': arm | dict(views=views)
-         for name, arm in {'KD': LITTLE_CE | {'model.beta': 0}, 'CRRCD': LITTLE_CE | {'model.beta': 1}}.items()
-         for views in (1, 4, 16, 48, 'all', 0)}
-
 FINAL = {'student-only': RIVALS['student-only'], 'KD as before': KD_TODAY | dict(lr=0.05), 'KD': KD, 'KD, 1 CE': KD_MORE_CE}
 FINAL = FINAL | {name: arm for name, arm in chosen(FINAL | RIVALS | OWN, CHOSEN).items() if name != 'KD as before'}
 FINAL |= {rival: FINAL[rival] | CHOSEN['KD, 1 CE'] for rival in ('KD + ITRD', 'KD + SRD')}       # whose weights they have
 OTHERS = {name: FINAL[name] for name in ('student-only', 'KD', 'KD, 1 CE', 'CRRCD')}           # on other networks
+VIEWS = {f'{name}, {views} views' if views else f'{name}, live teacher': FINAL[name] | dict(views=views)
+         for views in (16, 4, 48, 1, 'all', 0) for name in ('KD', 'CRRCD')}
 
 STUDIES = dict(
     views=Study('How many views of each image a teacher cache needs',
-                FEW._replace(images_per_class=50, lr=0.01), VIEWS, reference='KD, live teacher'),
+                FEW._replace(images_per_class=50), VIEWS, reference='KD, all views'),
     tiny=Study('Does a study work at all?', Setting(images_per_class=20, epochs=1), dict(
         student=dict(method='student'), kd=KD), reference='kd'),
     rates=Study('Learning rate and γ, on held-out training images', HELD, grid(OWN, RATES, GAMMAS) | {
