@@ -6,3 +6,4 @@ with read_base():
     from .._base_.schedules.warm_40e import *            # in place of the longer one that the pair's config brings along
 
 model.data_preprocessor.update(resolution=16)
+model.update(backbone_gradient=0.1)                      # as at 8×8 px
