@@ -7,7 +7,7 @@ from statistics import mean, mode, stdev
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mmcrrcd.visualization.resolution import draw_lines
+from mmcrrcd.visualization.resolution import draw_resolution
 from mmcrrcd.visualization.style import CRRCD, KD, MUTED, SIZE, STUDENT_ONLY, label_lines, role, styles
 
 from . import records
@@ -19,18 +19,6 @@ from .tables import TABLES, UNTRAINED, name_of, pair_name
 
 FAILED = 10                                              # points below the baselines, where a panel of Figure 3 ends
 READABLE = dict(facecolor='white', edgecolor='none', alpha=0.75, pad=0.5)
-RESOLUTION = {                                           # panel -> (records, line there -> name here)
-    'CIFAR-100, teacher ResNet56, students ResNet20': [
-        ('resolution', {'teacher, scaled up': 'teacher, upsampled', 'student for 8 pixels, alone': 'student-only, 8×8 px',
-                        'the same, KD': 'KD, 8×8 px', 'the same, CRRCD, learned F': 'CRRCD, learned F, 8×8 px',
-                        'student for all, CRRCD, learned F': 'CRRCD, learned F, 8 to 32 px'}),
-        ('resolution_direct', {'teacher': 'teacher, not upsampled'})],
-    **{f'{data}, teacher and students VGG8': [(f'resolution_vgg8_{data.lower().replace("-", "")}', {
-        'teacher': 'teacher, upsampled', 'CRRCD, learned F, 8 pixels': 'CRRCD, learned F, 8×8 px',
-        'CRRCD, learned F, 16 pixels': 'CRRCD, learned F, 16×16 px',
-        f'CRRCD, learned F, 8 to {side} pixels': f'CRRCD, learned F, 8 to {side} px',
-        f'CRRCD, learned F, 8 to {side} pixels, own batch norms': f'CRRCD, learned F, 8 to {side} px, refitted'})]
-       for data, side in {'CIFAR-100': 32, 'TinyImageNet': 64}.items()}}
 
 
 def plain(axes: Axes) -> None:
@@ -113,16 +101,12 @@ def bars() -> Figure | None:
 
 
 def resolution() -> Figure:
-    """Accuracy over resolution of all networks that were measured so, a panel for each family."""
-    figure = Figure(figsize=(8, 3.5 * len(RESOLUTION)), layout='constrained')
-    for axes, (title, parts) in zip(figure.subplots(len(RESOLUTION)), RESOLUTION.items()):
-        curves = {}
-        for name, lines in parts:
-            measured = json.loads((records.RECORDS / 'measured' / f'{name}.json').read_text(encoding='utf-8'))
-            curves |= {here: measured['accuracy'][there] for there, here in lines.items()}
-        draw_lines(axes, measured['resolutions'], curves, 2.8)
-        axes.set_title(f'{title} ({measured["images"]:,} test images, n = 1)', size=10, loc='left')
-    return figure
+    """Accuracy over resolution of the networks that were measured so."""
+    measured = [json.loads((records.RECORDS / 'measured' / f'{name}.json').read_text(encoding='utf-8'))
+                for name in ('resolution', 'resolution_direct')]
+    curves = {label: values for part in measured for label, values in part['accuracy'].items()}
+    return draw_resolution(measured[0]['resolutions'], curves, 'CIFAR-100, teacher ResNet56, students ResNet20 '
+                           f'({measured[0]["images"]:,} test images, n = 1)')
 
 
 def draw_sweep(axes: Axes, sweep: Sweep, found: Records) -> None:
