@@ -2,7 +2,7 @@
 import re
 from statistics import mean
 
-from mmcrrcd.visualization.markdown import conditions, markdown_table
+from mmcrrcd.visualization.markdown import command, machine, markdown_table
 
 from . import records
 from .figure3 import SWEEPS
@@ -93,8 +93,12 @@ def section(title: str, body: str, lines: list[str], found: Records) -> str:
     for name, values in (('Training', steps), ('Teachers', teachers)):
         lines += [f'{name}: {"; ".join(sorted(values))}.'] if values else []
     lines += [f'{note} ({said.count(note)} of {len(found)} runs).' for note in dict.fromkeys(said) if note]
-    lines += sorted({conditions(record['provenance']) for record in found})
-    return '\n'.join([f'### {title}', '', body, '', *(f'{line}  ' for line in lines), ''])
+    commands = {}
+    for run in (record['provenance'] for record in found):
+        commands.setdefault(machine(run), set()).add(command(run))
+    made = [line for where in sorted(commands) for line in ('', where, '', *(f'- {each}' for each in sorted(commands[where])))]
+    return '\n'.join([f'### {title}', '', body, '', *(f'{line}  ' for line in lines), '',
+                      '<details><summary>machines and commands</summary>', *made, '', '</details>', ''])
 
 
 def cell(ours: dict[int, float], paper: float | None = None, marked: bool = False,
@@ -231,6 +235,7 @@ def chosen_rate(own: Records) -> str:
 def arms(found: Records, labels: dict[str, str], reference: str, paper: dict[str, str | float] | None = None) -> str:
     """A row for each of the ``labels`` of methods that was run, those compared with the method ``reference``, seed by seed."""
     rows = []
+    compared = next((label.split(': ')[-1] for label, method in labels.items() if method == reference), reference)
     for label, method in labels.items():
         own = [record for record in found if record['method'] == method]
         if not (last := by_seed(own, method)):
@@ -242,7 +247,7 @@ def arms(found: Records, labels: dict[str, str], reference: str, paper: dict[str
             '': label,
             'last epoch': spread(list(last.values())),
             'best epoch': spread(list(by_seed(own, method, key='best').values())),
-            f'over {name_of(reference)}, paired': over[by_seed],
+            f'over {compared}, paired': over[by_seed],
             'the same, mean since the first LR decay': over[since_the_drop],
             'training images': rounded(train, 1),
             'scores of positives / negatives': scores(own),
@@ -264,8 +269,9 @@ def evaluated(found: Records, study: Study) -> str:
 def study_markdown(name: str) -> str:
     """A table for each pair, recipe and teacher: a row an arm."""
     study, parts = STUDIES[name], []
+    labels = {SHOWN.get(arm, arm) if name in HEADLINE else arm: arm for arm in study.arms}
     for (pair, recipe, _), found in groups(records.read(f'study_{name}')).items():
-        body = evaluated(found, study) if study.columns else arms(found, {arm: arm for arm in study.arms}, study.reference)
+        body = evaluated(found, study) if study.columns else arms(found, labels, study.reference)
         parts.append(section(f'{study.title}: {in_words(pair)}, {described(recipe)}', body, [ARMS], found))
     return '\n'.join(parts) or f'### {study.title}\n\n{NOTHING}\n'
 
@@ -323,6 +329,7 @@ def results_markdown() -> str:
 
 HEADLINE = {'few': 'VGG8, 100 images a class', 'few_resnet20': 'ResNet20, 100 images a class',
             'full': 'VGG8, 500 images a class', 'full_resnet20': 'ResNet20, 500 images a class'}
+SHOWN = {'KD': 'KD (0.1 CE + 0.9 KD)', 'KD, 1 CE': 'KD (1 CE + 0.9 KD)'}            # arms of these studies, in words
 
 
 def best_kd(found: Records) -> str:
@@ -334,28 +341,24 @@ def best_kd(found: Records) -> str:
 
 
 def headline_markdown() -> str:
-    """The shortest true answer to "does it work?": the final studies, each method beside the best KD."""
+    """The shortest true answer to "does it work?": a row for each of the final studies, a column for each method."""
     found = {name: own for name in HEADLINE if (own := records.read(f'study_{name}'))}
-    rows = []
-    for arm in dict.fromkeys(arm for name in found for arm in STUDIES[name].arms):
-        row = [{'KD': 'KD (0.1 CE + 0.9 KD)', 'KD, 1 CE': 'KD (1 CE + 0.9 KD)'}.get(arm, arm)]
-        for own in found.values():
-            ours, kd = by_seed(own, arm), best_kd(own)
-            row += [spread(list(ours.values())) if ours else '–', 'the best KD' if ours and arm == kd else
-                    paired_difference(ours, by_seed(own, kd)) if ours else '–']
-        if set(row[1:]) != {'–'}:
-            rows.append(row)
-    head = ['CIFAR-100 at 8×8 px, test accuracy (%)']
-    head += [part for name in found for part in (HEADLINE[name], 'over the best KD, paired')]
-    if not rows:
+    if not found:
         return NOTHING
-    teacher = next(record['teacher'] for own in found.values() for record in own if record['teacher'])
-    lengths = []
+    run = {record['method'] for own in found.values() for record in own}
+    shown = [arm for arm in dict.fromkeys(arm for name in found for arm in STUDIES[name].arms) if arm in run]
+    rows = []
     for name, own in found.items():
         minutes = [record['seconds']['wall'] / 60 for record in own]
-        lengths.append(f'{HEADLINE[name]}: {own[0]["training"]["epochs"]} epochs, {own[0]["setting"]["views"]} stored crops of '
-                       f'each image, {min(minutes):.0f} to {max(minutes):.0f} minutes a training on one CPU thread.')
-    line = ' '.join([f'Teacher ResNet56 at 32×32 px ({teacher["accuracy"]:.1f} %, of all images).', *lengths,
-                     'Mean ± standard deviation of n seeds. Paired: over the best KD, seed by seed, mean ± standard error. '
-                     'CE: the loss of classification. "–": not run.'])
-    return f'{markdown_table(head, rows)}\n\n{line}'
+        rows.append([HEADLINE[name], *(cell(by_seed(own, arm)) for arm in shown),
+                     paired_difference(by_seed(own, 'CRRCD'), by_seed(own, best_kd(own))),
+                     f'{own[0]["training"]["epochs"]} epochs, {own[0]["setting"]["views"]} crops, '
+                     f'{min(minutes):.0f} to {max(minutes):.0f} min'])
+    head = ['CIFAR-100 at 8×8 px', *(SHOWN.get(arm, arm) for arm in shown), 'CRRCD over the best KD, paired', 'training']
+    taught = [record for own in found.values() for record in own if record['teacher']]
+    hardware = ', '.join(sorted({record['provenance']['hardware'].split(',')[0] for record in taught}))
+    return f'''{markdown_table(head, rows)}
+
+Test accuracy (%), mean ± standard deviation of n seeds. Paired: seed by seed, mean ± standard error. "–": not run. \
+Teacher ResNet56 at 32×32 px, {taught[0]['teacher']['accuracy']:.1f} %, trained on all images. CE: the loss of the labels. \
+Training: epochs, stored crops of each image, minutes on one thread ({hardware}).'''

@@ -132,9 +132,13 @@ def test_the_headline_sets_each_method_beside_the_best_kd():
         for seed, last in enumerate(values, 5):
             write('study_few', method, 'resnet56_vgg8', '8px__paper_35e', seed, last, setting=Setting(views=8)._asdict())
     page = report.headline_markdown()
-    assert '| KD (1 CE + 0.9 KD) | 32.00 ± 1.41 (n = 2) | the best KD |' in page
-    assert '| CRRCD | 33.50 ± 2.12 (n = 2) | +1.50 ± 0.50 (n = 2) |' in page
-    assert 'SimKD' not in page and '30 epochs, 8 stored crops of each image, 2 to 2 minutes a training' in page
+    assert '| KD (0.1 CE + 0.9 KD) | KD (1 CE + 0.9 KD) | CRRCD | CRRCD over the best KD, paired | training |' in page
+    assert '| 32.00 ± 1.41 (n = 2) | 33.50 ± 2.12 (n = 2) | +1.50 ± 0.50 (n = 2) | 30 epochs, 8 crops, 2 to 2 min |' in page
+    axes, = figures.headline().axes
+    dots = {text.get_text(): float(each.lines[0].get_xdata()[0]) for text, each in zip(axes.get_yticklabels(), axes.containers)}
+    assert dots == {'student-only (n = 2)': -3.5, 'KD (0.1 CE + 0.9 KD) (n = 2)': -0.5, 'CRRCD (n = 2)': 1.5}
+    study = report.study_markdown('few')
+    assert '| KD (1 CE + 0.9 KD) | 32.00 ± 1.41' in study and '| over KD (0.1 CE + 0.9 KD), paired |' in study
 
 
 def test_pictures_show_gains_seed_by_seed():
@@ -157,7 +161,7 @@ def test_pictures_show_gains_seed_by_seed():
 
 
 def test_without_a_record_there_are_no_pictures():
-    assert figures.gains() is figures.bars() is figures.results() is None
+    assert figures.headline() is figures.gains() is figures.bars() is None
 
 
 def test_accuracy_over_resolution_is_drawn_from_what_was_measured(monkeypatch):
