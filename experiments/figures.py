@@ -13,8 +13,8 @@ from mmcrrcd.visualization.style import CRRCD, KD, MUTED, SIZE, STUDENT_ONLY, la
 from . import records
 from .figure3 import SWEEPS, Sweep
 from .records import paired
-from .report import (FORMS, HEADLINE, MAIN, SHOWN, Records, best_kd, by_seed, described, figure3_groups, groups, in_words,
-                     main_results)
+from .report import (FORMS, HEADLINE, MAIN, OWN_KD, SHOWN, Records, best, by_seed, described, figure3_groups, final, groups,
+                     in_words, main_results)
 from .studies import RATE, STUDIES
 from .tables import TABLES, UNTRAINED, name_of, pair_name
 
@@ -65,11 +65,12 @@ def dots(groups: dict[str, dict[str, list[float]]], xlabel: str) -> Figure | Non
 def headline() -> Figure | None:
     """The final studies: each method over the best KD, seed by seed; None without any."""
     groups = {}
-    for name, title in HEADLINE.items():
-        found = records.read(f'study_{name}')
-        best = best_kd(found)
-        points = {arm: paired(by_seed(found, arm), by_seed(found, best)) for arm in STUDIES[name].arms if arm != best}
-        groups[f'{title}, over {SHOWN.get(best, best)}'] = {SHOWN.get(arm, arm): own for arm, own in points.items() if own}
+    for name, (student, images) in HEADLINE.items():
+        found = final(name)
+        kd = best(found, OWN_KD)
+        points = {arm: paired(by_seed(found, arm), by_seed(found, kd)) for arm in STUDIES[name].arms if arm != kd}
+        title = f'{student}, {images} images a class, over {SHOWN.get(kd)}'
+        groups[title] = {SHOWN.get(arm, arm): own for arm, own in points.items() if own}
     return dots(groups, 'test accuracy over the best KD, paired by seed (points)')
 
 
