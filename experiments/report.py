@@ -359,7 +359,8 @@ def headline_markdown() -> str:
         values = {arm: by_seed(found, arm) for arm in ('student-only', kd, other, 'CRRCD')}
         cells = {arm: spread(list(own.values())) if own else '–' for arm, own in values.items()}
         minutes = [record['seconds']['wall'] / 60 for record in found]
-        rows.append([f'{student}, {images} images a class', str(found[0]['training']['epochs']), cells['student-only'], f'{cells[kd]}<br>{OWN_KD[kd]}',
+        rows.append([f'{student}, {images} images a class', str(found[0]['training']['epochs']), cells['student-only'],
+                     f'{cells[kd]}<br>{OWN_KD[kd]}',
                      f'{cells[other]}<br>{other}' if other else '–', cells['CRRCD'],
                      paired_difference(values['CRRCD'], values[kd]) if values['CRRCD'] else '–',
                      f'{min(minutes):.0f} – {max(minutes):.0f}'])

@@ -138,7 +138,8 @@ def test_the_headline_sets_each_method_beside_the_best_kd():
     assert 'SimKD' not in page and 'of each image: 8 with 100 images a class.' in page
     axes, = figures.headline().axes
     dots = {text.get_text(): float(each.lines[0].get_xdata()[0]) for text, each in zip(axes.get_yticklabels(), axes.containers)}
-    assert dots == {'student-only (n = 2)': -3.5, 'KD (0.1 CE + 0.9 KD) (n = 2)': -0.5, 'KD + SRD (n = 1)': -1.0, 'CRRCD (n = 2)': 1.5}
+    assert dots == {'student-only (n = 2)': -3.5, 'KD (0.1 CE + 0.9 KD) (n = 2)': -0.5,
+                    'KD + SRD (n = 1)': -1.0, 'CRRCD (n = 2)': 1.5}
     study = report.study_markdown('few')
     assert '| KD (1 CE + 0.9 KD) | 32.00 ± 1.41' in study and '| over KD (0.1 CE + 0.9 KD), paired |' in study
 
