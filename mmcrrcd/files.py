@@ -34,10 +34,17 @@ def whole_file(path: str | Path, part: Path | None = None) -> Iterator[BinaryIO]
     part = part or path.with_name(f'{path.name}.part')
     if path.exists() and not path.is_file():             # a device, such as /dev/full, would be replaced
         raise InputError(f'{path} cannot be written: it is no regular file')
-    try:
+    with named_errors(path):
         yield from _whole_file(path, part)
+
+
+@contextmanager
+def named_errors(path: str | Path) -> Iterator[None]:
+    """Errors of the disk in the block say ``path`` where they say no name: that of a full one does not."""
+    try:
+        yield
     except OSError as error:
-        error.filename = error.filename or str(path)     # a full disk says no name
+        error.filename = error.filename or str(path)
         raise
 
 
@@ -59,11 +66,13 @@ def _whole_file(path: Path, part: Path) -> Iterator[BinaryIO]:
 
 def write_whole(path: str | Path, content: bytes | str) -> None:
     """Writes a file that is there whole or not at all, see :func:`whole_file`; a text in UTF-8. Into pipes it is written."""
+    content = content.encode(errors='surrogateescape') if isinstance(content, str) else content
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
-        Path(path).write_bytes(content.encode(errors='surrogateescape') if isinstance(content, str) else content)
+        with named_errors(path):
+            Path(path).write_bytes(content)
         return
     with whole_file(path) as file:
-        file.write(content.encode(errors='surrogateescape') if isinstance(content, str) else content)
+        file.write(content)
 
 
 def inside(folder: str | Path, name: str, source: str | Path) -> Path:
