@@ -216,15 +216,15 @@ class ImageFolder(ImageArrays):
         path = Path(cache_dir) / f'mmcrrcd-{name}-{split}-{image_size}px-{place}-{mark}.npy'
         images = load_decoded(path, [root / file for file in files], partial(decode_files, side=image_size), image_size,
                               f'{data_root} ({split})')
-        self.labelled = bool(classes)
+        self.labeled = bool(classes)
         numbers = np.array(numbers) if classes else np.zeros(len(files), int)
         super().__init__(images, numbers, list(classes or ['']), f'{data_root} ({split})', device)
-        if not self.labelled:
+        if not self.labeled:
             self.labels, self.metainfo = torch.full_like(self.labels, NO_LABEL), {}
 
     def __getitems__(self, indices: list[int]) -> dict:
         batch = super().__getitems__(indices)
-        if not self.labelled:
+        if not self.labeled:
             del batch['labels']
         return batch
 
