@@ -50,11 +50,10 @@ KINDS = {                                                # what a line is of; in
 OURS = list(KINDS)[:3]
 HEADS = {'softmax': dict(type=LinearClsHead), 'ArcFace': dict(type=CosineHead, margin=dict(type=ArcFaceMargin))}
 AXES = {                                                 # values, and the lines over them
-    'batch': ((64, 96, 128, 256, 512), OURS),
-    'negatives': ((64, 128, 256, 512, 1024, 2048, 4096, 8192, 16_384), OURS),
+    'batch': ((96, 256, 512), OURS),
+    'negatives': ((128, 512, 2048, 8192), OURS),
     'anchors': ((1, 8, 32, None), OURS[:2]),
-    'classes': ((10, 100, 1000, 10_575), OURS[1:2]),
-    'images': ((50_000, 150_000, 500_000), ['CRRCD, learned F', 'CRD'])}
+    'images': ((50_000, 500_000), ['CRRCD', 'CRD'])}
 OF_HEADS = {'classes': ((10_575, 85_000), list(HEADS))}                  # CASIA-WebFace, cleaned MS-Celeb-1M
 QUICK = {'negatives': ((512, 2048), OURS)}               # for a look in a minute
 

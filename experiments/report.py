@@ -1,5 +1,6 @@
 """From records to Markdown tables."""
 import re
+from collections.abc import Iterable
 from statistics import mean
 
 from mmcrrcd.visualization.markdown import conditions, markdown_table
@@ -7,7 +8,7 @@ from mmcrrcd.visualization.markdown import conditions, markdown_table
 from . import records
 from .figure3 import SWEEPS
 from .records import paired_difference, spread
-from .studies import STUDIES, Study
+from .studies import RIVALS, STUDIES, Study
 from .tables import BEST_EPOCH, NAMES, NOT_AS_PUBLISHED, TABLES, UNTRAINED, UPSAMPLED, Pair, Table, name_of, pair_name
 
 Records = list[dict]
@@ -18,6 +19,7 @@ MAIN = {'student-only': 'student_alone', 'KD (1 CE + 0.5 KD)': 'kd', 'KD (0.1 CE
         'CRRCD, learned F, without KD': 'learned_alpha_0', NAMES['crrcd_learned']: 'learned',
         'CRRCD without KD': 'alpha_0', 'CRRCD': 'default'}                   # of Figure 3, in the table of main results
 PAPER_ROW = {'student-only': 'student', 'KD (0.1 CE + 0.9 KD)': 'kd', NAMES['crrcd_learned']: 'crrcd', 'CRRCD': 'crrcd'}
+OWN_KD = {'KD': '0.1 CE + 0.9 KD', 'KD, 1 CE': '1 CE + 0.9 KD'}        # of the studies
 NOTHING = 'No runs yet.'
 ARMS = 'Accuracy in percent, mean ± standard deviation of n seeds; differences seed by seed, mean ± standard error.'
 
@@ -321,41 +323,43 @@ def results_markdown() -> str:
     return '\n'.join(parts) or NOTHING
 
 
-HEADLINE = {'few': 'VGG8, 100 images a class', 'few_resnet20': 'ResNet20, 100 images a class',
-            'full': 'VGG8, 500 images a class', 'full_resnet20': 'ResNet20, 500 images a class'}
+HEADLINE = {'few_resnet20': ('ResNet20', 100), 'full_resnet20': ('ResNet20', 500),        # student, images a class
+            'few': ('VGG8', 100), 'full': ('VGG8', 500)}
 
 
-def best_kd(found: Records) -> str:
-    """The arm of a study that is KD and nothing else with the highest mean of the seeds that all of them have."""
-    own = {arm: values for arm in dict.fromkeys(record['method'] for record in found if record['method'].startswith('KD')
-                                                and '+' not in record['method']) if (values := by_seed(found, arm))}
+def best(found: Records, of_these: Iterable[str]) -> str | None:
+    """The arm with the highest mean of the seeds that all of ``of_these`` with records have; None without any."""
+    own = {arm: values for arm in of_these if (values := by_seed(found, arm))}
     common = set.intersection(*map(set, own.values())) if own else set()
-    return max(own, key=lambda arm: mean(own[arm][seed] for seed in common or own[arm]), default='KD')
+    return max(own, key=lambda arm: mean(own[arm][seed] for seed in common or own[arm]), default=None)
 
 
 def headline_markdown() -> str:
-    """The shortest true answer to "does it work?": the final studies, each method beside the best KD."""
-    found = {name: own for name in HEADLINE if (own := records.read(f'study_{name}'))}
-    rows = []
-    for arm in dict.fromkeys(arm for name in found for arm in STUDIES[name].arms):
-        row = [{'KD': 'KD (0.1 CE + 0.9 KD)', 'KD, 1 CE': 'KD (1 CE + 0.9 KD)'}.get(arm, arm)]
-        for own in found.values():
-            ours, kd = by_seed(own, arm), best_kd(own)
-            row += [spread(list(ours.values())) if ours else '–', 'the best KD' if ours and arm == kd else
-                    paired_difference(ours, by_seed(own, kd)) if ours else '–']
-        if set(row[1:]) != {'–'}:
-            rows.append(row)
-    head = ['CIFAR-100 at 8×8 px, test accuracy (%)']
-    head += [part for name in found for part in (HEADLINE[name], 'over the best KD, paired')]
+    """The shortest true answer to "does it work?": the final studies, CRRCD beside the best KD and the best of the others."""
+    rows, teacher, crops, hardware = [], None, [], []
+    for name, (student, images) in HEADLINE.items():
+        found = records.read(f'study_{name}')
+        longest = max((record['training']['epochs'] for record in found), default=0)
+        found = [record for record in found if record['training']['epochs'] == longest]
+        kd, other = best(found, OWN_KD), best(found, [arm for arm in RIVALS if arm != 'student-only'])
+        if not kd:
+            continue
+        values = {arm: by_seed(found, arm) for arm in ('student-only', kd, other, 'CRRCD')}
+        cells = {arm: spread(list(own.values())) if own else '–' for arm, own in values.items()}
+        minutes = [record['seconds']['wall'] / 60 for record in found]
+        rows.append([f'{student}, {images} images a class', str(longest), cells['student-only'], f'{cells[kd]}<br>{OWN_KD[kd]}',
+                     f'{cells[other]}<br>{other}' if other else '–', cells['CRRCD'],
+                     paired_difference(values['CRRCD'], values[kd]) if values['CRRCD'] else '–',
+                     f'{min(minutes):.0f} – {max(minutes):.0f}'])
+        teacher = teacher or next(record['teacher'] for record in found if record['teacher'])
+        crops.append(f'{found[0]["setting"]["views"]} with {images} images a class')
+        hardware += [record['provenance']['hardware'] for record in found]
     if not rows:
         return NOTHING
-    teacher = next(record['teacher'] for own in found.values() for record in own if record['teacher'])
-    lengths = []
-    for name, own in found.items():
-        minutes = [record['seconds']['wall'] / 60 for record in own]
-        lengths.append(f'{HEADLINE[name]}: {own[0]["training"]["epochs"]} epochs, {own[0]["setting"]["views"]} stored crops of '
-                       f'each image, {min(minutes):.0f} to {max(minutes):.0f} minutes a training on one CPU thread.')
-    line = ' '.join([f'Teacher ResNet56 at 32×32 px ({teacher["accuracy"]:.1f} %, of all images).', *lengths,
-                     'Mean ± standard deviation of n seeds. Paired: over the best KD, seed by seed, mean ± standard error. '
-                     'CE: the loss of classification. "–": not run.'])
+    head = ['student', 'epochs', 'student-only', 'best KD', 'best other', 'CRRCD', 'CRRCD over the best KD, paired', 'minutes']
+    line = ('CIFAR-100, test accuracy in percent, mean ± standard deviation of n seeds; paired: seed by seed, mean ± standard '
+            'error. Students see 8×8 px, the teacher 32×32 px: ResNet56, trained on all images, '
+            f'{teacher["accuracy"]:.1f} %. It answered once, for crops of each image: {", ".join(dict.fromkeys(crops))}. '
+            f'Minutes of a training on one thread ({"; ".join(sorted(set(hardware)))}). CE: the loss of classification. '
+            '"–": not run.')
     return f'{markdown_table(head, rows)}\n\n{line}'

@@ -55,7 +55,8 @@ CHOSEN = {                                               # of single trainings o
     'KD': dict(lr=0.05, gamma=0.1), 'KD, 1 CE': dict(lr=0.05, gamma=0.05), 'CRRCD': dict(lr=0.05, gamma=0.05),
     'CRRCD, learned F': dict(lr=0.05, gamma=1), 'student-only': dict(lr=0.01, gamma=1)}
 CHOSEN_RESNET20 = {                                      # of `few_resnet20_rates`
-    'KD': dict(lr=0.05, gamma=1), 'KD, 1 CE': dict(lr=0.05, gamma=1), 'CRRCD': dict(lr=0.05, gamma=0.1)}
+    'student-only': dict(lr=0.05, gamma=1), 'KD': dict(lr=0.05, gamma=1), 'KD, 1 CE': dict(lr=0.05, gamma=1),
+    'CRRCD': dict(lr=0.05, gamma=0.1)}
 CHOSEN_FREE = dict(KD=dict(lr=0.01))                     # of `label_free_rates`, likewise
 FEW = Setting(images_per_class=100, epochs=40, warmup=1, views=8)
 HELD = FEW._replace(holdout=5000)
