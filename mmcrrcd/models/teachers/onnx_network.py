@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from mmcrrcd.errors import InputError, first_line
+from mmcrrcd.errors import InputError, explained, first_line
 from mmcrrcd.registry import MODELS
 from mmcrrcd.structures import NetworkOutput, Pair
 
@@ -38,11 +38,8 @@ def open_session(model: str | bytes, device: torch.device | None = None, threads
     providers = ['CPUExecutionProvider']
     if device is not None and device.type == 'cuda' and 'CUDAExecutionProvider' in onnxruntime.get_available_providers():
         providers.insert(0, ('CUDAExecutionProvider', dict(device_id=device.index)))
-    try:
+    with explained(f'onnxruntime cannot run {model if isinstance(model, str) else "the network"}', say=first_line):
         return onnxruntime.InferenceSession(model, options, providers)
-    except Exception as error:
-        reason = first_line(error)
-        raise InputError(f'onnxruntime cannot run {model if isinstance(model, str) else "the network"}: {reason}') from error
 
 
 @contextmanager
