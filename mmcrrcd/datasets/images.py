@@ -54,13 +54,14 @@ class ImageArrays(Dataset):
         labels: whole numbers, in an array, a list or a tensor.
         device: where the images are kept and batches made. With 'auto' that is the GPU, if there is one and they take less than
             half of its free memory. On a GPU this spares the copy of every batch, and needs ``num_workers=0``.
+        unlabeled: may there be images without a label, whose label is :data:`NO_LABEL`? Without any there are no classes.
 
     Raises:
         InputError: no image, counts that differ, labels outside the classes, or that are no whole numbers.
     """
 
     def __init__(self, images: np.ndarray, labels: np.ndarray | Sequence[int] | torch.Tensor, classes: list[str], name: str,
-                 device: str = 'cpu'):
+                 device: str = 'cpu', unlabeled: bool = False):
         if len(images) == 0:
             raise InputError(f'{name}: the split is empty')
         if not isinstance(images, np.ndarray):
@@ -70,8 +71,9 @@ class ImageArrays(Dataset):
         labels = class_numbers(labels, name)
         if len(labels) != len(images):
             raise InputError(f'{name}: {len(images)} images but {len(labels)} labels')
-        if labels.min() < 0 or labels.max() >= len(classes):
-            raise InputError(f'{name}: labels go from {labels.min()} to {labels.max()}, but there are {len(classes)} classes')
+        known = labels[labels != NO_LABEL] if unlabeled else labels
+        if known.size and (known.min() < 0 or known.max() >= len(classes)):
+            raise InputError(f'{name}: labels go from {known.min()} to {known.max()}, but there are {len(classes)} classes')
         if device == 'auto':
             device = get_device()
             if device == 'cuda' and images.nbytes > torch.cuda.mem_get_info()[0] / 2:
@@ -82,7 +84,7 @@ class ImageArrays(Dataset):
             self.labels = torch.from_numpy(labels).to(device)
         except (RuntimeError, AssertionError) as error:  # there is no such device, or it is full
             raise InputError(f'{name}: the images cannot be kept on device={device!r}: {first_line(error)[:200]}') from error
-        self.metainfo = dict(classes=tuple(classes))
+        self.metainfo = dict(classes=tuple(classes)) if classes else {}
 
     @property
     def CLASSES(self) -> tuple[str, ...]:                # noqa: N802
