@@ -34,27 +34,20 @@ def whole_file(path: str | Path, part: Path | None = None) -> Iterator[BinaryIO]
     part = part or path.with_name(f'{path.name}.part')
     if path.exists() and not path.is_file():             # a device, such as /dev/full, would be replaced
         raise InputError(f'{path} cannot be written: it is no regular file')
-    try:
-        yield from _whole_file(path, part)
-    except OSError as error:
-        error.filename = error.filename or str(path)     # a full disk says no name
-        raise
-
-
-def _whole_file(path: Path, part: Path) -> Iterator[BinaryIO]:
-    part.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, 'O_NOFOLLOW', 0) | getattr(os, 'O_BINARY', 0)
-    handle = os.open(part, flags, 0o666)
     try:
-        with open(handle, 'wb') as file:
+        part.unlink(missing_ok=True)
+        with open(os.open(part, flags, 0o666), 'wb') as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-    except BaseException:
+        sync_folder(path.parent)
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = error.filename or str(path)                 # a full disk says no name
         raise
-    sync_folder(path.parent)
 
 
 def write_whole(path: str | Path, content: bytes | str) -> None:

@@ -24,8 +24,10 @@ def open_session(model: str | bytes, device: torch.device | None = None, threads
         threads: by default torch's number.
 
     Raises:
-        InputError: onnxruntime is not installed, or cannot run it.
+        InputError: onnxruntime is not installed, or cannot run it, or there is no such file.
     """
+    if isinstance(model, str) and not Path(model).is_file():
+        raise InputError(f'there is no ONNX file at {model}')
     try:
         import onnxruntime
     except ImportError as error:
@@ -75,8 +77,6 @@ class OnnxNetwork(nn.Module):
     def __init__(self, file: str | Path):
         super().__init__()
         self.file = str(file)
-        if not Path(file).is_file():
-            raise InputError(f'there is no ONNX file at {file}')
         self.open(torch.device('cpu'))
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
         if [(x.type, len(x.shape)) for x in inputs] != [('tensor(float)', 4)]:
@@ -146,8 +146,6 @@ class OnnxClassifier(BaseModel):
     def __init__(self, file: str | Path, data_preprocessor: dict | nn.Module | None = None):
         super().__init__(data_preprocessor)
         self.file = str(file)
-        if not Path(file).is_file():
-            raise InputError(f'there is no ONNX file at {file}')
         self.session = open_session(self.file)
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
         shapes = [(x.type, len(x.shape), *x.shape[-1:]) for x in inputs], [(x.type, len(x.shape)) for x in outputs]
