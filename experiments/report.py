@@ -13,7 +13,7 @@ from .tables import BEST_EPOCH, NAMES, NOT_AS_PUBLISHED, TABLES, UNTRAINED, UPSA
 
 Records = list[dict]
 SHORTEST = 30                                            # epochs of main results; shorter runs of Figure 3 are studies
-DROP = 21 / 35                                           # share of the epochs before the first LR decay
+DECAY = 21 / 35                                           # share of the epochs before the first LR decay
 FORMS = {'default': 'default', 'learned': 'base'}                        # of CRRCD in Figure 3, by their methods
 MAIN = {'student-only': 'student_alone', 'KD (1 CE + 0.5 KD)': 'kd', 'KD (0.1 CE + 0.9 KD)': 'kd_field',
         'CRRCD, learned F, without KD': 'learned_alpha_0', NAMES['crrcd_learned']: 'learned',
@@ -35,11 +35,11 @@ def by_seed(found: Records, method: str, pair: str | None = None, key: str = 'la
     return {seed: value for seed, value in values.items() if value is not None}
 
 
-def since_the_drop(found: Records, method: str) -> dict[int, float]:
+def since_the_decay(found: Records, method: str) -> dict[int, float]:
     """Mean accuracy since the first LR decay, by the seeds."""
     own = [record for record in found if record['method'] == method]
     points = {record['seed']: [row['accuracy'] for row in record['epochs'] if 'accuracy' in row and
-                               row['epoch'] > DROP * record['training']['epochs']] for record in own}
+                               row['epoch'] > DECAY * record['training']['epochs']] for record in own}
     return {seed: mean(values) for seed, values in points.items() if values}
 
 
@@ -244,14 +244,14 @@ def arms(found: Records, labels: dict[str, str], reference: str, paper: dict[str
         if not (last := by_seed(own, method)):
             continue
         over = {of: '–' if method == reference else paired_difference(of(found, method), of(found, reference))
-                for of in (by_seed, since_the_drop)}
+                for of in (by_seed, since_the_decay)}
         train = [record['epochs'][-1].get('train_accuracy') for record in own if record['epochs']]
         rows.append({
             '': label,
             'last epoch': spread(list(last.values())),
             'best epoch': spread(list(by_seed(own, method, key='best').values())),
             f'over {compared}, paired': over[by_seed],
-            'the same, mean since the first LR decay': over[since_the_drop],
+            'the same, mean since the first LR decay': over[since_the_decay],
             'training images': rounded(train, 1),
             'scores of positives / negatives': scores(own),
             'ms a step': rounded([1000 * record['seconds']['step'] for record in own if record['seconds']['step']], 0),

@@ -13,7 +13,7 @@ from mmengine.runner import (EpochBasedTrainLoop, IterBasedTrainLoop, LogProcess
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmcrrcd.config import kind
+from mmcrrcd.config import kind, nested
 from mmcrrcd.errors import InputError, is_number, nearest
 
 from .signatures import PLAIN, alternatives, check_value, hints, parameters
@@ -312,12 +312,8 @@ def check_settings(cfg: Config) -> None:
 
 def pair_in(settings) -> dict | None:
     """The settings of the first ``ResolutionPair`` in a data set's config, or in those of the data sets in it."""
-    if isinstance(settings, dict):
-        if kind(settings) == 'ResolutionPair':
-            return {key: value for key, value in settings.items() if key != 'type'}
-        settings = list(settings.values())
-    found = map(pair_in, settings) if isinstance(settings, (list, tuple)) else ()
-    return next((each for each in found if each is not None), None)
+    pair = next((part for part in nested(settings) if kind(part) == 'ResolutionPair'), None)
+    return pair and {key: value for key, value in pair.items() if key != 'type'}
 
 
 def check_pairs(cfg: Config, *tests: str) -> None:

@@ -7,7 +7,7 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 
 from mmcrrcd.checkpoint import step_of
-from mmcrrcd.errors import InputError, first_line
+from mmcrrcd.errors import explained, first_line
 from mmcrrcd.files import clear_parts, write_whole
 from mmcrrcd.registry import HOOKS
 
@@ -48,10 +48,8 @@ class AtomicCheckpointHook(CheckpointHook):
     """
 
     def __init__(self, *args, **kwargs):
-        try:
+        with explained('the checkpoint hook', (AssertionError, KeyError, ValueError), first_line):      # mmengine's own checks
             super().__init__(*args, backend_args=dict(backend='mmcrrcd_atomic'), **kwargs)
-        except (AssertionError, KeyError, ValueError) as error:          # of mmengine's own checks
-            raise InputError(f'the checkpoint hook: {first_line(error)}') from error
 
     def before_train(self, runner) -> None:
         """Takes over what a resumed training knows of its checkpoints."""
