@@ -3,7 +3,7 @@ import re
 from collections.abc import Iterable
 from statistics import mean
 
-from mmcrrcd.visualization.markdown import conditions, markdown_table
+from mmcrrcd.visualization.markdown import command, machine, markdown_table
 
 from . import records
 from .figure3 import SWEEPS
@@ -20,6 +20,7 @@ MAIN = {'student-only': 'student_alone', 'KD (1 CE + 0.5 KD)': 'kd', 'KD (0.1 CE
         'CRRCD without KD': 'alpha_0', 'CRRCD': 'default'}                   # of Figure 3, in the table of main results
 PAPER_ROW = {'student-only': 'student', 'KD (0.1 CE + 0.9 KD)': 'kd', NAMES['crrcd_learned']: 'crrcd', 'CRRCD': 'crrcd'}
 OWN_KD = {'KD': '0.1 CE + 0.9 KD', 'KD, 1 CE': '1 CE + 0.9 KD'}        # of the studies
+SHOWN = {arm: f'KD ({weights})' for arm, weights in OWN_KD.items()}
 NOTHING = 'No runs yet.'
 ARMS = 'Accuracy in percent, mean ± standard deviation of n seeds; differences seed by seed, mean ± standard error.'
 
@@ -95,8 +96,12 @@ def section(title: str, body: str, lines: list[str], found: Records) -> str:
     for name, values in (('Training', steps), ('Teachers', teachers)):
         lines += [f'{name}: {"; ".join(sorted(values))}.'] if values else []
     lines += [f'{note} ({said.count(note)} of {len(found)} runs).' for note in dict.fromkeys(said) if note]
-    lines += sorted({conditions(record['provenance']) for record in found})
-    return '\n'.join([f'### {title}', '', body, '', *(f'{line}  ' for line in lines), ''])
+    commands = {}
+    for run in (record['provenance'] for record in found):
+        commands.setdefault(machine(run), set()).add(command(run))
+    made = [line for where in sorted(commands) for line in ('', where, '', *(f'- {each}' for each in sorted(commands[where])))]
+    return '\n'.join([f'### {title}', '', body, '', *(f'{line}  ' for line in lines), '',
+                      '<details><summary>machines and commands</summary>', *made, '', '</details>', ''])
 
 
 def cell(ours: dict[int, float], paper: float | None = None, marked: bool = False,
@@ -233,6 +238,7 @@ def chosen_rate(own: Records) -> str:
 def arms(found: Records, labels: dict[str, str], reference: str, paper: dict[str, str | float] | None = None) -> str:
     """A row for each of the ``labels`` of methods that was run, those compared with the method ``reference``, seed by seed."""
     rows = []
+    compared = next((label.split(': ')[-1] for label, method in labels.items() if method == reference), reference)
     for label, method in labels.items():
         own = [record for record in found if record['method'] == method]
         if not (last := by_seed(own, method)):
@@ -244,7 +250,7 @@ def arms(found: Records, labels: dict[str, str], reference: str, paper: dict[str
             '': label,
             'last epoch': spread(list(last.values())),
             'best epoch': spread(list(by_seed(own, method, key='best').values())),
-            f'over {name_of(reference)}, paired': over[by_seed],
+            f'over {compared}, paired': over[by_seed],
             'the same, mean since the first LR decay': over[since_the_decay],
             'training images': rounded(train, 1),
             'scores of positives / negatives': scores(own),
@@ -266,8 +272,9 @@ def evaluated(found: Records, study: Study) -> str:
 def study_markdown(name: str) -> str:
     """A table for each pair, recipe and teacher: a row an arm."""
     study, parts = STUDIES[name], []
+    labels = {SHOWN.get(arm, arm) if name in HEADLINE else arm: arm for arm in study.arms}
     for (pair, recipe, _), found in groups(records.read(f'study_{name}')).items():
-        body = evaluated(found, study) if study.columns else arms(found, {arm: arm for arm in study.arms}, study.reference)
+        body = evaluated(found, study) if study.columns else arms(found, labels, study.reference)
         parts.append(section(f'{study.title}: {in_words(pair)}, {described(recipe)}', body, [ARMS], found))
     return '\n'.join(parts) or f'### {study.title}\n\n{NOTHING}\n'
 
@@ -334,20 +341,26 @@ def best(found: Records, of_these: Iterable[str]) -> str | None:
     return max(own, key=lambda arm: mean(own[arm][seed] for seed in common or own[arm]), default=None)
 
 
+def final(name: str) -> Records:
+    """The longest trainings of a study."""
+    found = records.read(f'study_{name}')
+    longest = max((record['training']['epochs'] for record in found), default=0)
+    return [record for record in found if record['training']['epochs'] == longest]
+
+
 def headline_markdown() -> str:
     """The shortest true answer to "does it work?": the final studies, CRRCD beside the best KD and the best of the others."""
     rows, teacher, crops, hardware = [], None, [], []
     for name, (student, images) in HEADLINE.items():
-        found = records.read(f'study_{name}')
-        longest = max((record['training']['epochs'] for record in found), default=0)
-        found = [record for record in found if record['training']['epochs'] == longest]
+        found = final(name)
         kd, other = best(found, OWN_KD), best(found, [arm for arm in RIVALS if arm != 'student-only'])
         if not kd:
             continue
         values = {arm: by_seed(found, arm) for arm in ('student-only', kd, other, 'CRRCD')}
         cells = {arm: spread(list(own.values())) if own else '–' for arm, own in values.items()}
         minutes = [record['seconds']['wall'] / 60 for record in found]
-        rows.append([f'{student}, {images} images a class', str(longest), cells['student-only'], f'{cells[kd]}<br>{OWN_KD[kd]}',
+        rows.append([f'{student}, {images} images a class', str(found[0]['training']['epochs']), cells['student-only'],
+                     f'{cells[kd]}<br>{OWN_KD[kd]}',
                      f'{cells[other]}<br>{other}' if other else '–', cells['CRRCD'],
                      paired_difference(values['CRRCD'], values[kd]) if values['CRRCD'] else '–',
                      f'{min(minutes):.0f} – {max(minutes):.0f}'])
