@@ -52,7 +52,7 @@ def dots(groups: dict[str, dict[str, list[float]]], xlabel: str) -> Figure | Non
         axes.text(0, y, title, transform=axes.get_yaxis_transform(), size=9, weight='bold', va='center')
         for label, points in methods.items():
             y += 1
-            color = role(label) or MUTED[0]
+            color = (None if label.startswith('KD + ') else role(label)) or MUTED[0]           # KD beside another method
             error = stdev(points) / len(points)**0.5 if len(points) > 1 else None
             axes.errorbar(mean(points), y, xerr=error, marker='o', capsize=3, color=color,
                           markerfacecolor='white' if 'without KD' in label else None)

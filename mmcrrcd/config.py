@@ -4,12 +4,13 @@ A config is a program, and the names in it can lead to any program that is insta
 directory needs neither: assignments of numbers, texts, lists and ``dict(...)``, and types from a few libraries.
 """
 import ast
+import errno
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 
 import mmengine.config.config
 from mmengine.config import Config
@@ -92,7 +93,9 @@ def read_config(path: str | Path) -> Config:
     except InputError:
         raise
     except Exception as error:                           # a program can raise anything
-        raise InputError(f'{where_in_config(error, path)}: {with_kind(error)}') from error
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        hint = f'; mmengine copies it to {gettempdir()}, where there is no room' if full else ''
+        raise InputError(f'{where_in_config(error, path)}: {with_kind(error)}{hint}') from error
 
 
 def where_in_config(error: BaseException, path: str | Path) -> str:

@@ -23,6 +23,16 @@ def sync_folder(folder: str | Path) -> None:
 
 
 @contextmanager
+def named_errors(path: str | Path) -> Iterator[None]:
+    """Errors of the disk in the block say ``path`` where they say no name: that of a full one does not."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+@contextmanager
 def whole_file(path: str | Path, part: Path | None = None) -> Iterator[BinaryIO]:
     """An open file that takes the name ``path`` when the block ends well, and leaves nothing when it does not.
 
@@ -35,28 +45,30 @@ def whole_file(path: str | Path, part: Path | None = None) -> Iterator[BinaryIO]
     if path.exists() and not path.is_file():             # a device, such as /dev/full, would be replaced
         raise InputError(f'{path} cannot be written: it is no regular file')
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, 'O_NOFOLLOW', 0) | getattr(os, 'O_BINARY', 0)
-    try:
+    with named_errors(path):
         part.unlink(missing_ok=True)
-        with open(os.open(part, flags, 0o666), 'wb') as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        handle = os.open(part, flags, 0o666)
+        try:
+            with open(handle, 'wb') as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
         sync_folder(path.parent)
-    except BaseException as error:
-        part.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            error.filename = error.filename or str(path)                 # a full disk says no name
-        raise
 
 
 def write_whole(path: str | Path, content: bytes | str) -> None:
     """Writes a file that is there whole or not at all, see :func:`whole_file`; a text in UTF-8. Into pipes it is written."""
+    content = content.encode(errors='surrogateescape') if isinstance(content, str) else content
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
-        Path(path).write_bytes(content.encode(errors='surrogateescape') if isinstance(content, str) else content)
+        with named_errors(path):
+            Path(path).write_bytes(content)
         return
     with whole_file(path) as file:
-        file.write(content.encode(errors='surrogateescape') if isinstance(content, str) else content)
+        file.write(content)
 
 
 def inside(folder: str | Path, name: str, source: str | Path) -> Path:

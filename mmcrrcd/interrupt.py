@@ -3,6 +3,7 @@ import os
 import sys
 
 LINE = 'interrupted; a training goes on from its last checkpoint with --resume'
+CODE = 130                                               # the exit status that a shell gives to what Ctrl-C ended
 PARENT = os.getppid()                                    # who started this; another number later: it has ended since
 _before = sys.excepthook
 

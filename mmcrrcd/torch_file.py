@@ -1,4 +1,4 @@
-"""PyTorch's files, read so that they cannot run code: each is looked through before anything of it is built."""
+"""PyTorch's files, written whole, and read so that they cannot run code: each is looked through before any of it is built."""
 import pickle
 import pickletools
 import re
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mmcrrcd.errors import InputError
+from mmcrrcd.files import write_whole
 from mmcrrcd.safetensors_file import read_safetensors
 
 
@@ -177,8 +178,18 @@ def safe_load(path: str | Path, device: str = 'cpu') -> dict:
     except Exception as error:                           # torch's own words end in how to load it unsafely
         found = re.search(r'Unsupported (?:global: GLOBAL|class) ([\w.]+)', str(error))
         reason = f'it has more in it than numbers, {found[1]}' if found else 'it is damaged, or something else'
-        reason = str(error) if isinstance(error, _Refused) else reason
+        reason = str(error) if isinstance(error, _Refused) else getattr(error, 'strerror', None) or reason
         raise InputError(f'{path} is not a checkpoint that can be loaded safely: {reason}') from error
+
+
+def save_whole(value, path: str | Path) -> None:
+    """``torch.save`` into a file that is there whole or not at all.
+
+    In one piece: where the disk is full under torch's hands, it says something of positions in place of that.
+    """
+    content = BytesIO()
+    torch.save(value, content)
+    write_whole(path, content.getvalue())
 
 
 def is_whole(path: Path) -> bool:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from mmcrrcd.engine.launch import one_line_errors, picture_and_numbers
 from mmcrrcd.errors import InputError, nearest
+from mmcrrcd.files import write_whole
 from mmcrrcd.visualization.comparison import comparison_table, differing, draw_comparison, read_training
+from mmcrrcd.visualization.picture import save_picture
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -30,9 +32,9 @@ def main(argv: list[str] | None = None) -> None:
             raise InputError(f'--metric {metric} is in none of the logs, which have {", ".join(metrics) or "no validation"}'
                              + nearest(metric, metrics))
         print(comparison_table(trainings, metric))
-        draw_comparison(trainings, metric).savefig(picture, dpi=150)
+        save_picture(draw_comparison(trainings, metric), picture)
         settings = differing([each.settings for each in trainings])
-        numbers.write_text(json.dumps([dict(
+        write_whole(numbers, json.dumps([dict(
             name=each.name, metric=metric, unit=each.unit, values=each.curve(metric), seconds=each.seconds,
             settings={name: values[i] for name, values in settings.items()}) for i, each in enumerate(trainings)], indent=2)
             + '\n')

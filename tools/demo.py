@@ -19,9 +19,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from mmcrrcd.datasets import ImageArrays, downsample
-from mmcrrcd.engine.launch import build_runner
+from mmcrrcd.engine.launch import build_runner, check_output, one_line_errors
+from mmcrrcd.engine.work_dir import one_training
 from mmcrrcd.registry import DATASETS
 from mmcrrcd.visualization import draw_answers
+from mmcrrcd.visualization.picture import save_picture
 
 CONFIGS = Path(__file__).parents[1] / 'configs' / 'demo'
 TRAININGS = {'teacher': 'teacher', 'student_only': 'student-only baseline', 'kd': 'student, KD', 'crrcd': 'student, CRRCD'}
@@ -63,7 +65,8 @@ def load_config(name: str, work_dir: Path, epochs: int | None) -> Config:
 
 def train(cfg: Config, name: str, progress: Progress, task: int) -> Result:
     """One training; mmengine's log goes to its file in the work directory, not to the terminal."""
-    with open(os.devnull, 'w') as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+    with (one_training(cfg.work_dir), open(os.devnull, 'w') as nowhere, redirect_stdout(nowhere),
+          redirect_stderr(nowhere)):
         runner = build_runner(cfg)
         runner.register_hook(ProgressHook(progress, task))
         progress.start_task(task)
@@ -102,26 +105,23 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'))
     parser.add_argument('--epochs', type=int, help='of each training (default: as in the configs)')
     args = parser.parse_args(argv)
-
-    console = Console(file=sys.stdout)                   # of now: during training stdout is redirected
-    configs = {name: load_config(name, args.work_dir, args.epochs) for name in TRAININGS}
-    with console.status('Drawing the images'):           # once, for all four trainings
-        _, test = [DATASETS.build(configs['teacher'][f'{split}_dataloader'].dataset) for split in ('train', 'val')]
-    columns = (TextColumn('{task.description:15}'), BarColumn(), TextColumn('epoch {task.completed:4.1f} / {task.total}'),
-               TextColumn('accuracy {task.fields[accuracy]:>7}'), TimeElapsedColumn(), TextColumn('left'),
-               TimeRemainingColumn())
-    with Progress(*columns, console=console, redirect_stdout=False, redirect_stderr=False) as progress:
-        tasks = {name: progress.add_task(TRAININGS[name], start=False, total=cfg.train_cfg.max_epochs, accuracy='')
-                 for name, cfg in configs.items()}
-        results = [train(cfg, TRAININGS[name], progress, tasks[name]) for name, cfg in configs.items()]
-    console.print(tabulate(results))
-    picture = args.work_dir / 'answers.png'
-    draw(results, test).savefig(picture, dpi=100)
-    console.print(f'Picture: {picture}', soft_wrap=True)
+    with one_line_errors():
+        console, picture = Console(file=sys.stdout), args.work_dir / 'answers.png'       # of now: in training it is redirected
+        check_output(picture)
+        configs = {name: load_config(name, args.work_dir, args.epochs) for name in TRAININGS}
+        with console.status('Drawing the images'):           # once, for all four trainings
+            _, test = [DATASETS.build(configs['teacher'][f'{split}_dataloader'].dataset) for split in ('train', 'val')]
+        columns = (TextColumn('{task.description:15}'), BarColumn(), TextColumn('epoch {task.completed:4.1f} / {task.total}'),
+                   TextColumn('accuracy {task.fields[accuracy]:>7}'), TimeElapsedColumn(), TextColumn('left'),
+                   TimeRemainingColumn())
+        with Progress(*columns, console=console, redirect_stdout=False, redirect_stderr=False) as progress:
+            tasks = {name: progress.add_task(TRAININGS[name], start=False, total=cfg.train_cfg.max_epochs, accuracy='')
+                     for name, cfg in configs.items()}
+            results = [train(cfg, TRAININGS[name], progress, tasks[name]) for name, cfg in configs.items()]
+        console.print(tabulate(results))
+        save_picture(draw(results, test), picture, dpi=100)
+        console.print(f'Picture: {picture}', soft_wrap=True)
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit('Interrupted.')
+    main()

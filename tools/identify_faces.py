@@ -49,21 +49,21 @@ def main(argv: list[str] | None = None) -> None:
             (gallery, probe), others = split_gallery(read_orl(args.orl), args.gallery_images), None
         path = network.path_of(np.empty((0, network.side, network.side, 3)))
         result = search(network, gallery, probe, others, args.flip)
-    name = 'TinyFace' if args.tinyface else 'ORL'
-    counts = dict(probes=len(probe.ids), gallery=len(gallery.ids), distractors=result.searched - len(gallery.ids))
-    numbers = {f'rank-{k}': result.rank(k) for k in RANKS} | {'mAP': result.mean_average_precision}
-    print(f'{name}: {counts["probes"]:,} probes, each among {result.searched:,} faces; '
-          f'pixels: {path}{", with mirrors" if args.flip else ""}')
-    table = Table()
-    for label in numbers:
-        table.add_column(label, justify='right')
-    table.add_row(*(f'{value:.2f} %' for value in numbers.values()))
-    Console().print(table)
-    if args.out:
-        record = dict(**about_this_run(), config=args.config, checkpoint=args.checkpoint,
-                      network='teacher' if args.teacher else 'student', data=name, **counts, pixels=path, flip=args.flip,
-                      **numbers)
-        write_whole(args.out, json.dumps(record, indent=2) + '\n')
+        name = 'TinyFace' if args.tinyface else 'ORL'
+        counts = dict(probes=len(probe.ids), gallery=len(gallery.ids), distractors=result.searched - len(gallery.ids))
+        numbers = {f'rank-{k}': result.rank(k) for k in RANKS} | {'mAP': result.mean_average_precision}
+        print(f'{name}: {counts["probes"]:,} probes, each among {result.searched:,} faces; '
+              f'pixels: {path}{", with mirrors" if args.flip else ""}')
+        table = Table()
+        for label in numbers:
+            table.add_column(label, justify='right')
+        table.add_row(*(f'{value:.2f} %' for value in numbers.values()))
+        Console().print(table)
+        if args.out:
+            record = dict(**about_this_run(), config=args.config, checkpoint=args.checkpoint,
+                          network='teacher' if args.teacher else 'student', data=name, **counts, pixels=path, flip=args.flip,
+                          **numbers)
+            write_whole(args.out, json.dumps(record, indent=2) + '\n')
 
 
 if __name__ == '__main__':

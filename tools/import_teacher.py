@@ -11,13 +11,13 @@ import json
 import re
 from pathlib import Path
 
-import torch
-
 from mmcrrcd.checkpoint import check_weights, fitted, read_checkpoint, weights_in
 from mmcrrcd.config import kind, read_config
 from mmcrrcd.engine.launch import build_runner, one_line_errors, prepare_processes
+from mmcrrcd.engine.work_dir import one_training, trainings_files
 from mmcrrcd.errors import InputError
-from mmcrrcd.files import whole_file, write_whole
+from mmcrrcd.files import write_whole
+from mmcrrcd.torch_file import save_whole
 
 # Their names and ours. Stages are counted from 1 there and from 0 here; a stage of VGG begins with its pooling here, not there.
 RULES = dict(
@@ -74,23 +74,23 @@ def import_teacher(args: argparse.Namespace) -> None:
     if 'student' not in cfg.model or 'teacher' in cfg.model or cfg.model.data_preprocessor.get('resolution'):
         raise InputError(f'{args.config} is not the config of a teacher, as those of configs/teachers are')
     folder = Path(args.work_dir or f'work_dirs/{Path(args.config).stem}')
-    if (folder / 'last_checkpoint').exists():
-        raise InputError(f'{folder} has a training already: move it away, or name another --work-dir')
     checkpoint = converted(Path(args.file), kind(cfg.model.student.backbone))
-    cfg.work_dir = str(folder / 'test')
-    prepare_processes(cfg, 'none')
-    runner = build_runner(cfg)
-    student = runner.model.student
-    checkpoint['state_dict'] = fitted(checkpoint['state_dict'], student.state_dict())
-    check_weights(checkpoint['state_dict'], student.state_dict(), args.file, 'student')
-    student.load_state_dict(checkpoint['state_dict'])
-    accuracy = runner.test()['accuracy/top1']
-    with whole_file(folder / 'imported.pth') as file:
-        torch.save(checkpoint, file)
-    result = {'step': checkpoint['meta'].get('epoch'), 'accuracy/top1': accuracy}
-    write_whole(folder / 'evaluated.json', json.dumps(result) + '\n')
-    write_whole(folder / 'last_checkpoint', str(folder / 'imported.pth'))
-    print(f'{folder}: {accuracy:.2f} % of the test images')
+    with one_training(folder):
+        if trainings_files(folder):
+            raise InputError(f'{folder} has a training already: move it away, or name another --work-dir')
+        cfg.work_dir = str(folder / 'test')
+        prepare_processes(cfg, 'none')
+        runner = build_runner(cfg)
+        student = runner.model.student
+        checkpoint['state_dict'] = fitted(checkpoint['state_dict'], student.state_dict())
+        check_weights(checkpoint['state_dict'], student.state_dict(), args.file, 'student')
+        student.load_state_dict(checkpoint['state_dict'])
+        accuracy = runner.test()['accuracy/top1']
+        save_whole(checkpoint, folder / 'imported.pth')
+        result = {'step': checkpoint['meta'].get('epoch'), 'accuracy/top1': accuracy}
+        write_whole(folder / 'evaluated.json', json.dumps(result) + '\n')
+        write_whole(folder / 'last_checkpoint', str(folder / 'imported.pth'))
+        print(f'{folder}: {accuracy:.2f} % of the test images')
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -42,12 +42,12 @@ def main(argv: list[str] | None = None) -> None:
         if args.resolution is not None:
             network = network.at(args.resolution)
         found = probe(network, args.dataset, args.data_root, args.seeds)
-    spread = '' if found['std'] is None else f' ± {found["std"]:.2f}'
-    print(f'{args.dataset}: {found["mean"]:.2f}{spread} %')
-    if args.json:
-        result = dict(**about_this_run(), config=args.config, checkpoint=args.checkpoint,
-                      network='teacher' if args.teacher else 'student', **found)
-        write_whole(args.json, json.dumps(result, indent=2) + '\n')
+        spread = '' if found['std'] is None else f' ± {found["std"]:.2f}'
+        print(f'{args.dataset}: {found["mean"]:.2f}{spread} %')
+        if args.json:
+            result = dict(**about_this_run(), config=args.config, checkpoint=args.checkpoint,
+                          network='teacher' if args.teacher else 'student', **found)
+            write_whole(args.json, json.dumps(result, indent=2) + '\n')
 
 
 if __name__ == '__main__':

@@ -18,6 +18,7 @@ from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.batch_norm import fit_batch_norms, training_images
 from mmcrrcd.evaluation.embeddings import accuracy, test_data
 from mmcrrcd.files import write_whole
+from mmcrrcd.visualization.picture import save_picture
 from mmcrrcd.visualization.resolution import draw_resolution
 
 
@@ -72,19 +73,19 @@ def main(argv: list[str] | None = None) -> None:
                     at = replace(at, network=copy.deepcopy(network.network))
                     fit_batch_norms(at.network, configs[label], seen[label], resolution)
                     curves[own[label]].append(accuracy(at, data, f'{own[label]}, {resolution} pixels'))
-    antialias = ', not antialiased' if args.no_antialias and args.interpolation in ('bilinear', 'bicubic') else ''
-    scaled = "scaled to each network's size in training, where that was one"
-    if args.direct:
-        upsampled = [label for label, network in networks.items() if network.downsampling.get('upsample')]
-        scaled = 'seen as they are' + (f', but upsampled for {", ".join(upsampled)}' if upsampled else '')
-    name = args.dataset or name_of_test_data(args.run[0][0])
-    title = f'{len(data):,} test images ({name}), reduced by {args.interpolation} interpolation{antialias},\n{scaled}'
-    result = dict(**about_this_run(), runs=args.run, teacher=args.teacher, dataset=args.dataset or 'of the first config',
-                  images=len(data), direct=args.direct, **downsampling, resolutions=resolutions, accuracy=curves,
-                  input_size={label: network.input_size for label, network in networks.items()}, scaled_to=scale_to)
-    write_whole(numbers_file, json.dumps(result, indent=2) + '\n')
-    draw_resolution(resolutions, curves, title).savefig(picture, dpi=150)
-    print(f'wrote {picture} and {numbers_file}')
+        antialias = ', not antialiased' if args.no_antialias and args.interpolation in ('bilinear', 'bicubic') else ''
+        scaled = "scaled to each network's size in training, where that was one"
+        if args.direct:
+            upsampled = [label for label, network in networks.items() if network.downsampling.get('upsample')]
+            scaled = 'seen as they are' + (f', but upsampled for {", ".join(upsampled)}' if upsampled else '')
+        name = args.dataset or name_of_test_data(args.run[0][0])
+        title = f'{len(data):,} test images ({name}), reduced by {args.interpolation} interpolation{antialias},\n{scaled}'
+        result = dict(**about_this_run(), runs=args.run, teacher=args.teacher, dataset=args.dataset or 'of the first config',
+                      images=len(data), direct=args.direct, **downsampling, resolutions=resolutions, accuracy=curves,
+                      input_size={label: network.input_size for label, network in networks.items()}, scaled_to=scale_to)
+        write_whole(numbers_file, json.dumps(result, indent=2) + '\n')
+        save_picture(draw_resolution(resolutions, curves, title), picture)
+        print(f'wrote {picture} and {numbers_file}')
 
 
 if __name__ == '__main__':

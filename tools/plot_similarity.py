@@ -17,6 +17,7 @@ from mmcrrcd.evaluation.embeddings import load_classifier
 from mmcrrcd.evaluation.faces import similarities
 from mmcrrcd.evaluation.margins import BINS, expectation_margin, histogram_intersection
 from mmcrrcd.files import write_whole
+from mmcrrcd.visualization.picture import save_picture
 from mmcrrcd.visualization.similarity import draw_similarities
 
 
@@ -57,11 +58,11 @@ def main(argv: list[str] | None = None) -> None:
                   f'{row["histogram_intersection"]:.3f}; pixels: {row["pixels"]}')
         title = pairs.name.partition(' (')[0] + (f' at {args.resolution}×{args.resolution} px' if args.resolution else '')
         figure = draw_similarities(panels, pairs.same, title)
-    result = dict(**about_this_run(), runs=runs, data=pairs.name, positive_pairs=int(pairs.same.sum()),
-                  negative_pairs=int((~pairs.same).sum()), flip=args.flip, bins=BINS, networks=numbers)
-    write_whole(numbers_file, json.dumps(result, indent=2) + '\n')
-    figure.savefig(picture, dpi=150)
-    print(f'wrote {picture} and {numbers_file}')
+        result = dict(**about_this_run(), runs=runs, data=pairs.name, positive_pairs=int(pairs.same.sum()),
+                      negative_pairs=int((~pairs.same).sum()), flip=args.flip, bins=BINS, networks=numbers)
+        write_whole(numbers_file, json.dumps(result, indent=2) + '\n')
+        save_picture(figure, picture)
+        print(f'wrote {picture} and {numbers_file}')
 
 
 if __name__ == '__main__':

@@ -19,6 +19,7 @@ from mmcrrcd.environment import about_this_run
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.embeddings import embed
 from mmcrrcd.files import write_whole
+from mmcrrcd.visualization.picture import save_picture
 from mmcrrcd.visualization.tsne import draw_points
 
 NEIGHBORS = 5
@@ -78,12 +79,12 @@ def main(argv: list[str] | None = None) -> None:
             panels[title] = TSNE(perplexity=args.perplexity, init='pca', random_state=args.seed).fit_transform(x)
             numbers.append(row)
             print(title.replace('\n', ': '))
-    result = dict(**about_this_run(), runs=args.run, teacher=args.teacher, dataset=args.dataset or 'of the first config',
-                  classes=classes, images=len(some), seed=args.seed, perplexity=args.perplexity, neighbors=NEIGHBORS,
-                  networks=numbers)
-    write_whole(numbers_file, json.dumps(result, indent=2) + '\n')
-    draw_points(panels, labels, classes, f'{len(some):,} test images').savefig(picture, dpi=150)
-    print(f'wrote {picture} and {numbers_file}')
+        result = dict(**about_this_run(), runs=args.run, teacher=args.teacher, dataset=args.dataset or 'of the first config',
+                      classes=classes, images=len(some), seed=args.seed, perplexity=args.perplexity, neighbors=NEIGHBORS,
+                      networks=numbers)
+        write_whole(numbers_file, json.dumps(result, indent=2) + '\n')
+        save_picture(draw_points(panels, labels, classes, f'{len(some):,} test images'), picture)
+        print(f'wrote {picture} and {numbers_file}')
 
 
 if __name__ == '__main__':

@@ -45,26 +45,26 @@ def main(argv: list[str] | None = None) -> None:
         pairs = read_pairs(args, network.side)
         path = network.path_of(pairs.images)
         result = verify(similarities(network, pairs, args.flip), pairs.same, pairs.fold)
-    roc, folds = result.roc, len(result.accuracies)
-    eer, tars = 100 * roc.eer(), {f'{far:g}': roc.tar_at(far) for far in FARS}
-    tars = {far: None if tar is None else 100 * tar for far, tar in tars.items()}
-    print(f'{pairs.name}: {len(pairs):,} pairs in {folds} folds; pixels: {path}{", with mirrors" if args.flip else ""}')
-    table = Table('', show_header=False)
-    table.add_column(justify='right')
-    table.add_row('accuracy, mean of the folds ± standard error', f'{result.accuracy:.2f} ± {result.standard_error:.2f} %')
-    table.add_row('area under the ROC', f'{roc.auc():.4f}')
-    table.add_row('equal error rate', in_words(eer))
-    for far, tar in tars.items():
-        table.add_row(f'true accepts at a false accept rate of {far}', in_words(tar))
-    Console().print(table)
-    if args.out:
-        numbers = dict(**about_this_run(), config=args.config, checkpoint=args.checkpoint,
-                       network='teacher' if args.teacher else 'student', data=pairs.name, images=len(pairs.images),
-                       positive_pairs=int(pairs.same.sum()), negative_pairs=int((~pairs.same).sum()), pixels=path,
-                       flip=args.flip, folds=sorted(set(pairs.fold.tolist())), accuracies=result.accuracies,
-                       thresholds=result.thresholds, accuracy=result.accuracy, standard_error=result.standard_error,
-                       auc=roc.auc(), eer=eer, tar_at_far=tars)
-        write_whole(args.out, json.dumps(numbers, indent=2) + '\n')
+        roc, folds = result.roc, len(result.accuracies)
+        eer, tars = 100 * roc.eer(), {f'{far:g}': roc.tar_at(far) for far in FARS}
+        tars = {far: None if tar is None else 100 * tar for far, tar in tars.items()}
+        print(f'{pairs.name}: {len(pairs):,} pairs in {folds} folds; pixels: {path}{", with mirrors" if args.flip else ""}')
+        table = Table('', show_header=False)
+        table.add_column(justify='right')
+        table.add_row('accuracy, mean of the folds ± standard error', f'{result.accuracy:.2f} ± {result.standard_error:.2f} %')
+        table.add_row('area under the ROC', f'{roc.auc():.4f}')
+        table.add_row('equal error rate', in_words(eer))
+        for far, tar in tars.items():
+            table.add_row(f'true accepts at a false accept rate of {far}', in_words(tar))
+        Console().print(table)
+        if args.out:
+            numbers = dict(**about_this_run(), config=args.config, checkpoint=args.checkpoint,
+                           network='teacher' if args.teacher else 'student', data=pairs.name, images=len(pairs.images),
+                           positive_pairs=int(pairs.same.sum()), negative_pairs=int((~pairs.same).sum()), pixels=path,
+                           flip=args.flip, folds=sorted(set(pairs.fold.tolist())), accuracies=result.accuracies,
+                           thresholds=result.thresholds, accuracy=result.accuracy, standard_error=result.standard_error,
+                           auc=roc.auc(), eer=eer, tar_at_far=tars)
+            write_whole(args.out, json.dumps(numbers, indent=2) + '\n')
 
 
 if __name__ == '__main__':

@@ -1,15 +1,14 @@
 """A student as a config and a checkpoint of mmpretrain."""
 from pathlib import Path
 
-import torch
 from mmengine.config import Config
 from torch import nn
 
 from mmcrrcd.config import short_types
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.embeddings import test_data
-from mmcrrcd.files import whole_file, write_whole
-from mmcrrcd.torch_file import safe_load
+from mmcrrcd.files import write_whole
+from mmcrrcd.torch_file import safe_load, save_whole
 
 FILES = ('student.py', 'student.pth')
 
@@ -70,7 +69,6 @@ def export_folder(network: nn.Module, cfg: Config, view: dict, checkpoint: Path,
     out.mkdir(parents=True, exist_ok=True)
     files = tuple(out / name for name in FILES)
     weights = {key: value.cpu() for key, value in network.state_dict().items()}
-    with whole_file(files[1]) as file:
-        torch.save(dict(meta=dict(dataset_meta=meta) if meta else {}, state_dict=weights), file)
+    save_whole(dict(meta=dict(dataset_meta=meta) if meta else {}, state_dict=weights), files[1])
     write_whole(files[0], config.pretty_text)
     return files

@@ -103,10 +103,14 @@ def int8_file(onnx: Path) -> Path:
 
 
 def check_export(checkpoint: Path, files: list[Path], even_unfinished: bool, overwrite: bool) -> None:
-    """Raises InputError where the training of ``checkpoint`` is not at its end, or one of ``files`` is there, unless told."""
+    """Raises InputError where the training of ``checkpoint`` is not at its end, or one of ``files`` is there, unless told; and
+    where one is a pipe, a device or a folder.
+    """
     is_last = step_of(checkpoint) is not None and find_checkpoint(checkpoint.parent) == checkpoint
     if is_last and not even_unfinished and (left := unfinished(read_checkpoint(checkpoint))):
         raise InputError(f'{checkpoint}: the training stopped after {left}: finish it with --resume, or add --unfinished')
+    if file := next((file for file in files if file.exists() and not file.is_file()), None):
+        raise InputError(f'{file} cannot be written: it is no regular file')
     if not overwrite and (file := next((file for file in files if file.exists() or file.is_symlink()), None)):
         raise InputError(f'{file} is there already: add --overwrite to replace it, or name another place by --out or --onnx')
 

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import torch
 from mmengine.config import Config
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from mmcrrcd.evaluation.embeddings import accuracy, config_with_model, load_clas
 from mmcrrcd.files import write_whole
 from mmcrrcd.inference import Student, build_student, only_a_student
 from mmcrrcd.safetensors_file import read_safetensors, to_safetensors
+from mmcrrcd.torch_file import save_whole
 from mmcrrcd.zoo import read_metafile
 
 from .measures import count_macs
@@ -50,7 +50,7 @@ def as_training(weights: Path) -> Iterator[tuple[Config, Path]]:
     state = {key: value.float() if value.is_floating_point() else value for key, value in read_safetensors(weights).items()}
     with TemporaryDirectory() as folder:
         checkpoint = Path(folder) / f'{weights.stem}.pth'
-        torch.save(dict(state_dict=state, meta=dict(dataset_meta=dict(classes=known['classes']))), checkpoint)
+        save_whole(dict(state_dict=state, meta=dict(dataset_meta=dict(classes=known['classes']))), checkpoint)
         yield cfg, checkpoint
 
 

@@ -14,7 +14,8 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 from mmcrrcd.errors import InputError, is_number, printable
-from mmcrrcd.interrupt import LINE, PARENT as LAUNCHER
+from mmcrrcd.files import named_errors
+from mmcrrcd.interrupt import CODE, LINE, PARENT as LAUNCHER
 from mmcrrcd.models.algorithms import Distiller
 from mmcrrcd.models.losses import DistillLoss
 from mmcrrcd.registry import MODELS
@@ -155,7 +156,7 @@ def silence() -> None:
         pass
 
 
-def end(line: str) -> None:
+def end(line: str, code: int = 1) -> None:
     """Ends the program with one line, also where several processes end with it; of a very long one with its two ends."""
     line = line if len(line) < LONGEST else f'{line[:LONGEST - 120]} ... {line[-100:]}'
     try:
@@ -168,8 +169,11 @@ def end(line: str) -> None:
                 first.write(line + '\n')
         except OSError:
             pass
-        sys.exit(1)
-    sys.exit(line)
+        sys.exit(code)
+    if code == 1:
+        sys.exit(line)
+    print(line, file=sys.stderr)
+    sys.exit(code)
 
 
 def was_interrupted(error: BaseException | None) -> bool:
@@ -186,18 +190,19 @@ def one_line_errors():
     logging.raiseExceptions = False                      # a log on a full disk says nothing; the checkpoint will say it
     try:
         yield
-        sys.stdout.flush()                               # a full disk behind a pipe is noticed here, not at the very end
+        with named_errors('the output'):
+            sys.stdout.flush()                           # a full disk behind a pipe is noticed here, not at the very end
         part_processes()
     except (InputError, FileNotFoundError, FloatingPointError) as error:
         end(f'error: {printable(of_worker(error) or error)}')
     except KeyboardInterrupt:
-        end(LINE)
+        end(LINE, CODE)
     except BrokenPipeError:                              # whoever read the output has gone, as ``head`` does
         silence()
         sys.exit(1)
     except Exception as error:
         if was_interrupted(error):
-            end(LINE)
+            end(LINE, CODE)
         if (line := translate(error)) is None:           # a bug
             raise
         end(f'error: {printable(line)}')

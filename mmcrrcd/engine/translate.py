@@ -3,6 +3,7 @@ import errno
 import re
 import sys
 import traceback
+from tempfile import gettempdir
 from types import FrameType
 
 from torch import OutOfMemoryError, nn
@@ -22,7 +23,7 @@ DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errn
         errno.EEXIST, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ENOTCONN, errno.EFBIG, errno.ELOOP}
 TOO_LARGE = re.compile("can't allocate memory|Overflow when unpacking|[Ss]ize calculation overflowed")
 OURS = re.compile(r'^(?:[\w.]+\.)?(?:InputError|ImageError|FileNotFoundError): (.+)$', re.MULTILINE)
-GO_ON = 'what was reached is in the last checkpoint, from which --resume goes on'
+GO_ON = '--resume goes on with a training from its last checkpoint'
 
 
 def of_worker(error: BaseException) -> str | None:
@@ -35,7 +36,8 @@ def of_machine(error: BaseException) -> str | None:
     """The line for what a disk, a network or another process did, wherever it was noticed; None for other errors."""
     text = str(error)
     if isinstance(error, OSError) and error.errno in DISK:
-        return f'{error.filename or "a file"} cannot be read or written: {error.strerror}; {GO_ON}'
+        name = error.filename or f'a file, perhaps one in {gettempdir()},'
+        return f'{name} cannot be read or written: {error.strerror}; {GO_ON}'
     if isinstance(error, (MemoryError, OutOfMemoryError)) or TOO_LARGE.search(text):
         frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
         asked = next((type(frame.f_locals['self']).__name__ for frame in reversed(frames) if library(frame) != 'torch'

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmcrrcd.engine.launch import one_line_errors
+from mmcrrcd.interrupt import CODE, LINE
 
 SECONDS = 60                                             # of a case; then it hangs
 MEMORY = 1 << 30                                         # bytes that a case may take beyond what all begin with
@@ -54,6 +55,8 @@ def report(function: Callable[[], object]) -> dict:
     except SystemExit as error:
         if error.code in (None, 0):
             return dict(how='done')
+        if error.code == CODE:                           # the line is on stderr
+            return dict(how='line', said=LINE)
         text = str(error.code)
         whole = text.startswith(('error: ', 'interrupted')) and text.isprintable() and len(text) < 600
         return dict(how='line' if whole else 'lines', said=text[:600])

@@ -1,4 +1,5 @@
 """What the tools say of an error that the input caused."""
+import ast
 import errno
 import os
 import signal
@@ -7,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from tiny import CLASSES, IMAGES, config, crrcd, pipeline_loader, train, write_folder, write_teacher
@@ -17,7 +20,9 @@ from mmcrrcd.engine.launch import one_line_errors, prepare_processes
 from mmcrrcd.engine.runner import WAIT, Runner
 from mmcrrcd.errors import InputError
 from mmcrrcd.files import inside, whole_file, write_whole
-from mmcrrcd.interrupt import LINE
+from mmcrrcd.interrupt import CODE, LINE
+from mmcrrcd.torch_file import save_whole
+from mmcrrcd.visualization.picture import save_picture
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,7 +72,7 @@ def test_an_image_that_is_met_while_training_is_named(tmp_path, workers, make, r
 @pytest.mark.parametrize('error, said', [
     (OSError(errno.ENOSPC, 'No space left on device', 'run/3.pth'), 'run/3.pth cannot be read or written: No space'),
     (OSError(errno.ELOOP, 'Too many levels of symbolic links', 'a.png'), 'a.png cannot be read or written: Too many levels'),
-    (OSError(errno.EROFS, 'Read-only file system'), 'a file cannot be read or written: Read-only'),
+    (OSError(errno.EROFS, 'Read-only file system'), 'a file, perhaps one in '),
     (PermissionError(errno.EACCES, 'Permission denied', 'run'), 'run cannot be read or written: Permission denied'),
     (NotADirectoryError(errno.ENOTDIR, 'Not a directory', 'file/run'), 'file/run cannot be read or written: Not a directory'),
     (RuntimeError('DataLoader timed out after 600 seconds'), 'a loader worker has not answered for 600 s (timeout of the'),
@@ -140,19 +145,48 @@ def test_ctrl_c_while_a_tool_imports_is_one_line():
     code = 'import mmcrrcd.interrupt; raise KeyboardInterrupt'
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
                           env=os.environ | dict(PYTHONPATH=str(ROOT)))
-    assert done.returncode and done.stderr == LINE + '\n'
+    assert done.returncode in (-signal.SIGINT, CODE) and done.stderr == LINE + '\n'
     for tool in (ROOT / 'tools').glob('*.py'):
         first = next(line for line in tool.read_text().split('"""\n', 1)[1].splitlines() if line.startswith(('import', 'from')))
         assert first.startswith('import mmcrrcd.interrupt'), tool
 
 
-def test_ctrl_c_that_a_library_turns_into_another_error_is_one_line():
+def test_all_that_a_tool_does_is_within_one_line_errors():
+    """Also what it writes and prints at its end: there a disk may be full, and nobody read any more."""
+    found = 0
+    for tool in (ROOT / 'tools').glob('*.py'):
+        for main in (part for part in ast.parse(tool.read_text()).body if getattr(part, 'name', None) == 'main'):
+            found += 1
+            last = main.body[-1]
+            assert isinstance(last, ast.With) and ast.unparse(last.items[0]) == 'one_line_errors()', tool
+    assert found > 10
+
+
+@pytest.mark.parametrize('save', [
+    lambda file: save_whole(dict(weight=torch.zeros(1000)), file),
+    lambda file: save_picture(Figure(), file),
+    lambda file: write_whole(file, 'text')], ids=['weights', 'picture', 'text'])
+def test_a_full_disk_is_one_line_and_the_old_file_stays(tmp_path, monkeypatch, save):
+    file = tmp_path / 'file.png'
+    file.write_text('old')
+    monkeypatch.setattr('mmcrrcd.files.os.fsync', lambda handle: os.write(os.open('/dev/full', os.O_WRONLY), b'x'))
+    with pytest.raises(SystemExit, match=rf'^error: {file} cannot be read or written: No space left'), one_line_errors():
+        save(file)
+    assert file.read_text() == 'old' and list(tmp_path.iterdir()) == [file]
+    (tmp_path / 'full.png').symlink_to('/dev/full')
+    with pytest.raises(SystemExit, match=rf'^error: {tmp_path}/full.png cannot be read or written: No space left'):
+        with one_line_errors():
+            save(tmp_path / 'full.png')
+    assert not Path('/dev/full').is_file()
+
+
+def test_ctrl_c_that_a_library_turns_into_another_error_is_one_line(capsys):
     with pytest.raises(SystemExit) as ended, one_line_errors():
         try:
             raise KeyboardInterrupt
         except BaseException:
             raise SyntaxError('Failed to format the config file')        # noqa: B904
-    assert ended.value.code == LINE
+    assert ended.value.code == CODE and capsys.readouterr().err == LINE + '\n'
 
 
 @pytest.mark.parametrize('timeout', [0, -1, 'long', True])

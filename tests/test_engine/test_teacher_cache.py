@@ -598,7 +598,20 @@ def test_a_full_disk_is_one_line_and_the_build_goes_on_with_more_room(tmp_path, 
 
     child(without_room).join(60)
     assert 'cannot be written' in said.read_text() and 'MB' in said.read_text() and '\n' not in said.read_text()
+    assert not folder.with_name('answers.part').exists()
     find_or_build(cached(tmp_path, teacher, folder=folder))
+
+
+@pytest.mark.parametrize('make', [
+    lambda place: place.write_text('mine'), lambda place: place.symlink_to('nothing'), os.mkfifo,
+    lambda place: (place / 'mine').mkdir(parents=True)], ids=['file', 'link', 'pipe', 'folder'])
+def test_what_is_in_the_way_is_known_before_the_answers_are_computed(tmp_path, teacher, make):
+    make(tmp_path / 'answers')
+    with pytest.raises(InputError, match=r'answers cannot be written \(it is there, and is no empty folder\)'):
+        find_or_build(cached(tmp_path, teacher, folder=tmp_path / 'answers'))
+    assert not (tmp_path / 'answers.part').exists()
+    (tmp_path / 'empty').mkdir()
+    find_or_build(cached(tmp_path, teacher, folder=tmp_path / 'empty'))
 
 
 def test_a_disk_that_fills_up_later(tmp_path, teacher, monkeypatch):

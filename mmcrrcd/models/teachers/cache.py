@@ -4,6 +4,7 @@ A folder of them is a teacher. It holds ``embedding.npy`` and ``logits.npy`` (vi
 the two where there is one, and ``manifest.json``. That says of what the answers are, and all checksums. No file is ever
 unpickled.
 """
+import errno
 import json
 import os
 import shutil
@@ -74,7 +75,13 @@ class CacheWriter:
         self.classifier = [value.detach().cpu().float().numpy() for value in classifier or ()]
 
     def prepare(self) -> None:
-        """Makes the files at their full size, so that a disk without room for them says so now. For the first process."""
+        """Makes the files at their full size, so that a disk without room for them says so now. For the first process.
+
+        So does what is in the way of the final place: the answers are not computed first.
+        """
+        if os.path.lexists(self.folder) and (self.folder.is_symlink() or not self.folder.is_dir()
+                                             or os.path.ismount(self.folder) or any(self.folder.iterdir())):
+            raise OSError(errno.EEXIST, 'it is there, and is no empty folder')
         head = self.part / 'head.json'
         if self.part.is_symlink() or self.part.is_file():
             self.part.unlink()
@@ -85,6 +92,14 @@ class CacheWriter:
         if self.part.exists():
             return
         self.part.mkdir(parents=True)
+        try:
+            self._make()
+        except OSError:                                      # nothing to go on with
+            shutil.rmtree(self.part, ignore_errors=True)
+            raise
+        write_whole(head, json.dumps(self.head))             # last: a folder without it is begun again
+
+    def _make(self) -> None:
         for name in ARRAYS:
             if shape := array_shape(self.shape, name):
                 with open(self.part / f'{name}.npy', 'wb') as file:
@@ -96,7 +111,6 @@ class CacheWriter:
                     else:
                         file.truncate(size)
         (self.part / 'blocks.txt').touch()
-        write_whole(head, json.dumps(self.head))             # last: a folder without it is begun again
 
     def _whole(self) -> bool:
         """Have the arrays the form that they were made in?"""
