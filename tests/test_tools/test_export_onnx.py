@@ -96,7 +96,8 @@ def test_int8_is_int8_and_the_table_tells_what_each_file_costs(run, exported_bef
     network = mmcrrcd.load_student('out').classifier.network
     parameters = sum(p.numel() for p in network.parameters())
     for name, (size, count, macs, accuracy, median, p95) in list(rows.items())[1:]:
-        assert int(size) == round(Path('out' if name == 'student.pth' else '', name).stat().st_size / 1000) and count == f'{parameters:,}'
+        file = Path('out' if name == 'student.pth' else '', name)
+        assert int(size) == round(file.stat().st_size / 1000) and count == f'{parameters:,}'
         assert macs == rows['x.onnx'][2] and float(macs) > 0
         assert name == 'x_int8.onnx' or accuracy == f'{run["accuracy"]:.2f} %'
         assert 0 < float(median) <= float(p95)
