@@ -5,14 +5,13 @@ It holds what the run is (``experiment``, ``method``, ``pair``, ``recipe``, ``se
 ``seconds`` (``wall`` of the training with its tests, and of a ``step``), ``teacher`` and ``provenance``.
 """
 import json
-import os
 import subprocess
 from datetime import datetime, timezone
 from math import sqrt
 from pathlib import Path
 from statistics import mean, median, stdev
 
-from mmcrrcd.files import whole_file
+from mmcrrcd.files import write_whole
 
 from .compose import ROOT
 
@@ -22,8 +21,7 @@ RECORDS = Path(__file__).resolve().parent / 'records'
 def write_json(value, file: Path) -> None:
     """Whole or not at all, also where another process writes it at the same time."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(file, file.with_name(f'{file.name}.{os.getpid()}.part')) as opened:
-        opened.write((json.dumps(value, indent=1) + '\n').encode())
+    write_whole(file, json.dumps(value, indent=1) + '\n')
 
 
 def read(experiment: str) -> list[dict]:

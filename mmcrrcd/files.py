@@ -1,8 +1,10 @@
 """Files that appear whole or not at all, lists of files, and texts."""
 import os
+import platform
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,6 +25,7 @@ def sync_folder(folder: str | Path) -> None:
 
 
 @contextmanager
+<<<<<<< HEAD
 def named_errors(path: str | Path) -> Iterator[None]:
     """Errors of the disk in the block say ``path`` where they say no name: that of a full one does not."""
     try:
@@ -34,16 +37,39 @@ def named_errors(path: str | Path) -> Iterator[None]:
 
 @contextmanager
 def whole_file(path: str | Path, part: Path | None = None) -> Iterator[BinaryIO]:
+=======
+def whole_file(path: str | Path) -> Iterator[BinaryIO]:
+>>>>>>> safe
     """An open file that takes the name ``path`` when the block ends well, and leaves nothing when it does not.
 
-    Until then it is called ``part``, by default ``<path>.part``; a file or link of that name is removed first and never
-    followed. Where several processes may write the same file each needs a ``part`` of its own. File and folder are on the disk
-    (fsync) when the block is left.
+    Until then it is called ``<path>.<machine>.<process>.part``: of several processes that write the same file the last one
+    wins, and none renames what another has half written. A file or link of that name is removed first and never followed; what
+    killed processes have left is removed, too. File and folder are on the disk (fsync) when the block is left.
     """
     path = Path(path)
-    part = part or path.with_name(f'{path.name}.part')
+    part = path.with_name(f'{path.name}.{platform.node()}.{os.getpid()}.part')
     if path.exists() and not path.is_file():             # a device, such as /dev/full, would be replaced
         raise InputError(f'{path} cannot be written: it is no regular file')
+<<<<<<< HEAD
+=======
+    clear_dead(path.parent, escape(path.name))
+    with named_errors(path):
+        yield from _whole_file(path, part)
+
+
+@contextmanager
+def named_errors(path: str | Path) -> Iterator[None]:
+    """Errors of the disk in the block say ``path`` where they say no name: that of a full one does not."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+def _whole_file(path: Path, part: Path) -> Iterator[BinaryIO]:
+    part.unlink(missing_ok=True)
+>>>>>>> safe
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, 'O_NOFOLLOW', 0) | getattr(os, 'O_BINARY', 0)
     with named_errors(path):
         part.unlink(missing_ok=True)
@@ -101,11 +127,19 @@ def read_lines(path: Path, downloaded_to: Path | None = None) -> list[str]:
 
 
 def clear_parts(folder: str | Path, suffix: str) -> list[Path]:
-    """Removes what killed processes left of files ending in ``suffix``: ``*<suffix>.part`` in ``folder``; their names."""
-    parts = sorted(Path(folder).glob(f'*{suffix}.part'))
+    """Removes what others left of files ending in ``suffix``, from a folder in which no other writes such; their names."""
+    parts = sorted({*Path(folder).glob(f'*{suffix}.part'), *Path(folder).glob(f'*{suffix}.*.part')})
     for part in parts:
         part.unlink(missing_ok=True)
     return parts
+
+
+def clear_dead(folder: str | Path, pattern: str) -> None:
+    """Removes what killed processes of this machine left of files by names of a ``pattern``; of running ones it stays."""
+    for left in Path(folder).glob(f'{pattern}.{escape(platform.node())}.*.part'):
+        process = left.name.split('.')[-2]
+        if not (process.isdecimal() and is_running(int(process))):
+            left.unlink(missing_ok=True)
 
 
 def is_running(process: int) -> bool:

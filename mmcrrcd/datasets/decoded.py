@@ -3,7 +3,6 @@ import errno
 import hashlib
 import logging
 import os
-import platform
 import shutil
 import signal
 import sys
@@ -20,7 +19,7 @@ from rich.console import Console
 from rich.progress import track
 
 from mmcrrcd.errors import InputError
-from mmcrrcd.files import is_running, whole_file
+from mmcrrcd.files import clear_dead, whole_file
 
 from .download import wait_for_first
 from .read_image import READER, read_image
@@ -103,12 +102,9 @@ def write_cache(path: Path, shape: tuple[int, ...], blocks: Iterable[np.ndarray]
     killed processes of this machine left of them.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    name, host = path.stem.rsplit('-', 1)[0], platform.node()
-    for left in path.parent.glob(f'{name}-*.npy.{host}.*.part'):
-        process = left.name.split('.')[-2]
-        if not (process.isdecimal() and is_running(int(process))):
-            left.unlink(missing_ok=True)
-    with whole_file(path, path.with_name(f'{path.name}.{host}.{os.getpid()}.part')) as file:
+    name = path.stem.rsplit('-', 1)[0]
+    clear_dead(path.parent, f'{name}-*.npy')
+    with whole_file(path) as file:
         np.lib.format.write_array_header_1_0(file, dict(descr='|u1', fortran_order=False, shape=shape))
         for block in blocks:
             file.write(block)

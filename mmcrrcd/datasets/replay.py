@@ -11,6 +11,8 @@ from mmcrrcd.errors import InputError, check_positive, is_number
 from mmcrrcd.generators import generators_seeded
 from mmcrrcd.registry import DATASETS
 
+from .mended import parts_of
+
 
 class Crops(NamedTuple):
     """First row and column of each window in the padded image, and whether it is mirrored: (N,) int64, int64, bool."""
@@ -123,6 +125,9 @@ class ReplayedViews(Dataset):
         dataset: a data set or its config.
         views: how many.
         seed: of views and offsets.
+
+    Raises:
+        InputError: there are no images, or they are in memory with a wrapper around them.
     """
 
     def __init__(self, dataset: dict | Dataset, views: int, seed: int = 0):
@@ -130,6 +135,12 @@ class ReplayedViews(Dataset):
         self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
         if hasattr(self.dataset, 'full_init'):
             self.dataset.full_init()
+        if not len(self.dataset):
+            raise InputError(f'there is no image to replay: the {type(self.dataset).__name__} is empty')
+        arrays = next((part for part in parts_of(self.dataset) if hasattr(part, 'images')), None)
+        if arrays is not None and self.images is None:
+            raise InputError(f'a {type(self.dataset).__name__} around data in memory, {type(arrays).__name__}, cannot be '
+                             'replayed: name the data alone, or put mmcrrcd.PipelineArrays between the two')
         self.views, self.seed = views, seed
         offset = torch.from_numpy(np.random.default_rng([seed, 2**31]).integers(0, views, len(self.dataset)))
         self.offset = offset.to(self.images.device) if self.images is not None else offset

@@ -20,8 +20,13 @@ from torch.utils.data import DataLoader
 
 from mmcrrcd.checkpoint import check_finite, find_checkpoint, fitted, read_checkpoint, weights_in
 from mmcrrcd.datasets.mended import name_images
+<<<<<<< HEAD
 from mmcrrcd.errors import WRONG, InputError, explained, nearest, printable
 from mmcrrcd.files import clear_parts, write_whole
+=======
+from mmcrrcd.errors import InputError, explained, nearest, printable
+from mmcrrcd.files import clear_dead, write_whole
+>>>>>>> safe
 from mmcrrcd.registry import HOOKS
 
 from .hooks.atomic_checkpoint import AtomicCheckpointHook
@@ -152,7 +157,7 @@ class Runner(mmengine.runner.Runner):
         """mmengine's, but whole or not at all, and over a link rather than through it."""
         name = Path(self.cfg.filename).name if self.cfg.filename is not None else f'{self.timestamp}.py'
         if is_main_process():
-            clear_parts(self.work_dir, '.py')            # of a kill
+            clear_dead(self.work_dir, '*.py')
             write_whole(Path(self.work_dir, name), self.cfg.pretty_text)
 
     def _init_model_weights(self) -> None:

@@ -4,17 +4,21 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.evaluator import Evaluator
+from torch.utils.data import DataLoader
 
 from mmcrrcd.checkpoint import class_names_in, find_checkpoint, load_network, read_checkpoint
 from mmcrrcd.config import kind
 from mmcrrcd.datasets.transforms.resolution_pair import SETTINGS
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.embeddings import reads_bgr
+from mmcrrcd.generators import generators_kept
 from mmcrrcd.models.networks import unwrapped
 
 from .classes import check_classes, check_labels, classes_of, place_of
 from .launch import build_runner, prepare_processes
 from .settings import check_pairs
+from .trial import try_evaluator
 
 TRAINING_ONLY = ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'val_dataloader', 'val_cfg',
                  'val_evaluator', 'custom_hooks', 'load_from')
@@ -80,4 +84,7 @@ def test_student(cfg: Config, checkpoint: str | Path, launcher: str = 'none', am
     check_labels(model, runner.test_loop.dataloader.dataset, 'test_dataloader')
     if amp:
         model.forward = torch.autocast(get_device(), torch.bfloat16)(model.forward)
+    if isinstance(runner.test_loop.evaluator, Evaluator) and isinstance(runner.test_loop.dataloader, DataLoader):
+        with generators_kept():
+            try_evaluator(model, runner.test_loop.dataloader, runner.test_loop.evaluator, 'test')
     return runner.test()

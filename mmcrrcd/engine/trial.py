@@ -36,9 +36,11 @@ def some_batch(loader: DataLoader, name: str, images: int):
     """A batch of images from all over the data, as the loader would make it, but in this process.
 
     Raises:
-        InputError: data and ``collate_fn`` do not fit each other.
+        InputError: there are none, or data and ``collate_fn`` do not fit each other.
     """
     dataset = loader.dataset
+    if not len(dataset):
+        raise InputError(f'{name} has no images: its {type(dataset).__name__} is empty')
     places = np.linspace(0, len(dataset) - 1, min(images, len(dataset))).astype(int).tolist()
     try:
         return _MapDatasetFetcher(dataset, True, loader.collate_fn, False).fetch(places)
@@ -224,17 +226,17 @@ def best_metrics(runner) -> list[str]:
     return []
 
 
-def check_topk(metrics, classes: int | None) -> None:
+def check_topk(metrics, classes: int | None, name: str) -> None:
     """Raises InputError where a metric asks for more classes than there are."""
     for metric in metrics:
         if not hasattr(metric, 'topk') or isinstance(metric, MultiLabelMetric) and metric.topk is None:
             continue
         topk = metric.topk if isinstance(metric.topk, (list, tuple)) else [metric.topk]
         if not topk or not all(is_number(each, whole=True) and each > 0 for each in topk):
-            raise InputError(f'val_evaluator: topk are whole numbers from 1 on, got {metric.topk!r}')
+            raise InputError(f'{name}: topk are whole numbers from 1 on, got {metric.topk!r}')
         most = max(topk)
         if classes is not None and most > classes:
-            raise InputError(f'val_evaluator: topk={most}, and the network has {classes} classes')
+            raise InputError(f'{name}: topk={most}, and the network has {classes} classes')
 
 
 def check_evaluator(metrics, outputs, name: str) -> None:
@@ -254,6 +256,33 @@ def check_evaluator(metrics, outputs, name: str) -> None:
                              "dict(type='Accuracy', topk=(1, ))")
 
 
+def try_evaluator(model: nn.Module, loader: DataLoader, evaluator: Evaluator, name: str) -> tuple[Evaluator, object]:
+    """One batch through the network into a copy of the evaluator, which is returned with the batch.
+
+    Args:
+        name: 'val' or 'test'.
+
+    Raises:
+        InputError: they do not fit.
+    """
+    batch = some_batch(loader, f'{name}_dataloader', IMAGES)
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        with torch.no_grad():
+            outputs = model(**preprocess(model, batch, f'{name}_dataloader', training=False), mode='predict')
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    check_evaluator(evaluator.metrics, outputs, f'{name}_evaluator')
+    check_topk(evaluator.metrics, number_of_classes(model), f'{name}_evaluator')
+    metrics = copy.deepcopy(evaluator)
+    names = ', '.join(type(metric).__name__ for metric in metrics.metrics)
+    with explained(f'{name}_evaluator: {names} cannot take what the model gives for {name}_dataloader', WRONG):
+        metrics.process(data_samples=outputs, data_batch=batch)
+    return metrics, batch
+
+
 def try_validation(runner, model: nn.Module, trained_on: tuple[int, int]) -> None:
     """One batch through the network and the evaluator. Raises InputError where they do not fit, and where ``save_best`` is
     none of the metrics. Metrics of your own, which may need all images, are only given the batch. Says it where images have
@@ -263,25 +292,14 @@ def try_validation(runner, model: nn.Module, trained_on: tuple[int, int]) -> Non
     check_labels(model, loader.dataset, 'val_dataloader')
     check_classes(classes_of(trained), classes_of(loader.dataset), 'val_dataloader', place_of(loader.dataset))
     warn_of_absent_classes(trained, loader.dataset, 'val_dataloader')
-    batch = some_batch(loader, 'val_dataloader', IMAGES)
+    metrics, batch = try_evaluator(model, loader, evaluator, 'val')
     if (0, 0) not in (trained_on, size_of(batch)) and size_of(batch) != trained_on:
         print_log('the images of val_dataloader have {}×{} px and those of the training {}×{}: is that meant?'.format(
             *size_of(batch), *trained_on), 'current', logging.WARNING)
-    modes = {module: module.training for module in model.modules()}
-    try:
-        model.eval()
-        with torch.no_grad():
-            outputs = model(**preprocess(model, batch, 'val_dataloader', training=False), mode='predict')
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-    check_evaluator(evaluator.metrics, outputs, 'val_evaluator')
-    check_topk(evaluator.metrics, number_of_classes(model))
-    metrics, found = copy.deepcopy(evaluator), {}
-    names = ', '.join(type(metric).__name__ for metric in metrics.metrics)
-    with explained(f'val_evaluator: {names} cannot take what the model gives for val_dataloader', WRONG):
-        metrics.process(data_samples=outputs, data_batch=batch)
-        if all(type(metric).__module__.startswith(('mmcrrcd.', 'mmpretrain.')) for metric in metrics.metrics):
+    found = {}
+    if all(type(metric).__module__.startswith(('mmcrrcd.', 'mmpretrain.')) for metric in metrics.metrics):
+        names = ', '.join(type(metric).__name__ for metric in metrics.metrics)
+        with explained(f'val_evaluator: {names} cannot take what the model gives for val_dataloader', WRONG):
             found = metrics.evaluate(IMAGES)
     for best in best_metrics(runner) if found else ():
         if best not in found:

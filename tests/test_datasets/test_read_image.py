@@ -2,6 +2,7 @@
 import io
 import os
 import pickle
+import platform
 import struct
 import zlib
 from functools import partial
@@ -146,7 +147,7 @@ def test_what_a_killed_process_left_of_a_cache_is_removed_but_nothing_of_a_runni
     FaceFolder(tmp_path, 16)
     cache, = tmp_path.glob('*.npy')
     cache.unlink()
-    host = decoded.platform.node()
+    host = platform.node()
     dead, alive, elsewhere, odd = (tmp_path / f'{cache.name}.{end}.part'
                                    for end in (f'{host}.4194305', f'{host}.{os.getppid()}', 'else.7', f'{host}.x'))
     for each in (dead, alive, elsewhere, odd):
@@ -162,7 +163,7 @@ def test_a_planted_link_is_not_followed(tmp_path):
     cache.unlink()
     precious = tmp_path / 'precious'
     precious.write_text('mine')
-    (tmp_path / f'{cache.name}.{decoded.platform.node()}.{os.getpid()}.part').symlink_to(precious)
+    (tmp_path / f'{cache.name}.{platform.node()}.{os.getpid()}.part').symlink_to(precious)
     FaceFolder(tmp_path, 16)
     assert precious.read_text() == 'mine' and cache.is_file() and not cache.is_symlink()
 

@@ -146,6 +146,17 @@ def test_ctrl_c_while_a_tool_imports_is_one_line():
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
                           env=os.environ | dict(PYTHONPATH=str(ROOT)))
     assert done.returncode in (-signal.SIGINT, CODE) and done.stderr == LINE + '\n'
+    half_made = """import mmcrrcd.interrupt, os, signal
+class Half:
+    def __init__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        self.whole = True
+    def __del__(self):
+        self.whole
+Half()"""
+    done = subprocess.run([sys.executable, '-c', half_made], capture_output=True, text=True,
+                          env=os.environ | dict(PYTHONPATH=str(ROOT)))
+    assert done.stderr == LINE + '\n'
     for tool in (ROOT / 'tools').glob('*.py'):
         first = next(line for line in tool.read_text().split('"""\n', 1)[1].splitlines() if line.startswith(('import', 'from')))
         assert first.startswith('import mmcrrcd.interrupt'), tool
@@ -178,6 +189,30 @@ def test_a_full_disk_is_one_line_and_the_old_file_stays(tmp_path, monkeypatch, s
         with one_line_errors():
             save(tmp_path / 'full.png')
     assert not Path('/dev/full').is_file()
+
+
+def test_two_processes_that_write_the_same_file_at_once_do_not_disturb_each_other(tmp_path):
+    """Neither renames what the other has half written, also where one of them is killed then."""
+    file = tmp_path / 'answers.json'
+    with whole_file(file) as ours:
+        ours.write(b'ours, half')
+        ours.flush()
+        child = os.fork()
+        if child == 0:
+            with whole_file(file) as theirs:
+                theirs.write(b'theirs, half')
+                theirs.flush()
+                os.kill(os.getpid(), signal.SIGKILL)
+        os.waitpid(child, 0)
+        assert not file.exists() and len(list(tmp_path.iterdir())) == 2
+        child = os.fork()
+        if child == 0:
+            write_whole(file, 'theirs, whole')
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert file.read_text() == 'theirs, whole' and len(list(tmp_path.iterdir())) == 2        # the killed one's has gone
+        ours.write(b' and whole')
+    assert file.read_text() == 'ours, half and whole' and list(tmp_path.iterdir()) == [file]
 
 
 def test_ctrl_c_that_a_library_turns_into_another_error_is_one_line(capsys):

@@ -363,7 +363,7 @@ def test_a_disk_that_fails_while_training_is_one_line_and_nothing_is_lost(tmp_pa
     real, written = os.fsync, []
 
     def failing(handle):
-        if list((tmp_path / 'run').glob('epoch_1.pth')) and list((tmp_path / 'run').glob('epoch_2.pth.part')):
+        if list((tmp_path / 'run').glob('epoch_1.pth')) and list((tmp_path / 'run').glob('epoch_2.pth.*.part')):
             raise OSError(code, os.strerror(code))
         written.append(handle)
         return real(handle)

@@ -1,10 +1,15 @@
 """The trial before training: what it finds, and that it leaves no trace."""
+import json
+
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from tiny import BATCH, IMAGES, TinyImages, config, crrcd, in_memory_loader, pipeline_loader, train, write_folder, write_teacher
 from torch import nn
 
-from mmcrrcd.engine import trial
+from mmcrrcd.datasets.replay import ReplayedViews
+from mmcrrcd.engine import student_test, trial
 from mmcrrcd.engine.classes import check_classes
 from mmcrrcd.engine.hooks import check_input
 from mmcrrcd.errors import InputError
@@ -132,3 +137,40 @@ def test_mmengines_wrappers_hold_data_in_memory(tmp_path, folder, kind, number):
     runner = train(config(tmp_path, crrcd(folder / 'teacher.pth'), epochs=1, custom_hooks=CHECK,
                           train_dataloader=loader | dict(dataset=dict(kind, dataset=loader['dataset']))))
     assert len(runner.train_dataloader.dataset) == number and runner.iter == -(-number // BATCH)
+
+
+@pytest.mark.parametrize('wrapper', [
+    dict(type='RepeatDataset', times=2, dataset=dict(type='mmcrrcd.TinyImages', seed=0)),
+    dict(type='KFoldDataset', fold=1, num_splits=3, dataset=dict(type='mmcrrcd.TinyImages', seed=0)),
+    dict(type='ConcatDataset', datasets=2 * [dict(type='mmcrrcd.TinyImages', seed=0)]),
+    dict(type='RepeatDataset', times=2, dataset=dict(type='ConcatDataset', datasets=[dict(type='mmcrrcd.TinyImages', seed=0)])),
+    dict(type='RepeatDataset', times=0, dataset=dict(type='mmcrrcd.TinyImages', seed=0))])
+def test_wrappers_around_data_in_memory_cannot_be_replayed(wrapper):
+    with DefaultScope.overwrite_default_scope('mmpretrain'), pytest.raises(InputError, match='cannot be replayed|is empty'):
+        ReplayedViews(wrapper, 2)
+
+
+@pytest.mark.parametrize('changes, message', [
+    (dict(test_evaluator=dict(type='ConfusionMatrix')), 'test_evaluator: ConfusionMatrix is for samples of a pipeline'),
+    (dict(test_evaluator=[dict(type='mmcrrcd.BatchAccuracy'), dict(type='Accuracy')]), 'Accuracy is for samples'),
+    (dict(test_evaluator=dict(type='mmcrrcd.BatchAccuracy', topk=(1, 9))), 'test_evaluator: topk=9, and the network has 4'),
+    (dict(test_dataloader=in_memory_loader(1, False) | dict(dataset=dict(
+        type='RepeatDataset', times=0, dataset=dict(type='mmcrrcd.TinyImages', seed=1)))), 'test_dataloader has no images')])
+def test_what_cannot_be_tested_is_said_before_the_test(tmp_path, folder, changes, message):
+    cfg = config(tmp_path / 'run', crrcd(folder / 'teacher.pth'), epochs=1)
+    train(cfg)
+    cfg = Config(cfg.to_dict() | changes | dict(work_dir=str(tmp_path / 'test')))
+    with pytest.raises(InputError, match=message):
+        student_test.test_student(cfg, tmp_path / 'run')
+
+
+def test_the_trial_of_a_test_leaves_no_trace(tmp_path, folder, monkeypatch):
+    """The metrics, and the file of predictions, are of all images and of no more."""
+    file = tmp_path / 'all.json'
+    cfg = config(tmp_path / 'run', crrcd(folder / 'teacher.pth'), epochs=1)
+    train(cfg)
+    cfg.work_dir = str(tmp_path / 'test')
+    found = student_test.test_student(Config(cfg.to_dict()), tmp_path / 'run', predictions=str(file))
+    assert len(json.loads(file.read_text())['predictions']) == IMAGES
+    monkeypatch.setattr(student_test, 'try_evaluator', lambda *_: None)
+    assert found == student_test.test_student(Config(cfg.to_dict()), tmp_path / 'run')
