@@ -25,7 +25,6 @@ def sync_folder(folder: str | Path) -> None:
 
 
 @contextmanager
-<<<<<<< HEAD
 def named_errors(path: str | Path) -> Iterator[None]:
     """Errors of the disk in the block say ``path`` where they say no name: that of a full one does not."""
     try:
@@ -36,10 +35,7 @@ def named_errors(path: str | Path) -> Iterator[None]:
 
 
 @contextmanager
-def whole_file(path: str | Path, part: Path | None = None) -> Iterator[BinaryIO]:
-=======
 def whole_file(path: str | Path) -> Iterator[BinaryIO]:
->>>>>>> safe
     """An open file that takes the name ``path`` when the block ends well, and leaves nothing when it does not.
 
     Until then it is called ``<path>.<machine>.<process>.part``: of several processes that write the same file the last one
@@ -50,26 +46,7 @@ def whole_file(path: str | Path) -> Iterator[BinaryIO]:
     part = path.with_name(f'{path.name}.{platform.node()}.{os.getpid()}.part')
     if path.exists() and not path.is_file():             # a device, such as /dev/full, would be replaced
         raise InputError(f'{path} cannot be written: it is no regular file')
-<<<<<<< HEAD
-=======
     clear_dead(path.parent, escape(path.name))
-    with named_errors(path):
-        yield from _whole_file(path, part)
-
-
-@contextmanager
-def named_errors(path: str | Path) -> Iterator[None]:
-    """Errors of the disk in the block say ``path`` where they say no name: that of a full one does not."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
-
-
-def _whole_file(path: Path, part: Path) -> Iterator[BinaryIO]:
-    part.unlink(missing_ok=True)
->>>>>>> safe
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, 'O_NOFOLLOW', 0) | getattr(os, 'O_BINARY', 0)
     with named_errors(path):
         part.unlink(missing_ok=True)

@@ -20,13 +20,8 @@ from torch.utils.data import DataLoader
 
 from mmcrrcd.checkpoint import check_finite, find_checkpoint, fitted, read_checkpoint, weights_in
 from mmcrrcd.datasets.mended import name_images
-<<<<<<< HEAD
 from mmcrrcd.errors import WRONG, InputError, explained, nearest, printable
-from mmcrrcd.files import clear_parts, write_whole
-=======
-from mmcrrcd.errors import InputError, explained, nearest, printable
 from mmcrrcd.files import clear_dead, write_whole
->>>>>>> safe
 from mmcrrcd.registry import HOOKS
 
 from .hooks.atomic_checkpoint import AtomicCheckpointHook
