@@ -20,11 +20,6 @@ from .tables import TABLES, UNTRAINED, name_of, pair_name
 
 FAILED = 10                                              # points below the baselines, where a panel of Figure 3 ends
 READABLE = dict(facecolor='white', edgecolor='none', alpha=0.75, pad=0.5)
-RESOLUTION = dict(                                       # records -> their lines -> names of today
-    resolution={'teacher, scaled up': 'teacher, upsampled', 'student for 8 pixels, alone': 'student-only, 8×8 px',
-                'the same, KD': 'KD, 8×8 px', 'the same, CRRCD, learned F': 'CRRCD, learned F, 8×8 px',
-                'student for all, CRRCD, learned F': 'CRRCD, learned F, 8 to 32 px'},
-    resolution_direct=dict(teacher='teacher, not upsampled'))
 
 
 def plain(axes: Axes) -> None:
@@ -134,12 +129,11 @@ def bars() -> Figure | None:
 
 def resolution() -> Figure:
     """Accuracy over resolution of the networks that were measured so."""
-    curves = {}
-    for name, lines in RESOLUTION.items():
-        measured = json.loads((records.RECORDS / 'measured' / f'{name}.json').read_text(encoding='utf-8'))
-        curves |= {here: measured['accuracy'][there] for there, here in lines.items()}
-    return draw_resolution(measured['resolutions'], curves, 'CIFAR-100, teacher ResNet56, students ResNet20 '
-                           f'({measured["images"]:,} test images, n = 1)')
+    measured = [json.loads((records.RECORDS / 'measured' / f'{name}.json').read_text(encoding='utf-8'))
+                for name in ('resolution', 'resolution_direct')]
+    curves = {label: values for part in measured for label, values in part['accuracy'].items()}
+    return draw_resolution(measured[0]['resolutions'], curves, 'CIFAR-100, teacher ResNet56, students ResNet20 '
+                           f'({measured[0]["images"]:,} test images, n = 1)')
 
 
 def draw_sweep(axes: Axes, sweep: Sweep, found: Records) -> None:
