@@ -116,7 +116,7 @@ VIEWS = {f'{name}, {views} views' if views else f'{name}, live teacher': FINAL[n
 
 STUDIES = dict(
     views=Study('How many views of each image a teacher cache needs',
-                FEW._replace(images_per_class=50), VIEWS, reference='KD, all views'),
+                FEW._replace(images_per_class=50), VIEWS, reference='KD, 16 views'),
     tiny=Study('Does a study work at all?', Setting(images_per_class=20, epochs=1), dict(
         student=dict(method='student'), kd=KD), reference='kd'),
     rates=Study('Learning rate and γ, on held-out training images', HELD, grid(OWN, RATES, GAMMAS) | {
