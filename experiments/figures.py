@@ -14,7 +14,7 @@ from . import records
 from .figure3 import SWEEPS, Sweep
 from .records import paired
 from .report import (FORMS, HEADLINE, MAIN, OWN_KD, SHOWN, Records, best, by_seed, described, figure3_groups, final, groups,
-                     in_words, main_results)
+                     in_words, main_results, read_study)
 from .studies import RATE, STUDIES
 from .tables import TABLES, UNTRAINED, name_of, pair_name
 
@@ -249,7 +249,9 @@ def of(experiment: str) -> dict[str, Figure]:
     """What is drawn beside the records of a table, figure or study, by the names of the files."""
     if experiment == 'figure3':
         return {name: sweeps(own, title) for name, (title, own) in figure3_groups().items()}
-    found, study = records.read(experiment), STUDIES.get(experiment.removeprefix('study_'))
+    name = experiment.removeprefix('study_')
+    study = STUDIES.get(name)
+    found = read_study(name) if study else records.read(experiment)
     if study is None:
         figure = curves(found, {name_of(method): method for method in dict.fromkeys(record['method'] for record in found)})
     else:

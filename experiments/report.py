@@ -269,11 +269,19 @@ def evaluated(found: Records, study: Study) -> str:
     return markdown_table(['', *study.columns, 'learning rate'], rows)
 
 
+def read_study(name: str) -> Records:
+    """All records of a study. Where its arms differ in their views, no recipe names these: they stand in one table."""
+    found = records.read(f'study_{name}')
+    if any('views' in changes for changes in STUDIES[name].arms.values()):
+        found = [record | dict(recipe=re.sub(r'__views\w+$', '', record['recipe'])) for record in found]
+    return found
+
+
 def study_markdown(name: str) -> str:
     """A table for each pair, recipe and teacher: a row an arm."""
     study, parts = STUDIES[name], []
     labels = {SHOWN.get(arm, arm) if name in HEADLINE else arm: arm for arm in study.arms}
-    for (pair, recipe, _), found in groups(records.read(f'study_{name}')).items():
+    for (pair, recipe, _), found in groups(read_study(name)).items():
         body = evaluated(found, study) if study.columns else arms(found, labels, study.reference)
         parts.append(section(f'{study.title}: {in_words(pair)}, {described(recipe)}', body, [ARMS], found))
     return '\n'.join(parts) or f'### {study.title}\n\n{NOTHING}\n'

@@ -112,7 +112,7 @@ FINAL = FINAL | {name: arm for name, arm in chosen(FINAL | RIVALS | OWN, CHOSEN)
 FINAL |= {rival: FINAL[rival] | CHOSEN['KD, 1 CE'] for rival in ('KD + ITRD', 'KD + SRD')}       # whose weights they have
 OTHERS = {name: FINAL[name] for name in ('student-only', 'KD', 'KD, 1 CE', 'CRRCD')}           # on other networks
 VIEWS = {f'{name}, {views} views' if views else f'{name}, live teacher': FINAL[name] | dict(views=views)
-         for views in (16, 4, 48, 1, 'all', 0) for name in ('KD', 'CRRCD')}
+         for name in ('KD', 'CRRCD') for views in (1, 4, 16, 48, 'all', 0)}
 
 STUDIES = dict(
     views=Study('How many views of each image a teacher cache needs',
