@@ -22,7 +22,7 @@ from mmengine.config import Config
 import tiny
 from mmcrrcd.datasets import FaceFolder
 from mmcrrcd.engine.runner import Runner
-from tools import cache_teacher, export_student
+from tools import cache_teacher, compare, export_student
 from tools import test as test_tool
 from tools import train as train_tool
 
@@ -157,6 +157,28 @@ def after(work: Work, disturb: Callable[[], None], how: tuple[str, ...], root: P
         return f'going on: {problem}' if problem else differs(work.state(folder), work.reference)
 
 
+def in_two_processes(start: Callable[[], None]) -> None:
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            start()
+            code = 0
+        finally:
+            os._exit(code)
+    start()
+    if os.waitpid(child, 0)[1]:
+        raise RuntimeError('the other one of the two has failed')
+
+
+def two_at_once(work: Work, root: Path) -> str | None:
+    """Does the work in two processes at the same time, and compares; what is wrong."""
+    with new_folder(root) as folder:
+        work.prepare(folder)
+        end = run(partial(in_two_processes, work.go_on), folder)
+        return end.problem('done') or differs(work.state(folder), work.reference)
+
+
 def cases(root: Path, seed: int) -> Iterator[tuple[str, str, Callable[[], str | None]]]:
     """(kind, name, case) of all kills; a case returns what is wrong, or None."""
     for work in works(root):
@@ -170,6 +192,8 @@ def cases(root: Path, seed: int) -> Iterator[tuple[str, str, Callable[[], str | 
             share = round(draw.random(), 2)
             yield 'a file half on the disk', f'{work.name}, change {stop} of {files}, {share}', partial(
                 after, work, partial(disturbed, work.start, 'file', stop, 'torn', share), ('killed', ), root)
+        for i in range(0 if work.is_training else 5):
+            yield 'two at once', f'{work.name}, {i}', partial(two_at_once, work, root)
         if work.is_training:
             for stop in sorted(draw.sample(range(1, hooks + 1), min(hooks, 12))):
                 yield 'at a hook of the training', f'{work.name}, hook {stop} of {hooks}', partial(
@@ -376,6 +400,11 @@ def other_works(root: Path) -> Iterator[Work]:
     yield writing(root, 'an export', finished_training, export, partial(export, '--overwrite'), 'student/*')
     yield writing(root, 'an export over another', older_export, partial(export, '--overwrite'), partial(export, '--overwrite'),
                   'student/*')
+
+    def comparison() -> None:
+        compare.main(['out', '--out', 'comparison.png'])
+
+    yield writing(root, 'a comparison', finished_training, comparison, comparison, 'comparison.*')
 
     def cache() -> None:
         cache_teacher.main(['run.py', '--views', '3', '--folder', 'answers'])
