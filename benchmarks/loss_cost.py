@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from mmcrrcd.models import ArcFaceMargin, CosineHead, CRCDLoss, CRDLoss, RelationContrastLoss
 from mmcrrcd.registry import MODELS
 from mmcrrcd.structures import Batch, NetworkOutput
-from mmcrrcd.visualization.style import styles
+from mmcrrcd.visualization.style import SIZE, styles
 
 from .common import benchmark, mega, now, page, with_range
 from .memory import PeakMemory, in_own_process, saved_bytes
@@ -50,11 +50,10 @@ KINDS = {                                                # what a line is of; in
 OURS = list(KINDS)[:3]
 HEADS = {'softmax': dict(type=LinearClsHead), 'ArcFace': dict(type=CosineHead, margin=dict(type=ArcFaceMargin))}
 AXES = {                                                 # values, and the lines over them
-    'batch': ((64, 96, 128, 256, 512), OURS),
-    'negatives': ((64, 128, 256, 512, 1024, 2048, 4096, 8192, 16_384), OURS),
+    'batch': ((96, 256, 512), OURS),
+    'negatives': ((128, 512, 2048, 8192), OURS),
     'anchors': ((1, 8, 32, None), OURS[:2]),
-    'classes': ((10, 100, 1000, 10_575), OURS[1:2]),
-    'images': ((50_000, 150_000, 500_000), ['CRRCD, learned F', 'CRD'])}
+    'images': ((50_000, 500_000), ['CRRCD', 'CRD'])}
 OF_HEADS = {'classes': ((10_575, 85_000), list(HEADS))}                  # CASIA-WebFace, cleaned MS-Celeb-1M
 QUICK = {'negatives': ((512, 2048), OURS)}               # for a look in a minute
 
@@ -182,24 +181,29 @@ def table(result: dict) -> str:
 
 
 def plot(result: dict) -> Figure:
-    """Median time, and memory, along each size: a column for each."""
-    figure = Figure(figsize=(3.2 * len(AXES) + 0.6, 6.5), layout='constrained')
-    panels = figure.subplots(2, len(AXES), sharey='row')
-    for column, (axis, (values, kinds)) in zip(panels.T, AXES.items()):
+    """Median time, and memory, along each size: a row for each."""
+    figure = Figure(figsize=(9, 2.1 * len(AXES) + 0.6), layout='constrained')
+    panels = figure.subplots(len(AXES), 2, sharey='col')
+    for line, (axis, (values, kinds)) in zip(panels, AXES.items()):
         for kind in kinds:
             rows = [row for row in result['lines'].get(f'{axis}: {kind}', ()) if 'error' not in row]
+            if not rows:
+                continue
             x, look = [row[axis] or row['batch'] for row in rows], styles(KINDS)[kind]
-            column[0].plot(x, [median(both(row)) for row in rows], marker='o', label=kind, **look)
-            column[1].plot(x, [(row['peak'] or 0) / 1e6 for row in rows], marker='o', **look)
-            column[1].plot(x, [row['state'] / 1e6 for row in rows], 's', markerfacecolor='white', color=look['color'])
-        for panel in column:
+            line[0].plot(x, [median(both(row)) for row in rows], marker='o', label=kind, **look)
+            line[1].plot(x, [(row['peak'] or 0) / 1e6 for row in rows], marker='o', **look)
+            line[1].plot(x, [row['state'] / 1e6 for row in rows], 's', markerfacecolor='white', color=look['color'])
+        for panel in line:
             panel.set(xscale='log', yscale='log', xlabel=axis)
             panel.set_xticks([value or DEFAULT['batch'] for value in values],
-                             [f'{value:,}' if value else 'all' for value in values], rotation=90)
+                             [f'{value:,}' if value else 'all' for value in values])
+            panel.tick_params(axis='x', labelsize=SIZE)
+            panel.minorticks_off()
+            panel.spines[['top', 'right']].set_visible(False)
             panel.grid(alpha=0.3)
-    panels[0, 0].set_ylabel('forward and backward pass (ms)')
-    panels[1, 0].set_ylabel('memory (MB); squares: queue or banks')
-    legend = {label: line for panel in panels[0] for line, label in zip(*panel.get_legend_handles_labels())}
+    panels[0, 0].set_title('forward and backward pass (ms)', size=10)
+    panels[0, 1].set_title('memory (MB); squares: queue or banks', size=10)
+    legend = {label: line for panel in panels[:, 0] for line, label in zip(*panel.get_legend_handles_labels())}
     figure.legend(legend.values(), legend, loc='outside lower center', ncols=len(legend), frameon=False)
     return figure
 

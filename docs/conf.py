@@ -49,7 +49,8 @@ def outside(app, doctree) -> None:
     for node in list(doctree.findall(addnodes.pending_xref)):
         path = Path(os.path.normpath(folder / node['reftarget'].split('#')[0]))
         path = path if path.exists() else path.with_suffix('.md')
-        if node['reftype'] in ('myst', 'doc') and path.exists() and (Path(app.srcdir) not in path.parents):
+        page = node['reftarget'].split('#')[0].removesuffix('.md') in app.env.found_docs         # `data` is a folder, too
+        if node['reftype'] in ('myst', 'doc') and path.exists() and Path(app.srcdir) not in path.parents and not page:
             node.replace_self(addnodes.download_reference('', '', *node.children, reftarget=str(path)))
 
 

@@ -1,6 +1,6 @@
 """The config of a run: a pair, a method of configs/baselines/, a schedule, put together.
 
-For small images of SVHN, CIFAR-100 and TinyImageNet it is one of configs/low_resolution/, for faces one of configs/face/.
+For small images of SVHN, CIFAR-100 and Tiny ImageNet it is one of configs/low_resolution/, for faces one of configs/face/.
 """
 from collections.abc import Callable
 from functools import cache

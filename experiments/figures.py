@@ -13,7 +13,8 @@ from mmcrrcd.visualization.style import CRRCD, KD, MUTED, SIZE, STUDENT_ONLY, la
 from . import records
 from .figure3 import SWEEPS, Sweep
 from .records import paired
-from .report import FORMS, MAIN, Records, by_seed, described, figure3_groups, groups, in_words, main_results
+from .report import (FORMS, HEADLINE, MAIN, OWN_KD, SHOWN, Records, best, by_seed, described, figure3_groups, final, groups,
+                     in_words, main_results, read_study)
 from .studies import RATE, STUDIES
 from .tables import TABLES, UNTRAINED, name_of, pair_name
 
@@ -26,6 +27,7 @@ def plain(axes: Axes) -> None:
     axes.spines[['top', 'right', 'left']].set_visible(False)
     axes.tick_params(left=False)
     axes.grid(axis='x', alpha=0.3)
+    axes.set_axisbelow(True)
 
 
 def deviation(values: list[float]) -> float:
@@ -33,13 +35,9 @@ def deviation(values: list[float]) -> float:
     return stdev(values) if len(values) > 1 else 0
 
 
-def gains() -> Figure | None:
-    """Main results as gains, seed by seed: a dot for each method, with its standard error and n; None without any."""
-    groups = {}
-    for title, found in main_results().items():
-        student = by_seed(found, MAIN['student-only'])
-        points = {label: paired(by_seed(found, method), student) for label, method in MAIN.items() if label != 'student-only'}
-        groups[title] = {label: gain for label, gain in points.items() if gain}
+def dots(groups: dict[str, dict[str, list[float]]], xlabel: str) -> Figure | None:
+    """A dot for the mean of each method's differences, with standard error and n, and a small one for each seed."""
+    groups = {title: methods for title, methods in groups.items() if methods}
     if not groups:
         return None
     lines = sum(len(methods) + 1.6 for methods in groups.values())
@@ -49,17 +47,41 @@ def gains() -> Figure | None:
         axes.text(0, y, title, transform=axes.get_yaxis_transform(), size=9, weight='bold', va='center')
         for label, points in methods.items():
             y += 1
+            color = (None if label.startswith('KD + ') else role(label)) or MUTED[0]           # KD beside another method
             error = stdev(points) / len(points)**0.5 if len(points) > 1 else None
-            axes.errorbar(mean(points), y, xerr=error, marker='o', capsize=3, color=role(label) or MUTED[0],
+            axes.errorbar(mean(points), y, xerr=error, marker='o', capsize=3, color=color,
                           markerfacecolor='white' if 'without KD' in label else None)
+            if len(points) > 1:
+                axes.scatter(points, [y] * len(points), s=9, color=color, alpha=0.4, linewidths=0)
             places.append((y, f'{label} (n = {len(points)})'))
         y += 1.6
     axes.axvline(0, color='0.4', linewidth=0.8)
     axes.set_yticks(*zip(*places), size=SIZE)
-    axes.set(ylim=(y - 0.6, -0.8),
-             xlabel='accuracy over the student-only baseline, paired by seed (points); bars: standard error')
+    axes.set(ylim=(y - 0.6, -0.8), xlabel=f'{xlabel}\nlarge dots: mean, with its standard error; small: each seed')
     plain(axes)
     return figure
+
+
+def headline() -> Figure | None:
+    """The final studies: each method over the best KD, seed by seed; None without any."""
+    groups = {}
+    for name, (student, images) in HEADLINE.items():
+        found = final(name)
+        kd = best(found, OWN_KD)
+        points = {arm: paired(by_seed(found, arm), by_seed(found, kd)) for arm in STUDIES[name].arms if arm != kd}
+        title = f'{student}, {images} images a class, over {SHOWN.get(kd)}'
+        groups[title] = {SHOWN.get(arm, arm): own for arm, own in points.items() if own}
+    return dots(groups, 'test accuracy over the best KD, paired by seed (points)')
+
+
+def gains() -> Figure | None:
+    """Main results as gains over the student-only baseline, seed by seed; None without any."""
+    groups = {}
+    for title, found in main_results().items():
+        student = by_seed(found, MAIN['student-only'])
+        points = {label: paired(by_seed(found, method), student) for label, method in MAIN.items() if label != 'student-only'}
+        groups[title] = {label: gain for label, gain in points.items() if gain}
+    return dots(groups, 'test accuracy over the student-only baseline, paired by seed (points)')
 
 
 def draw_bars(axes: Axes, title: str, values: dict[str, list[float]]) -> None:
@@ -94,9 +116,14 @@ def bars() -> Figure | None:
                                f'{own[0]["training"]["precision"]}, n = {number}', values))
     if not drawn:
         return None
-    figure = Figure(figsize=(4.6 * len(drawn), 0.9 + 0.23 * max(len(values) for _, values in drawn)), layout='constrained')
-    for axes, panel in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn):
+    columns, rows = min(2, len(drawn)), -(-len(drawn) // 2)
+    height = 0.9 + 0.2 * max(len(values) for _, values in drawn)
+    figure = Figure(figsize=(4.6 * columns, height * rows), layout='constrained')
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes, panel in zip(grid, drawn):
         draw_bars(axes, *panel)
+    for axes in grid[len(drawn):]:
+        axes.set_axis_off()
     return figure
 
 
@@ -124,19 +151,18 @@ def draw_sweep(axes: Axes, sweep: Sweep, found: Records) -> None:
                   label=name_of('crrcd_learned' if sweep.title.startswith('learned F') else 'crrcd'))
     for place, values, height in zip(places, ours, heights):
         if not math.isnan(height):
-            axes.annotate(f'{height:.2f}\nn = {len(values)}', (place, height), (6, 4), textcoords='offset points', size=7,
-                          color='0.3', bbox=READABLE)
+            axes.annotate(f'n = {len(values)}', (place, height), (4, 5), textcoords='offset points', size=7, color='0.3')
         else:
             axes.text(place, 0.03, f'{mean(values):.2f} ↓\nn = {len(values)}', transform=axes.get_xaxis_transform(), size=8,
                       color='0.4', ha='center', bbox=READABLE)
     for (label, values), color in zip(base.items(), (STUDENT_ONLY, KD)):
         if values:
             axes.axhline(mean(values), color=color, linestyle='--', label=f'{label} (n = {len(values)})')
-    room = 0.12 * (places[-1] - places[0]) or 1
+    room = 0.14 * (places[-1] - places[0]) or 1
     axes.set_xlim(places[0] - room, places[-1] + room)
-    axes.set_xticks(places, [str(value).replace(', ', ',\n') for value in names])
+    axes.set_xticks(places, [str(value).replace(', ', ',\n') for value in names], size=SIZE)
     axes.set(xlabel=sweep.title, ylabel='test accuracy (%)')
-    axes.margins(y=0.15)
+    axes.margins(y=0.18)
 
 
 def draw_curves(axes: Axes, title: str, lines: dict[str, Records]) -> None:
@@ -155,11 +181,11 @@ def draw_curves(axes: Axes, title: str, lines: dict[str, Records]) -> None:
     label_lines(axes, 2.9)
 
 
-def panels(draw, each: list[tuple], title: str = '') -> Figure:
+def panels(draw, each: list[tuple], title: str = '', size: tuple[float, float] = (4.6, 2.9)) -> Figure:
     """A figure with ``draw(axes, *arguments)`` in a panel for each arguments."""
     columns = min(2, len(each))
     rows = -(-len(each) // columns)
-    figure = Figure(figsize=(6.5 * columns, 3.6 * rows + 0.6), layout='constrained')
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows + 0.6), layout='constrained')
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat[len(each):]:
         axes.set_axis_off()
@@ -169,7 +195,7 @@ def panels(draw, each: list[tuple], title: str = '') -> Figure:
     if title:
         legend = {label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels())}
         figure.legend(legend.values(), legend, loc='outside lower center', ncols=2 if columns == 1 else 4, frameon=False)
-        figure.suptitle(textwrap.fill(title, 64 * columns), size=11)
+        figure.suptitle(textwrap.fill(title, 46 * columns), size=10)
     return figure
 
 
@@ -194,7 +220,7 @@ def curves(found: Records, labels: dict[str, str]) -> Figure | None:
         if not any(one.endswith(f'_{pair}') and other == recipe for one, other, _ in found):
             drawn.append((f'{in_words(pair)}, {described(recipe)}', lines_of(sum(alone, own), labels)))
     drawn = [(title, lines) for title, lines in drawn if lines]
-    return panels(draw_curves, drawn) if drawn else None
+    return panels(draw_curves, drawn, size=(6.5, 3.6)) if drawn else None
 
 
 def draw_rates(axes: Axes, gamma: float, lines: dict[str, dict[float, list[float]]]) -> None:
@@ -219,17 +245,13 @@ def rates(found: Records, key: str) -> Figure | None:
     return panels(draw_rates, sorted(drawn.items())) if drawn else None
 
 
-def results() -> Figure | None:
-    """Test accuracy over the epochs of the main results; None without any."""
-    drawn = [(title, lines_of(own, MAIN)) for title, own in main_results().items()]
-    return panels(draw_curves, drawn) if drawn else None
-
-
 def of(experiment: str) -> dict[str, Figure]:
     """What is drawn beside the records of a table, figure or study, by the names of the files."""
     if experiment == 'figure3':
         return {name: sweeps(own, title) for name, (title, own) in figure3_groups().items()}
-    found, study = records.read(experiment), STUDIES.get(experiment.removeprefix('study_'))
+    name = experiment.removeprefix('study_')
+    study = STUDIES.get(name)
+    found = read_study(name) if study else records.read(experiment)
     if study is None:
         figure = curves(found, {name_of(method): method for method in dict.fromkeys(record['method'] for record in found)})
     else:
@@ -239,4 +261,4 @@ def of(experiment: str) -> dict[str, Figure]:
     return {experiment: figure} if figure else {}
 
 
-PICTURES = dict(gains=gains, bars=bars, resolution=resolution, results=results)          # of the pages
+PICTURES = dict(headline=headline, gains=gains, bars=bars, resolution=resolution)          # of the pages

@@ -17,7 +17,7 @@ from .tables import TABLES, UPSAMPLED
 HEAD = '# Written by `python -m experiments render` from the records of runs; do not edit.\n'
 DATA = dict(tinyimagenet='tinyimagenet', table3='svhn', lfw='lfw', orl='lfw', table5='webface', table6='webface',
             table7='webface')                            # others: cifar100
-TITLES = dict(cifar100='CIFAR-100', tinyimagenet='TinyImageNet', svhn='SVHN')
+TITLES = dict(cifar100='CIFAR-100', tinyimagenet='Tiny ImageNet', svhn='SVHN')
 FACES = {'lfw': ('Face Verification', 'LFW, folds 9 and 10'), 'table5': ('Face Verification', 'LFW'),
          'orl': ('Face Retrieval', 'ORL'), 'table7': ('Face Retrieval', 'TinyFace'), 'table6': ('Face Identification', 'UCCS')}
 DOWNSAMPLED = ('cifar100', 'tinyimagenet', 'table3')

@@ -76,7 +76,8 @@ def block(name: str) -> str:
 def rendered(text: str) -> str:
     """``text`` with every marked table made anew."""
     def made(match: re.Match) -> str:
-        return f'<!-- begin {match[1]} -->\n{block(match[1])}\n<!-- end {match[1]} -->'
+        whole = re.sub(r'(?<=\d) ± (?=\d)|(?<=\(n) = ', lambda sign: sign[0].replace(' ', '\u00a0'), block(match[1]))
+        return f'<!-- begin {match[1]} -->\n{whole}\n<!-- end {match[1]} -->'
 
     return re.sub(MARKED, made, text, flags=re.DOTALL)
 

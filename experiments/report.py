@@ -1,23 +1,26 @@
 """From records to Markdown tables."""
 import re
+from collections.abc import Iterable
 from statistics import mean
 
-from mmcrrcd.visualization.markdown import conditions, markdown_table
+from mmcrrcd.visualization.markdown import command, machine, markdown_table
 
 from . import records
 from .figure3 import SWEEPS
 from .records import paired_difference, spread
-from .studies import STUDIES, Study
+from .studies import RIVALS, STUDIES, Study
 from .tables import BEST_EPOCH, NAMES, NOT_AS_PUBLISHED, TABLES, UNTRAINED, UPSAMPLED, Pair, Table, name_of, pair_name
 
 Records = list[dict]
 SHORTEST = 30                                            # epochs of main results; shorter runs of Figure 3 are studies
-DROP = 21 / 35                                           # share of the epochs before the first LR decay
+DECAY = 21 / 35                                           # share of the epochs before the first LR decay
 FORMS = {'default': 'default', 'learned': 'base'}                        # of CRRCD in Figure 3, by their methods
 MAIN = {'student-only': 'student_alone', 'KD (1 CE + 0.5 KD)': 'kd', 'KD (0.1 CE + 0.9 KD)': 'kd_field',
         'CRRCD, learned F, without KD': 'learned_alpha_0', NAMES['crrcd_learned']: 'learned',
         'CRRCD without KD': 'alpha_0', 'CRRCD': 'default'}                   # of Figure 3, in the table of main results
 PAPER_ROW = {'student-only': 'student', 'KD (0.1 CE + 0.9 KD)': 'kd', NAMES['crrcd_learned']: 'crrcd', 'CRRCD': 'crrcd'}
+OWN_KD = {'KD': '0.1 CE + 0.9 KD', 'KD, 1 CE': '1 CE + 0.9 KD'}        # of the studies
+SHOWN = {arm: f'KD ({weights})' for arm, weights in OWN_KD.items()}
 NOTHING = 'No runs yet.'
 ARMS = 'Accuracy in percent, mean ± standard deviation of n seeds; differences seed by seed, mean ± standard error.'
 
@@ -32,11 +35,11 @@ def by_seed(found: Records, method: str, pair: str | None = None, key: str = 'la
     return {seed: value for seed, value in values.items() if value is not None}
 
 
-def since_the_drop(found: Records, method: str) -> dict[int, float]:
+def since_the_decay(found: Records, method: str) -> dict[int, float]:
     """Mean accuracy since the first LR decay, by the seeds."""
     own = [record for record in found if record['method'] == method]
     points = {record['seed']: [row['accuracy'] for row in record['epochs'] if 'accuracy' in row and
-                               row['epoch'] > DROP * record['training']['epochs']] for record in own}
+                               row['epoch'] > DECAY * record['training']['epochs']] for record in own}
     return {seed: mean(values) for seed, values in points.items() if values}
 
 
@@ -93,8 +96,12 @@ def section(title: str, body: str, lines: list[str], found: Records) -> str:
     for name, values in (('Training', steps), ('Teachers', teachers)):
         lines += [f'{name}: {"; ".join(sorted(values))}.'] if values else []
     lines += [f'{note} ({said.count(note)} of {len(found)} runs).' for note in dict.fromkeys(said) if note]
-    lines += sorted({conditions(record['provenance']) for record in found})
-    return '\n'.join([f'### {title}', '', body, '', *(f'{line}  ' for line in lines), ''])
+    commands = {}
+    for run in (record['provenance'] for record in found):
+        commands.setdefault(machine(run), set()).add(command(run))
+    made = [line for where in sorted(commands) for line in ('', where, '', *(f'- {each}' for each in sorted(commands[where])))]
+    return '\n'.join([f'### {title}', '', body, '', *(f'{line}  ' for line in lines), '',
+                      '<details><summary>machines and commands</summary>', *made, '', '</details>', ''])
 
 
 def cell(ours: dict[int, float], paper: float | None = None, marked: bool = False,
@@ -231,19 +238,20 @@ def chosen_rate(own: Records) -> str:
 def arms(found: Records, labels: dict[str, str], reference: str, paper: dict[str, str | float] | None = None) -> str:
     """A row for each of the ``labels`` of methods that was run, those compared with the method ``reference``, seed by seed."""
     rows = []
+    compared = next((label.split(': ')[-1] for label, method in labels.items() if method == reference), reference)
     for label, method in labels.items():
         own = [record for record in found if record['method'] == method]
         if not (last := by_seed(own, method)):
             continue
         over = {of: '–' if method == reference else paired_difference(of(found, method), of(found, reference))
-                for of in (by_seed, since_the_drop)}
+                for of in (by_seed, since_the_decay)}
         train = [record['epochs'][-1].get('train_accuracy') for record in own if record['epochs']]
         rows.append({
             '': label,
             'last epoch': spread(list(last.values())),
             'best epoch': spread(list(by_seed(own, method, key='best').values())),
-            f'over {name_of(reference)}, paired': over[by_seed],
-            'the same, mean since the first LR decay': over[since_the_drop],
+            f'over {compared}, paired': over[by_seed],
+            'the same, mean since the first LR decay': over[since_the_decay],
             'training images': rounded(train, 1),
             'scores of positives / negatives': scores(own),
             'ms a step': rounded([1000 * record['seconds']['step'] for record in own if record['seconds']['step']], 0),
@@ -261,11 +269,20 @@ def evaluated(found: Records, study: Study) -> str:
     return markdown_table(['', *study.columns, 'learning rate'], rows)
 
 
+def read_study(name: str) -> Records:
+    """All records of a study. Where its arms differ in their views, no recipe names these: they stand in one table."""
+    found = records.read(f'study_{name}')
+    if any('views' in changes for changes in STUDIES[name].arms.values()):
+        found = [record | dict(recipe=re.sub(r'__views\w+$', '', record['recipe'])) for record in found]
+    return found
+
+
 def study_markdown(name: str) -> str:
     """A table for each pair, recipe and teacher: a row an arm."""
     study, parts = STUDIES[name], []
-    for (pair, recipe, _), found in groups(records.read(f'study_{name}')).items():
-        body = evaluated(found, study) if study.columns else arms(found, {arm: arm for arm in study.arms}, study.reference)
+    labels = {SHOWN.get(arm, arm) if name in HEADLINE else arm: arm for arm in study.arms}
+    for (pair, recipe, _), found in groups(read_study(name)).items():
+        body = evaluated(found, study) if study.columns else arms(found, labels, study.reference)
         parts.append(section(f'{study.title}: {in_words(pair)}, {described(recipe)}', body, [ARMS], found))
     return '\n'.join(parts) or f'### {study.title}\n\n{NOTHING}\n'
 
@@ -321,41 +338,49 @@ def results_markdown() -> str:
     return '\n'.join(parts) or NOTHING
 
 
-HEADLINE = {'few': 'VGG8, 100 images a class', 'few_resnet20': 'ResNet20, 100 images a class',
-            'full': 'VGG8, 500 images a class', 'full_resnet20': 'ResNet20, 500 images a class'}
+HEADLINE = {'few_resnet20': ('ResNet20', 100), 'full_resnet20': ('ResNet20', 500),        # student, images a class
+            'few': ('VGG8', 100), 'full': ('VGG8', 500)}
 
 
-def best_kd(found: Records) -> str:
-    """The arm of a study that is KD and nothing else with the highest mean of the seeds that all of them have."""
-    own = {arm: values for arm in dict.fromkeys(record['method'] for record in found if record['method'].startswith('KD')
-                                                and '+' not in record['method']) if (values := by_seed(found, arm))}
+def best(found: Records, of_these: Iterable[str]) -> str | None:
+    """The arm with the highest mean of the seeds that all of ``of_these`` with records have; None without any."""
+    own = {arm: values for arm in of_these if (values := by_seed(found, arm))}
     common = set.intersection(*map(set, own.values())) if own else set()
-    return max(own, key=lambda arm: mean(own[arm][seed] for seed in common or own[arm]), default='KD')
+    return max(own, key=lambda arm: mean(own[arm][seed] for seed in common or own[arm]), default=None)
+
+
+def final(name: str) -> Records:
+    """The longest trainings of a study."""
+    found = records.read(f'study_{name}')
+    longest = max((record['training']['epochs'] for record in found), default=0)
+    return [record for record in found if record['training']['epochs'] == longest]
 
 
 def headline_markdown() -> str:
-    """The shortest true answer to "does it work?": the final studies, each method beside the best KD."""
-    found = {name: own for name in HEADLINE if (own := records.read(f'study_{name}'))}
-    rows = []
-    for arm in dict.fromkeys(arm for name in found for arm in STUDIES[name].arms):
-        row = [{'KD': 'KD (0.1 CE + 0.9 KD)', 'KD, 1 CE': 'KD (1 CE + 0.9 KD)'}.get(arm, arm)]
-        for own in found.values():
-            ours, kd = by_seed(own, arm), best_kd(own)
-            row += [spread(list(ours.values())) if ours else '–', 'the best KD' if ours and arm == kd else
-                    paired_difference(ours, by_seed(own, kd)) if ours else '–']
-        if set(row[1:]) != {'–'}:
-            rows.append(row)
-    head = ['CIFAR-100 at 8×8 px, test accuracy (%)']
-    head += [part for name in found for part in (HEADLINE[name], 'over the best KD, paired')]
+    """The shortest true answer to "does it work?": the final studies, CRRCD beside the best KD and the best of the others."""
+    rows, teacher, crops, hardware = [], None, [], []
+    for name, (student, images) in HEADLINE.items():
+        found = final(name)
+        kd, other = best(found, OWN_KD), best(found, [arm for arm in RIVALS if arm != 'student-only'])
+        if not kd:
+            continue
+        values = {arm: by_seed(found, arm) for arm in ('student-only', kd, other, 'CRRCD')}
+        cells = {arm: spread(list(own.values())) if own else '–' for arm, own in values.items()}
+        minutes = [record['seconds']['wall'] / 60 for record in found]
+        rows.append([f'{student}, {images} images a class', str(found[0]['training']['epochs']), cells['student-only'],
+                     f'{cells[kd]}<br>{OWN_KD[kd]}',
+                     f'{cells[other]}<br>{other}' if other else '–', cells['CRRCD'],
+                     paired_difference(values['CRRCD'], values[kd]) if values['CRRCD'] else '–',
+                     f'{min(minutes):.0f} – {max(minutes):.0f}'])
+        teacher = teacher or next(record['teacher'] for record in found if record['teacher'])
+        crops.append(f'{found[0]["setting"]["views"]} with {images} images a class')
+        hardware += [record['provenance']['hardware'] for record in found]
     if not rows:
         return NOTHING
-    teacher = next(record['teacher'] for own in found.values() for record in own if record['teacher'])
-    lengths = []
-    for name, own in found.items():
-        minutes = [record['seconds']['wall'] / 60 for record in own]
-        lengths.append(f'{HEADLINE[name]}: {own[0]["training"]["epochs"]} epochs, {own[0]["setting"]["views"]} stored crops of '
-                       f'each image, {min(minutes):.0f} to {max(minutes):.0f} minutes a training on one CPU thread.')
-    line = ' '.join([f'Teacher ResNet56 at 32×32 px ({teacher["accuracy"]:.1f} %, of all images).', *lengths,
-                     'Mean ± standard deviation of n seeds. Paired: over the best KD, seed by seed, mean ± standard error. '
-                     'CE: the loss of classification. "–": not run.'])
+    head = ['student', 'epochs', 'student-only', 'best KD', 'best other', 'CRRCD', 'CRRCD over the best KD, paired', 'minutes']
+    line = ('CIFAR-100, test accuracy in percent, mean ± standard deviation of n seeds; paired: seed by seed, mean ± standard '
+            'error. Students see 8×8 px, the teacher 32×32 px: ResNet56, trained on all images, '
+            f'{teacher["accuracy"]:.1f} %. It answered once, for crops of each image: {", ".join(dict.fromkeys(crops))}. '
+            f'Minutes of a training on one thread ({"; ".join(sorted(set(hardware)))}). CE: the loss of classification. '
+            '"–": not run.')
     return f'{markdown_table(head, rows)}\n\n{line}'

@@ -55,7 +55,8 @@ CHOSEN = {                                               # of single trainings o
     'KD': dict(lr=0.05, gamma=0.1), 'KD, 1 CE': dict(lr=0.05, gamma=0.05), 'CRRCD': dict(lr=0.05, gamma=0.05),
     'CRRCD, learned F': dict(lr=0.05, gamma=1), 'student-only': dict(lr=0.01, gamma=1)}
 CHOSEN_RESNET20 = {                                      # of `few_resnet20_rates`
-    'KD': dict(lr=0.05, gamma=1), 'KD, 1 CE': dict(lr=0.05, gamma=1), 'CRRCD': dict(lr=0.05, gamma=0.1)}
+    'student-only': dict(lr=0.05, gamma=1), 'KD': dict(lr=0.05, gamma=1), 'KD, 1 CE': dict(lr=0.05, gamma=1),
+    'CRRCD': dict(lr=0.05, gamma=0.1)}
 CHOSEN_FREE = dict(KD=dict(lr=0.01))                     # of `label_free_rates`, likewise
 FEW = Setting(images_per_class=100, epochs=40, warmup=1, views=8)
 HELD = FEW._replace(holdout=5000)
@@ -111,11 +112,11 @@ FINAL = FINAL | {name: arm for name, arm in chosen(FINAL | RIVALS | OWN, CHOSEN)
 FINAL |= {rival: FINAL[rival] | CHOSEN['KD, 1 CE'] for rival in ('KD + ITRD', 'KD + SRD')}       # whose weights they have
 OTHERS = {name: FINAL[name] for name in ('student-only', 'KD', 'KD, 1 CE', 'CRRCD')}           # on other networks
 VIEWS = {f'{name}, {views} views' if views else f'{name}, live teacher': FINAL[name] | dict(views=views)
-         for views in (16, 4, 48, 1, 'all', 0) for name in ('KD', 'CRRCD')}
+         for name in ('KD', 'CRRCD') for views in (1, 4, 16, 48, 'all', 0)}
 
 STUDIES = dict(
     views=Study('How many views of each image a teacher cache needs',
-                FEW._replace(images_per_class=50), VIEWS, reference='KD, all views'),
+                FEW._replace(images_per_class=50), VIEWS, reference='KD, 16 views'),
     tiny=Study('Does a study work at all?', Setting(images_per_class=20, epochs=1), dict(
         student=dict(method='student'), kd=KD), reference='kd'),
     rates=Study('Learning rate and γ, on held-out training images', HELD, grid(OWN, RATES, GAMMAS) | {

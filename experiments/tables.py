@@ -169,10 +169,10 @@ TABLES = dict(
                      'The paper has, at 8×8 px: RPC Nets 56.89, SICNN 81.53, DirectCapsNet 84.51, CSRIP 84.61, '
                      'DeriveNet 87.85, CRRCD 89.33. It does not say how it downsamples.'),
     cifar100=low_table('CIFAR-100', 'cifar100', 32, ('resnet56', 'vgg8')),
-    tinyimagenet=low_table('TinyImageNet', 'tinyimagenet', 64, ('resnet18', 'vgg8')),
+    tinyimagenet=low_table('Tiny ImageNet', 'tinyimagenet', 64, ('resnet18', 'vgg8')),
     table4_stl10=transfer_table('Table IV: CIFAR-100 → STL-10', 'stl10',
                                 (71.58, 71.01, 73.25, 73.77, 73.47, 74.44, 74.74, 75.15)),
-    table4_tinyimagenet=transfer_table('Table IV: CIFAR-100 → TinyImageNet', 'tinyimagenet',
+    table4_tinyimagenet=transfer_table('Table IV: CIFAR-100 → Tiny ImageNet', 'tinyimagenet',
                                        (32.43, 27.74, 32.05, 33.28, 33.75, 34.30, 34.54, 35.17)),
     table5=Table(
         'Table V: face verification on LFW', **ON_WEBFACE, columns={'accuracy': 'accuracy'}, data=WEBFACE | LFW,

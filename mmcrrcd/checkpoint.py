@@ -71,14 +71,14 @@ def find_checkpoint(path: str | Path) -> Path:
         text = pointer.read_text(errors='replace').strip()
         last = Path(text) if text and text.isprintable() else None
         named = next((each for each in (path / last.name, last) if os.path.isfile(each)), None) if last else None
+
+    def is_newer(each: Path) -> bool:
+        further = step_of(named) is not None and step_of(each) > step_of(named)
+        return further and each.stat().st_mtime_ns >= named.stat().st_mtime_ns
+
     others = [each for each in path.glob('*.pth') if step_of(each) is not None and each.is_file() and each != named]
-    if named is not None and step_of(named) is not None:
-        written = named.stat().st_mtime_ns
-        newer = [each for each in others if step_of(each) > step_of(named) and each.stat().st_mtime_ns >= written]
-    else:
-        newer = [] if named else others
-    by_step = sorted(others, key=step_of, reverse=True)
-    candidates = [*sorted(newer, key=step_of, reverse=True), *([named] if named else []), *by_step]
+    others.sort(key=step_of, reverse=True)
+    candidates = [*filter(is_newer, others), named, *others] if named else others
     for each in dict.fromkeys(candidates):
         if is_whole(each):
             return each

@@ -1,9 +1,13 @@
 """The error for input that cannot work."""
 import difflib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
+
+
+# What code says to values that it cannot work with, where it has no checks of its own.
+WRONG = (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 
 
 class InputError(ValueError):
@@ -36,14 +40,15 @@ def with_kind(error: BaseException) -> str:
 
 
 @contextmanager
-def explained(what: str, kinds: type[Exception] | tuple[type[Exception], ...] = Exception) -> Iterator[None]:
-    """Errors of these kinds in the block become ``InputError('<what>: <error>')``; an InputError stays."""
+def explained(what: str, kinds: type[Exception] | tuple[type[Exception], ...] = Exception,
+              say: Callable[[BaseException], str] = with_kind) -> Iterator[None]:
+    """Errors of these kinds in the block become ``InputError('<what>: <error>')``; InputError and FileNotFoundError stay."""
     try:
         yield
-    except InputError:
+    except (InputError, FileNotFoundError):
         raise
     except kinds as error:
-        raise InputError(f'{what}: {with_kind(error)}') from error
+        raise InputError(f'{what}: {say(error)}') from error
 
 
 def is_number(value, whole: bool = False) -> bool:

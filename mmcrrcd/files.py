@@ -25,6 +25,16 @@ def sync_folder(folder: str | Path) -> None:
 
 
 @contextmanager
+def named_errors(path: str | Path) -> Iterator[None]:
+    """Errors of the disk in the block say ``path`` where they say no name: that of a full one does not."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+@contextmanager
 def whole_file(path: str | Path) -> Iterator[BinaryIO]:
     """An open file that takes the name ``path`` when the block ends well, and leaves nothing when it does not.
 
@@ -37,34 +47,20 @@ def whole_file(path: str | Path) -> Iterator[BinaryIO]:
     if path.exists() and not path.is_file():             # a device, such as /dev/full, would be replaced
         raise InputError(f'{path} cannot be written: it is no regular file')
     clear_dead(path.parent, escape(path.name))
-    with named_errors(path):
-        yield from _whole_file(path, part)
-
-
-@contextmanager
-def named_errors(path: str | Path) -> Iterator[None]:
-    """Errors of the disk in the block say ``path`` where they say no name: that of a full one does not."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
-
-
-def _whole_file(path: Path, part: Path) -> Iterator[BinaryIO]:
-    part.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, 'O_NOFOLLOW', 0) | getattr(os, 'O_BINARY', 0)
-    handle = os.open(part, flags, 0o666)
-    try:
-        with open(handle, 'wb') as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:
+    with named_errors(path):
         part.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+        handle = os.open(part, flags, 0o666)
+        try:
+            with open(handle, 'wb') as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
 
 
 def write_whole(path: str | Path, content: bytes | str) -> None:

@@ -311,7 +311,7 @@ def load_student(path: str | Path, config: str | Path | None = None, resolution:
         InputError, FileNotFoundError: there is no student, the training is not finished, or it is none that can be read so.
 
     Example:
-        >>> student = mmcrrcd.load_student('resnet20_cifar100_16px')
+        >>> student = mmcrrcd.load_student('resnet20_cifar100_8px')
         >>> answer, = student.predict('image.png')
         >>> answer.name, answer.probability
         ('apple', 0.93)

@@ -63,9 +63,9 @@ class Batch(NamedTuple):
             return data_samples
         if data_samples is None:
             return cls(None, None)
-        labelled = all('gt_label' in sample for sample in data_samples)
-        labels = torch.cat([sample.gt_label for sample in data_samples]) if labelled else None
-        if labelled and (labels.shape != (len(data_samples),) or labels.is_floating_point()):
+        labeled = all('gt_label' in sample for sample in data_samples)
+        labels = torch.cat([sample.gt_label for sample in data_samples]) if labeled else None
+        if labeled and (labels.shape != (len(data_samples),) or labels.is_floating_point()):
             raise InputError(f'{len(data_samples)} images have labels {tuple(labels.shape)} {labels.dtype}: expected one class '
                              'for each image; several labels for an image are not supported')
         device = None if labels is None else labels.device

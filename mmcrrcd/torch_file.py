@@ -26,7 +26,7 @@ class Nothing:
         pass
 
 
-class _DType:
+class DType:
     """Stands in for NumPy's ``dtype``, whose own loading crashes on damaged ones."""
 
     def __init__(self, name='', *_):
@@ -43,7 +43,7 @@ def _log_method(*_):
 
 def _scalar(dtype, data):
     """A number of NumPy as one of Python: metrics like to return them, and mmengine keeps the best."""
-    if not (isinstance(dtype, _DType) and dtype.name in ('f4', 'f8', 'i4', 'i8', 'u1', 'b1')):
+    if not (isinstance(dtype, DType) and dtype.name in ('f4', 'f8', 'i4', 'i8', 'u1', 'b1')):
         raise pickle.UnpicklingError('expected a number')
     data = data.encode('latin1') if isinstance(data, str) else data
     return np.frombuffer(data, f'<{dtype.name}')[0].item()
@@ -52,10 +52,10 @@ def _scalar(dtype, data):
 # mmengine keeps its training log in its checkpoints, as objects that torch.load(weights_only=True) does not know, and those
 # of NumPy, whose own classes crash when they are built from damaged states: nothing but these stand-ins is ever built.
 _STAND_INS = {'mmengine.logging.history_buffer.HistoryBuffer': Nothing, 'builtins.getattr': _log_method,
-              'numpy.ndarray': Nothing, 'numpy.dtype': _DType}
+              'numpy.ndarray': Nothing, 'numpy.dtype': DType}
 _STAND_INS |= {f'{module}.multiarray.{name}': stand_in for module in ('numpy.core', 'numpy._core')
                for name, stand_in in (('_reconstruct', Nothing), ('scalar', _scalar))}
-_STAND_INS |= {f'numpy.dtypes.{name}DType': _DType for name in ('Float32', 'Float64', 'Int32', 'Int64', 'UInt8', 'Bool')}
+_STAND_INS |= {f'numpy.dtypes.{name}DType': DType for name in ('Float32', 'Float64', 'Int32', 'Int64', 'UInt8', 'Bool')}
 _PLAIN = {'collections.OrderedDict', 'collections.Counter', 'builtins.set', '_codecs.encode',
           'torch._utils._rebuild_tensor', 'torch._utils._rebuild_tensor_v2', 'torch._utils._rebuild_parameter',
           'torch.Size', 'torch.device', 'torch.serialization._get_layout'}

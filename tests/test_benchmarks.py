@@ -134,7 +134,7 @@ def test_lines_change_one_size_at_a_time():
         others = {json.dumps({key: value for key, value in case.items() if key not in (axis, 'batch')}) for case in points}
         assert len(others) == 1, name
         assert all(case['batch'] <= case['negatives'] for case in points)
-    assert lines[f'images: {LEARNED}'][-1] == loss_cost.point(LEARNED, images=500_000)
+    assert lines['images: CRRCD'][-1] == loss_cost.point('CRRCD', images=500_000)
     assert loss_cost.comparison(True)[-2] == loss_cost.point('CRD') | dict(loss='CRD, as published')
 
 

@@ -111,12 +111,13 @@ def test_schedule_is_the_one_of_the_published_tables(path):
     assert rates[stage] == pytest.approx(optimizer.lr) and rates[-1] == pytest.approx(optimizer.lr / 1000)
 
 
-def test_the_readmes_config_is_what_the_studies_measured():
-    arm = STUDIES['full'].arms['CRRCD']
-    setting = STUDIES['full'].base._replace(views=0, **{key: arm[key] for key in arm if key in Setting._fields})
+@pytest.mark.parametrize('study, name', [('full', OF_THE_STUDIES), ('full_resnet20', 'resnet56_resnet20_cifar100_8px')])
+def test_the_configs_are_what_the_studies_measured(study, name):
+    arm = STUDIES[study].arms['CRRCD']
+    setting = STUDIES[study].base._replace(views=0, **{key: arm[key] for key in arm if key in Setting._fields})
     options = {key: value for key, value in arm.items() if key not in Setting._fields}
     measured = of_study(setting, Recipe(), options)
-    cfg = load(f'crrcd/{OF_THE_STUDIES}')
+    cfg = load(f'crrcd/{name}')
     for key in ('optim_wrapper', 'param_scheduler', 'train_dataloader', 'test_dataloader'):
         assert comparable(cfg[key]) == comparable(measured[key]), key
     assert cfg.train_cfg.max_epochs == measured.train_cfg.max_epochs

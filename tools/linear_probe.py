@@ -1,6 +1,6 @@
 """How well do the features of a trained network serve another data set? A linear classifier on its frozen embeddings.
 
-``python tools/linear_probe.py CONFIG CHECKPOINT --dataset stl10``. Table IV of the paper: CIFAR-100 to STL-10, TinyImageNet.
+``python tools/linear_probe.py CONFIG CHECKPOINT --dataset stl10``. Table IV of the paper: CIFAR-100 to STL-10, Tiny ImageNet.
 """
 import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse

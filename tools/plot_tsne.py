@@ -9,6 +9,9 @@ import json
 import numpy as np
 import torch
 from compared_networks import add_network_arguments, load_images, load_networks
+from sklearn.manifold import TSNE
+from sklearn.metrics import silhouette_score
+from sklearn.neighbors import KNeighborsClassifier
 
 from mmcrrcd.datasets import ImageArrays
 from mmcrrcd.engine.launch import one_line_errors, picture_and_numbers
@@ -58,10 +61,6 @@ def choose(data: ImageArrays, names: list[str] | None, per_class: int, seed: int
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     with one_line_errors():
-        try:
-            from mmcrrcd.evaluation.clusters import knn_accuracy, silhouette, tsne
-        except ModuleNotFoundError as error:
-            raise InputError('scikit-learn is missing: pip install scikit-learn') from error
         picture, numbers_file = picture_and_numbers(args.out)
         networks = load_networks(args.run, args.teacher)
         data = load_images(args)
@@ -72,10 +71,12 @@ def main(argv: list[str] | None = None) -> None:
         labels, classes, panels, numbers = some.labels.numpy(), some.metainfo['classes'], {}, []
         for label, network in networks.items():
             x = embed(network, some, f'embeddings ({label})')[0].cpu().numpy()
+            neighbors = KNeighborsClassifier(NEIGHBORS).fit(x, labels)
             row = dict(label=label, pixels=network.path_of(some.images), width=x.shape[1],
-                       silhouette=silhouette(x, labels), knn_accuracy=knn_accuracy(x, labels, NEIGHBORS))
+                       silhouette=float(silhouette_score(x, labels)),
+                       knn_accuracy=100 * neighbors.score(None, labels))         # of each sample the others, not itself
             title = f'{label}\nsilhouette {row["silhouette"]:.3f}, {NEIGHBORS} nearest neighbors {row["knn_accuracy"]:.1f} %'
-            panels[title] = tsne(x, args.seed, args.perplexity)
+            panels[title] = TSNE(perplexity=args.perplexity, init='pca', random_state=args.seed).fit_transform(x)
             numbers.append(row)
             print(title.replace('\n', ': '))
         result = dict(**about_this_run(), runs=args.run, teacher=args.teacher, dataset=args.dataset or 'of the first config',

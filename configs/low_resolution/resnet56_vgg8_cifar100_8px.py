@@ -9,7 +9,7 @@ with read_base():
 from mmcrrcd.models import CRRCD
 
 teacher_config = 'configs/teachers/resnet56_cifar100.py'
-# Scaled up to 32 pixels again, which costs 16 times the work and is the better here; upsample=False: as they are.
+# Upsampled to 32×32 px again, which costs 16 times the work and is the better here; upsample=False: as they are.
 data_preprocessor.update(resolution=8, upsample=True)
 model = dict(
     type=CRRCD,

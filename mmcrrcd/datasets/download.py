@@ -1,11 +1,14 @@
 """Published files and archives, fetched when they are missing."""
 import itertools
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tarfile import TarError
 from tempfile import TemporaryDirectory
+from zipfile import BadZipFile
 
 from filelock import FileLock
 from mmengine.dist import get_world_size, is_main_process
@@ -41,29 +44,31 @@ def one_at_a_time(root: Path) -> Iterator[None]:
         yield
 
 
-def fetch(target: Path, url: str, md5: str, download: bool) -> None:
+def fetch(target: Path, url: str, md5: str, download: bool, *parts: Path) -> None:
     """Make sure that ``target`` is there, whole or not at all; with several processes the first one fetches for all.
 
     Args:
         target: the file that ``url`` publishes, or the folder that the archive there holds.
         md5: of the published file.
         download: may it be fetched? An archive that already lies beside ``target`` is unpacked without a network.
+        parts: files in the folder ``target``, each of which must be there.
 
     Raises:
         FileNotFoundError: it is missing and cannot be had; one line.
     """
     root, name = target.parent, url.rsplit('/', 1)[1]
     where = f'put {url} into {root}' if name == target.name else f'unpack {url} into {root}'
-    if not target.exists() and not download:
-        raise FileNotFoundError(f'{target} is missing; set download=True, or {where}')
-    if not target.exists() and is_main_process():
+    missing = [path for path in parts or [target] if not path.exists()]
+    if missing and not download:
+        raise FileNotFoundError(f'{missing[0]} is missing; set download=True, or {where}')
+    if missing and is_main_process():
         try:
             with one_at_a_time(root):
-                if not target.exists():
+                if not all(path.exists() for path in missing):
                     get(target, url, md5)
-        except (OSError, RuntimeError) as error:         # no network, no room, another checksum
+        except (OSError, RuntimeError, TarError, BadZipFile) as error:   # no network, no room, another checksum, half a file
             reason = first_line(getattr(error, 'reason', error))
-            raise FileNotFoundError(f'{target} is missing, and {url} cannot be downloaded ({reason}); {where}') from error
+            raise FileNotFoundError(f'{missing[0]} is missing, and {url} cannot be downloaded ({reason}); {where}') from error
     wait_for_first()
 
 
@@ -77,4 +82,7 @@ def get(target: Path, url: str, md5: str) -> None:
         download_url(url, root, name, md5)
         with TemporaryDirectory(dir=root) as folder:
             extract_archive(root / name, folder)
-            os.replace(Path(folder) / target.name, target)
+            if target.exists():                          # of which a part is missing
+                shutil.copytree(Path(folder) / target.name, target, dirs_exist_ok=True)
+            else:
+                os.replace(Path(folder) / target.name, target)

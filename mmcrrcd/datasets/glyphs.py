@@ -61,7 +61,7 @@ def draw_split(split: str, num_images: int, seed: int) -> tuple[np.ndarray, np.n
 
 @DATASETS.register_module()
 class GlyphArrays(ImageArrays):
-    """Letters and digits, 40 classes, 32 x 32 pixels: readable as they are, easily confused at 8×8 px.
+    """Letters and digits, 40 classes, 32×32 px: readable as they are, easily confused at 8×8 px.
 
     The images are a function of the arguments, and the classes differ in count by one at most.
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from mmcrrcd.errors import InputError, check_positive, is_number, printable
 from mmcrrcd.files import read_lines
@@ -216,15 +215,11 @@ class ImageFolder(ImageArrays):
         path = Path(cache_dir) / f'mmcrrcd-{name}-{split}-{image_size}px-{place}-{mark}.npy'
         images = load_decoded(path, [root / file for file in files], partial(decode_files, side=image_size), image_size,
                               f'{data_root} ({split})')
-        self.labelled = bool(classes)
-        numbers = np.array(numbers) if classes else np.zeros(len(files), int)
-        super().__init__(images, numbers, list(classes or ['']), f'{data_root} ({split})', device)
-        if not self.labelled:
-            self.labels, self.metainfo = torch.full_like(self.labels, NO_LABEL), {}
+        super().__init__(images, numbers, list(classes), f'{data_root} ({split})', device, unlabeled=True)
 
     def __getitems__(self, indices: list[int]) -> dict:
         batch = super().__getitems__(indices)
-        if not self.labelled:
+        if not self.metainfo:
             del batch['labels']
         return batch
 

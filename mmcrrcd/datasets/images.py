@@ -1,23 +1,21 @@
 """Image data sets as arrays: everything in memory as uint8, whole batches at once."""
 import copy
 import pickle
-import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from mmengine.device import get_device
-from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from torch.utils.data import Dataset
 from torchvision.datasets import CIFAR10, CIFAR100
-from torchvision.datasets.utils import download_and_extract_archive
 
 from mmcrrcd.errors import InputError, first_line
 from mmcrrcd.registry import DATASETS, FUNCTIONS
+from mmcrrcd.torch_file import DType
 
-from .download import one_at_a_time, wait_for_first
+from .download import fetch
 
 NO_LABEL = -100                                          # of an image without one: PyTorch's cross-entropy leaves it out
 
@@ -56,13 +54,14 @@ class ImageArrays(Dataset):
         labels: whole numbers, in an array, a list or a tensor.
         device: where the images are kept and batches made. With 'auto' that is the GPU, if there is one and they take less than
             half of its free memory. On a GPU this spares the copy of every batch, and needs ``num_workers=0``.
+        unlabeled: may there be images without a label, whose label is :data:`NO_LABEL`? Without any there are no classes.
 
     Raises:
         InputError: no image, counts that differ, labels outside the classes, or that are no whole numbers.
     """
 
     def __init__(self, images: np.ndarray, labels: np.ndarray | Sequence[int] | torch.Tensor, classes: list[str], name: str,
-                 device: str = 'cpu'):
+                 device: str = 'cpu', unlabeled: bool = False):
         if len(images) == 0:
             raise InputError(f'{name}: the split is empty')
         if not isinstance(images, np.ndarray):
@@ -72,8 +71,9 @@ class ImageArrays(Dataset):
         labels = class_numbers(labels, name)
         if len(labels) != len(images):
             raise InputError(f'{name}: {len(images)} images but {len(labels)} labels')
-        if labels.min() < 0 or labels.max() >= len(classes):
-            raise InputError(f'{name}: labels go from {labels.min()} to {labels.max()}, but there are {len(classes)} classes')
+        known = labels[labels != NO_LABEL] if unlabeled else labels
+        if known.size and (known.min() < 0 or known.max() >= len(classes)):
+            raise InputError(f'{name}: labels go from {known.min()} to {known.max()}, but there are {len(classes)} classes')
         if device == 'auto':
             device = get_device()
             if device == 'cuda' and images.nbytes > torch.cuda.mem_get_info()[0] / 2:
@@ -84,7 +84,7 @@ class ImageArrays(Dataset):
             self.labels = torch.from_numpy(labels).to(device)
         except (RuntimeError, AssertionError) as error:  # there is no such device, or it is full
             raise InputError(f'{name}: the images cannot be kept on device={device!r}: {first_line(error)[:200]}') from error
-        self.metainfo = dict(classes=tuple(classes))
+        self.metainfo = dict(classes=tuple(classes)) if classes else {}
 
     @property
     def CLASSES(self) -> tuple[str, ...]:                # noqa: N802
@@ -149,19 +149,11 @@ class _Array:
         self.value = np.frombuffer(data, np.uint8).reshape(shape, order='F' if by_columns else 'C')
 
 
-class _DType:
-    def __init__(self, name, *_):
-        self.name = name
-
-    def __setstate__(self, state):
-        """Byte order and alignment, of no meaning for uint8."""
-
-
 class _ArrayUnpickler(pickle.Unpickler):
     """Unpickles plain Python values and arrays of uint8, and nothing that could run code."""
 
     known = {('numpy.core.multiarray', '_reconstruct'): _Array, ('numpy._core.multiarray', '_reconstruct'): _Array,
-             ('numpy', 'ndarray'): _Array, ('numpy', 'dtype'): _DType}
+             ('numpy', 'ndarray'): _Array, ('numpy', 'dtype'): DType}
 
     def find_class(self, module, name):
         if (module, name) not in self.known:
@@ -193,23 +185,11 @@ class _CIFAR(ImageArrays):
     def __init__(self, data_root: str, split: str = 'train', download: bool = True, device: str = 'cpu'):
         if split not in ('train', 'test'):
             raise InputError(f"split is 'train' or 'test', got {split!r}")
-        root, official = Path(data_root), self.official
-        folder = root / official.base_folder
+        official = self.official
+        folder = Path(data_root) / official.base_folder
         files = [folder / name for name, _ in (official.train_list if split == 'train' else official.test_list)]
         names_file = folder / official.meta['filename']
-        missing = [path for path in [*files, names_file] if not path.is_file()]
-        if missing and not download:
-            raise FileNotFoundError(f'{missing[0]} is missing; set download=True, or unpack {official.url} into {root}')
-        if missing and is_main_process():
-            try:
-                with one_at_a_time(root):
-                    if not all(path.is_file() for path in missing):
-                        download_and_extract_archive(official.url, str(root), filename=official.filename, md5=official.tgz_md5)
-            except (OSError, RuntimeError, tarfile.TarError) as error:   # no network, no room, another checksum, half a file
-                reason = first_line(getattr(error, 'reason', error))
-                raise FileNotFoundError(f'{missing[0]} is missing, and {official.url} cannot be downloaded ({reason}); '
-                                        f'unpack it into {root}') from error
-        wait_for_first()
+        fetch(folder, official.url, official.tgz_md5, download, *files, names_file)
         parts = [read_pickle(path, 'data', self.label_key) for path in files]
         for path, (data, _) in zip(files, parts):
             if np.shape(data)[1:] != (3 * 32 * 32,):

@@ -2,7 +2,6 @@
 from pathlib import Path
 
 import numpy as np
-import torch
 from torchvision.datasets import STL10
 
 from mmcrrcd.errors import InputError
@@ -78,6 +77,4 @@ class STL10Arrays(ImageArrays):
         if fold is not None:
             index = read_fold(folder / STL10.folds_list_file, fold)
             images, labels = images[index], labels[index]
-        known = labels != NO_LABEL
-        super().__init__(images, np.where(known, labels, 0), classes, f'{folder} ({split})', device)
-        self.labels[~torch.from_numpy(known).to(self.labels.device)] = NO_LABEL
+        super().__init__(images, labels, classes, f'{folder} ({split})', device, unlabeled=True)

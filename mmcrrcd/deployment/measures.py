@@ -67,12 +67,12 @@ def measure(file: Path, network: nn.Module, size: tuple[int, int], ask: Callable
 
 
 def tabulate(rows: list[Measured]) -> Table:
-    """The table for a terminal."""
-    table = Table()
-    table.add_column('file', overflow='fold')            # whole in a narrow terminal, too
+    """The table for a terminal. In one of 80 columns a name of usual length takes one line."""
+    table = Table(caption='latency: ms for one image, on one thread', caption_justify='left')
+    table.add_column('file', overflow='fold')
     for heading in ('kB', 'parameters', 'M MACs', 'accuracy', 'median', '95 %'):
         table.add_column(heading, justify='right', no_wrap=True)
     for row in rows:
-        table.add_row(row.file, f'{row.size / 1000:.0f}', f'{row.parameters:,}', f'{row.macs / 1e6:.2f}',
-                      '–' if row.accuracy is None else f'{row.accuracy:.2f} %', f'{row.median:.2f} ms', f'{row.p95:.2f} ms')
+        table.add_row(Path(row.file).name, f'{row.size / 1000:.0f}', f'{row.parameters:,}', f'{row.macs / 1e6:.2f}',
+                      '–' if row.accuracy is None else f'{row.accuracy:.2f} %', f'{row.median:.2f}', f'{row.p95:.2f}')
     return table

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mmcrrcd.datasets.transforms.resolution_pair import MODES
 from mmcrrcd.datasets.transforms.student_view import StudentView
-from mmcrrcd.errors import InputError, first_line
+from mmcrrcd.errors import InputError, explained, first_line
 from mmcrrcd.evaluation.embeddings import Classifier
 from mmcrrcd.files import write_whole
 from mmcrrcd.models.networks import extract
@@ -110,13 +110,10 @@ def export_onnx(network: DeployedStudent, file: str | Path, images: np.ndarray, 
     need('onnx', 'onnxscript', 'onnxruntime')
     import onnx
     example = torch.zeros(2, *images.shape[1:], dtype=torch.uint8)
-    try:
-        with quietly(), torch.no_grad():
-            program = torch.onnx.export(network, (example, ), dynamo=True, opset_version=OPSET, input_names=['images'],
-                                        output_names=['probabilities'], dynamic_shapes=({0: torch.export.Dim('N')}, ),
-                                        verbose=False)
-    except Exception as error:                           # the exporter raises nearly anything
-        raise InputError(f'this student cannot be written as ONNX: {first_line(error)}') from error
+    with explained('this student cannot be written as ONNX', say=first_line), quietly(), torch.no_grad():
+        program = torch.onnx.export(network, (example, ), dynamo=True, opset_version=OPSET, input_names=['images'],
+                                    output_names=['probabilities'], dynamic_shapes=({0: torch.export.Dim('N')}, ),
+                                    verbose=False)
     model = program.model_proto
     onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in notes.items()})
     content = model.SerializeToString()

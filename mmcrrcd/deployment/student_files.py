@@ -13,7 +13,7 @@ from mmcrrcd.config import check_network, known, parse_config, read_text, withou
 from mmcrrcd.datasets import ImageArrays, StudentView, downsample
 from mmcrrcd.datasets.transforms.student_view import sides
 from mmcrrcd.engine.own_data import data_sets
-from mmcrrcd.errors import InputError, first_line
+from mmcrrcd.errors import InputError, explained, first_line
 from mmcrrcd.evaluation.batch_norm import fit_batch_norms, training_images
 from mmcrrcd.evaluation.embeddings import Classifier, config_with_model, evenly, own_images
 from mmcrrcd.inference import Student, build_student, find_config, find_images, student_view
@@ -33,12 +33,9 @@ def test_images(cfg: Config) -> ImageArrays:
         kind = known(part['type']) if isinstance(part.get('type'), str) else part.get('type')
         if isinstance(kind, type) and 'download' in inspect.signature(kind).parameters:
             part['download'] = False
-    try:
+    of_data_sets = AssertionError, OSError, RuntimeError, ValueError
+    with explained(f'the test images of {cfg.filename} cannot be read', of_data_sets, first_line):
         return own_images(cfg, TESTED)
-    except (InputError, FileNotFoundError):
-        raise
-    except (AssertionError, OSError, RuntimeError, ValueError) as error:         # of mmpretrain's data sets
-        raise InputError(f'the test images of {cfg.filename} cannot be read: {first_line(error)}') from error
 
 
 def low_images(classifier: Classifier, data: ImageArrays) -> np.ndarray:

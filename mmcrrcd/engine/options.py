@@ -6,7 +6,7 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 
 from mmcrrcd.config import read_config
-from mmcrrcd.errors import InputError, first_line, nearest
+from mmcrrcd.errors import WRONG, InputError, explained, first_line, nearest
 
 from .own_data import fit_to_data, move_data
 from .settings import TOP
@@ -77,10 +77,8 @@ def merge_options(cfg: Config, options: dict | None, flag: str = '--cfg-options'
     if 'data_root' in (options or {}) and before is None:
         raise InputError(f'{flag} data_root: {cfg.filename} has no data_root; name that of its data sets, as '
                          'train_dataloader.dataset.data_root')
-    try:
+    with explained(f'{flag} {" ".join(options or ())}', WRONG, first_line):
         cfg.merge_from_dict(options or {})
-    except (AssertionError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f'{flag} {" ".join(options)}: {first_line(error)}') from error
     if not isinstance(cfg.get('data_root'), (str, Path, type(None))):
         raise InputError(f'{flag} data_root is a folder, got {cfg.data_root!r}')
     if before is not None and cfg.data_root != before:

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from mmcrrcd.checkpoint import check_finite, find_checkpoint, fitted, read_checkpoint, weights_in
 from mmcrrcd.datasets.mended import name_images
-from mmcrrcd.errors import InputError, explained, nearest, printable
+from mmcrrcd.errors import WRONG, InputError, explained, nearest, printable
 from mmcrrcd.files import clear_dead, write_whole
 from mmcrrcd.registry import HOOKS
 
@@ -172,8 +172,7 @@ class Runner(mmengine.runner.Runner):
 
     def resume(self, filename: str, *args, **kwargs) -> None:
         """mmengine's. Raises InputError where the file is no checkpoint that this training can go on from; one line."""
-        of_a_crafted_file = AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError
-        with explained(f'{printable(filename)} cannot be resumed from', of_a_crafted_file):
+        with explained(f'{printable(filename)} cannot be resumed from', WRONG):          # a crafted file
             super().resume(filename, *args, **kwargs)
             for optimizer in (wrapper.optimizer for wrapper in self._optimizers()):
                 check_optimizer(optimizer, printable(filename))

@@ -13,7 +13,7 @@ from mmengine.runner import (EpochBasedTrainLoop, IterBasedTrainLoop, LogProcess
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmcrrcd.config import kind
+from mmcrrcd.config import kind, nested
 from mmcrrcd.errors import InputError, is_number, nearest
 
 from .signatures import PLAIN, alternatives, check_value, hints, parameters
@@ -203,66 +203,82 @@ def check_paramwise(settings, where: str) -> None:
                 raise InputError(f'{where}: {name} is a number, got {value!r}')
 
 
-def check_section(key: str, value) -> None:
+def check_train_cfg(value: dict, key: str) -> None:
+    """Raises InputError for a training whose length is not told in epochs or in iterations."""
+    default = EpochBasedTrainLoop if value.get('by_epoch') else IterBasedTrainLoop
+    if 'type' not in value and 'by_epoch' not in value:
+        raise InputError('train_cfg says by_epoch=True (and max_epochs) or by_epoch=False (and max_iters)')
+    check_part(value, key, LOOPS, default, set() if 'type' in value else {'by_epoch'})
+    if not isinstance(value.get('by_epoch', True), bool):
+        raise InputError(f'{key}.by_epoch is True or False, got {value["by_epoch"]!r}')
+
+
+def check_optim_wrapper(value: dict, key: str) -> None:
+    """Raises InputError for an optimizer that is not there, and for what it, or the clipping of gradients, does not take."""
+    for inner, name in parts(value.get('optimizer'), f'{key}.optimizer'):
+        check_known(inner, name, OPTIMIZERS)
+        check_part(inner, name, OPTIMIZERS)
+    if value.get('paramwise_cfg') is not None and 'constructor' not in value:
+        check_paramwise(value['paramwise_cfg'], f'{key}.paramwise_cfg')
+    clip = value.get('clip_grad')
+    if isinstance(clip, dict):
+        how = nn.utils.clip_grad_value_ if clip.get('type') == 'value' else nn.utils.clip_grad_norm_
+        check_names(clip, f'{key}.clip_grad', set(inspect.signature(how).parameters) - {'parameters'} | {'type'})
+        for name in clip.keys() & {'max_norm', 'clip_value'}:
+            if not is_number(clip[name]) or clip[name] <= 0:
+                raise InputError(f'{key}.clip_grad.{name} is a positive number, got {clip[name]!r}')
+
+
+def check_default_hooks(value: dict, key: str) -> None:
+    """Raises InputError for a hook that is none of mmengine's and has no type."""
+    for name, hook in value.items():
+        if name not in HOOK_NAMES and (not isinstance(hook, dict) or 'type' not in hook):
+            raise InputError(f'{key} has no hook {name!r}{nearest(name, HOOK_NAMES | value.keys() - {name})}')
+        if isinstance(hook, dict):
+            if 'type' not in hook:
+                raise InputError(f'{key}.{name} lacks its type, got {dict(hook)}')
+            check_part(hook, f'{key}.{name}', HOOKS, more={'priority'})
+
+
+def check_log_processor(value: dict, key: str) -> None:
+    """Raises InputError for what mmengine looks at only when the first line is written."""
+    custom = value.get('custom_cfg') or []
+    if not isinstance(custom, (list, tuple)) or not all(isinstance(part, dict) for part in custom):
+        raise InputError(f'{key}.custom_cfg is a list of dicts, got {custom!r}')
+    for i, part in enumerate(custom):
+        check_names(part, f'{key}.custom_cfg.{i}', {'data_src', 'method_name', 'window_size', 'log_name'})
+        if part.get('window_size') not in ('epoch', 'global'):
+            check_count(part, f'{key}.custom_cfg.{i}', 'window_size')
+
+
+# Of a section that is built as it stands: registry, class where there is no type, settings that are taken out before.
+SECTIONS = dict(
+    model=(MODELS, None, ()), data_preprocessor=(MODELS, None, ()), visualizer=(VISUALIZERS, None, ()),
+    val_cfg=(LOOPS, ValLoop, ()), test_cfg=(LOOPS, TestLoop, ()), log_processor=(LOG_PROCESSORS, LogProcessor, ()),
+    optim_wrapper=(OPTIM_WRAPPERS, OptimWrapper, {'constructor', 'paramwise_cfg', 'optimizer'}))
+CHECKS = dict.fromkeys(LOADERS, check_loader) | dict(
+    train_cfg=check_train_cfg, optim_wrapper=check_optim_wrapper, default_hooks=check_default_hooks,
+    log_processor=check_log_processor)
+LEAST = dict(train_cfg=dict(max_epochs=1, max_iters=1, val_interval=1), log_processor=dict(window_size=1, num_digits=0),
+             randomness=dict(seed=0), auto_scale_lr=dict(base_batch_size=1))             # of settings that are whole numbers
+
+
+def check_section(key: str, value: dict) -> None:
     """Raises InputError for a setting in one part of a config that nothing takes, or that cannot be meant."""
-    if key == 'train_cfg':
-        default = EpochBasedTrainLoop if value.get('by_epoch') else IterBasedTrainLoop
-        if 'type' not in value and 'by_epoch' not in value:
-            raise InputError('train_cfg says by_epoch=True (and max_epochs) or by_epoch=False (and max_iters)')
-        check_part(value, key, LOOPS, default, set() if 'type' in value else {'by_epoch'})
-        if not isinstance(value.get('by_epoch', True), bool):
-            raise InputError(f'{key}.by_epoch is True or False, got {value["by_epoch"]!r}')
-        check_count(value, key, 'max_epochs', 'max_iters', 'val_interval')
-    elif key in ('val_cfg', 'test_cfg'):
-        check_part(value, key, LOOPS, ValLoop if key == 'val_cfg' else TestLoop)
-    elif key in LOADERS:
-        check_loader(value, key)
-    elif key in ('model', 'data_preprocessor'):
-        check_part(value, key, MODELS)
-    elif key == 'optim_wrapper':
-        check_part(value, key, OPTIM_WRAPPERS, OptimWrapper, {'constructor', 'paramwise_cfg', 'optimizer'})
-        for inner, name in parts(value.get('optimizer'), f'{key}.optimizer'):
-            check_known(inner, name, OPTIMIZERS)
-            check_part(inner, name, OPTIMIZERS)
-        if value.get('paramwise_cfg') is not None and 'constructor' not in value:
-            check_paramwise(value['paramwise_cfg'], f'{key}.paramwise_cfg')
-        clip = value.get('clip_grad')
-        if isinstance(clip, dict):
-            how = nn.utils.clip_grad_value_ if clip.get('type') == 'value' else nn.utils.clip_grad_norm_
-            check_names(clip, f'{key}.clip_grad', set(inspect.signature(how).parameters) - {'parameters'} | {'type'})
-            for name in clip.keys() & {'max_norm', 'clip_value'}:
-                if not is_number(clip[name]) or clip[name] <= 0:
-                    raise InputError(f'{key}.clip_grad.{name} is a positive number, got {clip[name]!r}')
-    elif key == 'default_hooks':
-        for name, hook in value.items():
-            if name not in HOOK_NAMES and (not isinstance(hook, dict) or 'type' not in hook):
-                raise InputError(f'{key} has no hook {name!r}{nearest(name, HOOK_NAMES | value.keys() - {name})}')
-            if isinstance(hook, dict):
-                if 'type' not in hook:
-                    raise InputError(f'{key}.{name} lacks its type, got {dict(hook)}')
-                check_part(hook, f'{key}.{name}', HOOKS, more={'priority'})
-    elif key == 'log_processor':
-        check_part(value, key, LOG_PROCESSORS, LogProcessor)
-        check_count(value, key, 'window_size')
-        check_count(value, key, 'num_digits', least=0)
-        custom = value.get('custom_cfg') or []           # mmengine looks at it when the first line is written
-        if not isinstance(custom, (list, tuple)) or not all(isinstance(part, dict) for part in custom):
-            raise InputError(f'{key}.custom_cfg is a list of dicts, got {custom!r}')
-        for i, part in enumerate(custom):
-            check_names(part, f'{key}.custom_cfg.{i}', {'data_src', 'method_name', 'window_size', 'log_name'})
-            if part.get('window_size') not in ('epoch', 'global'):
-                check_count(part, f'{key}.custom_cfg.{i}', 'window_size')
-    elif key == 'visualizer':
-        check_part(value, key, VISUALIZERS)
-    elif key in NAMES:
+    if key in SECTIONS:
+        registry, default, more = SECTIONS[key]
+        check_part(value, key, registry, default, more)
+    if key in CHECKS:
+        CHECKS[key](value, key)
+    if key in NAMES:
         check_names(value, key, NAMES[key])
         for name in value.keys() & YES_OR_NO:
             if not isinstance(value[name], bool):
                 raise InputError(f'{key}.{name} is True or False, got {value[name]!r}')
-        check_count(value, key, 'seed', least=0)
-        check_count(value, key, 'base_batch_size')
-        if value.get('seed') is not None and value['seed'] >= 2**32:     # of NumPy
-            raise InputError(f'{key}.seed is less than 2**32, got {value["seed"]!r}')
+    for name, least in LEAST.get(key, {}).items():
+        check_count(value, key, name, least=least)
+    if key == 'randomness' and (value.get('seed') or 0) >= 2**32:        # of NumPy
+        raise InputError(f'{key}.seed is less than 2**32, got {value["seed"]!r}')
 
 
 LISTS = dict(custom_hooks=(HOOKS, {'priority'}), param_scheduler=(PARAM_SCHEDULERS, {'convert_to_iter_based'}),
@@ -302,8 +318,7 @@ def check_settings(cfg: Config) -> None:
                 check_value(value, PLAIN_TOP[key], key, ours=True)
                 if key == 'log_level' and not isinstance(logging.getLevelName(value), int):
                     raise InputError(f'log_level is a name as INFO or WARNING, got {value!r}')
-            elif key in LOADERS | NAMES.keys() | {'model', 'data_preprocessor', 'optim_wrapper', 'train_cfg', 'val_cfg',
-                                                  'test_cfg', 'default_hooks', 'log_processor', 'visualizer'}:
+            elif key in SECTIONS.keys() | CHECKS.keys() | NAMES.keys():
                 if isinstance(value, dict):
                     check_section(key, value)
                 elif isinstance(value, (*PLAIN, list, tuple)):
@@ -312,12 +327,8 @@ def check_settings(cfg: Config) -> None:
 
 def pair_in(settings) -> dict | None:
     """The settings of the first ``ResolutionPair`` in a data set's config, or in those of the data sets in it."""
-    if isinstance(settings, dict):
-        if kind(settings) == 'ResolutionPair':
-            return {key: value for key, value in settings.items() if key != 'type'}
-        settings = list(settings.values())
-    found = map(pair_in, settings) if isinstance(settings, (list, tuple)) else ()
-    return next((each for each in found if each is not None), None)
+    pair = next((part for part in nested(settings) if kind(part) == 'ResolutionPair'), None)
+    return pair and {key: value for key, value in pair.items() if key != 'type'}
 
 
 def check_pairs(cfg: Config, *tests: str) -> None:

@@ -158,7 +158,7 @@ def turn(folder: Path) -> Iterator[None]:
             lock.release()
 
 
-def shown(blocks: Iterable, total: int, name: str) -> Iterator:
+def tracked(blocks: Iterable, total: int, name: str) -> Iterator:
     """``blocks`` with a line of progress, and the time left, on stderr."""
     columns = TextColumn('{task.description}'), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True), disable=not is_main_process()) as progress:
@@ -187,7 +187,7 @@ def build(source: Source, folder: Path, shape: dict) -> None:
         broadcast_object_list(done)
         missing = [block for block in range(number_of_blocks(shape)) if block not in done[0]][get_rank()::get_world_size()]
         outputs = source.outputs([source.numbers_of(block) for block in missing])
-        for output, block in zip(shown(outputs, len(missing), f'{source.number} views'), missing):      # asked to its end
+        for output, block in zip(tracked(outputs, len(missing), f'{source.number} views'), missing):      # asked to its end
             writer.write(block, output)
         writer.close()
         barrier()

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data._utils.fetch import _MapDatasetFetcher
 
 from mmcrrcd.datasets.transforms.resolution_pair import sides
-from mmcrrcd.errors import InputError, explained, is_number, nearest, with_kind
+from mmcrrcd.errors import WRONG, InputError, explained, is_number, nearest, with_kind
 from mmcrrcd.evaluation.accuracy import BatchAccuracy
 from mmcrrcd.generators import generators_kept
 from mmcrrcd.models.algorithms import Distiller
@@ -28,7 +28,6 @@ from mmcrrcd.structures import Pair
 
 from .classes import check_classes, check_labels, classes_of, number_of_classes, place_of, warn_of_absent_classes
 
-WRONG = (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 IMAGES = 16
 OUR_CODE = {'mmcrrcd', 'mmengine', 'mmpretrain', 'mmcv', 'torch', 'torchvision', 'numpy', 'contextlib', 'copy'}
 

@@ -6,7 +6,7 @@ from mmpretrain.models import ArcFaceClsHead, ClsHead, EfficientFormerClsHead, I
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmcrrcd.errors import InputError, first_line
+from mmcrrcd.errors import WRONG, InputError, explained, first_line
 from mmcrrcd.structures import NetworkOutput
 
 from .heads.arcface import arcface_cosine
@@ -80,9 +80,6 @@ def check_head(head: nn.Module, soft: bool) -> None:
                          'head, or give it a method loss_of(output, labels)')
     if classes := getattr(head, 'num_classes', None):
         labels, loss = torch.zeros(2, dtype=torch.int64), copy.deepcopy(loss)            # some count their images
-        try:
+        what = 'the soft labels of images that batch_augments mix' if soft else 'the classes of images'
+        with explained(f'the {type(loss).__name__} of the {kind} cannot take {what}', WRONG, first_line):
             loss_of_logits(loss, torch.zeros(2, classes), soft_labels(labels, classes) if soft else labels)
-        except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
-            reason = first_line(error)
-            what = 'the soft labels of images that batch_augments mix' if soft else 'the classes of images'
-            raise InputError(f'the {type(loss).__name__} of the {kind} cannot take {what}: {reason}') from error

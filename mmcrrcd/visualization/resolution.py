@@ -18,7 +18,7 @@ def draw_resolution(resolutions: Sequence[int], curves: dict[str, Sequence[float
     for name, style in styles(curves).items():
         axes.plot(resolutions, curves[name], marker='o', markersize=4, label=name, **style)
     axes.set(xticks=resolutions, xlabel='resolution of the images (px)', ylabel='accuracy (%)', ylim=(0, None))
-    axes.set_title(title, fontsize=11)
+    figure.suptitle(title, fontsize=11)
     axes.grid(alpha=0.3)
     axes.spines[['top', 'right']].set_visible(False)
     label_lines(axes, 3.7)

@@ -19,9 +19,9 @@ def draw_similarities(panels: dict[str, np.ndarray], same: np.ndarray, title: st
         same: (P,) bool, positive pairs.
     """
     same = np.asarray(same, bool)
-    columns = len(panels) if len(panels) <= 3 else 2
+    columns = min(2, len(panels))
     rows = math.ceil(len(panels) / columns)
-    figure = Figure(figsize=(5 * columns + 0.4, 3.6 * rows + 0.8), facecolor='white', layout='constrained')
+    figure = Figure(figsize=(4.6 * columns + 0.4, 3.2 * rows + 0.8), facecolor='white', layout='constrained')
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for panel in axes.flat[len(panels):]:
         panel.remove()
@@ -33,7 +33,7 @@ def draw_similarities(panels: dict[str, np.ndarray], same: np.ndarray, title: st
             panel.stairs(shares, edges, color=color)
             panel.axvline(scores[same == (kind == 'positive')].mean(), color=color, linestyle='--')
         panel.set_title(f'{name}\nexpectation margin {expectation_margin(scores, same):.3f}, '
-                        f'histogram intersection {histogram_intersection(scores, same):.3f}', fontsize=11)
+                        f'histogram intersection {histogram_intersection(scores, same):.3f}', fontsize=10)
         panel.set(xlim=limits(panels.values()))
         panel.grid(alpha=0.3)
         panel.xaxis.set_major_locator(MaxNLocator(6))

@@ -1,6 +1,6 @@
 """The model zoo: small trained students that come with the package.
 
->>> mmcrrcd.load_student('resnet20_cifar100_16px').predict('camera/')
+>>> mmcrrcd.load_student('resnet20_cifar100_8px').predict('camera/')
 
 A student is two files: its weights, ``NAME.safetensors``, and ``NAME.json``, which holds what else has to be known. Such a
 pair is read from any folder in the same way. ``tools/export_student.py WORK_DIR --zoo FILE`` writes one.

@@ -129,6 +129,17 @@ def test_without_a_network_one_line_says_what_to_do(tmp_path, monkeypatch, name,
     assert str(error.value) == f'{target} is missing; set download=True, or {what} {URL}{name} into {tmp_path}'
 
 
+def test_a_folder_without_one_of_its_files_is_filled(site, tmp_path):
+    folder, _ = site
+    target = tmp_path / 'data' / 'set'
+    target.mkdir(parents=True)
+    (target / 'own.txt').touch()
+    with pytest.raises(FileNotFoundError, match='images.bin is missing; set download=True, or unpack'):
+        fetch(target, URL + 'set.tar.gz', md5(folder / 'set.tar.gz'), False, target / 'images.bin')
+    fetch(target, URL + 'set.tar.gz', md5(folder / 'set.tar.gz'), True, target / 'images.bin')
+    assert sorted(path.name for path in target.iterdir()) == ['images.bin', 'own.txt']
+
+
 def test_others_wait_for_the_first_process_however_long(monkeypatch):
     store, order, here = HashStore(), [], threading.local()
     store.set_timeout(timedelta(milliseconds=100))       # what a barrier would end after

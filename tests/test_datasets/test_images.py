@@ -8,7 +8,7 @@ import tarfile
 from pathlib import Path
 from urllib.error import URLError
 
-import mmcrrcd.datasets.images as images_module
+import mmcrrcd.datasets.download as download_module
 import numpy as np
 import pytest
 import torch
@@ -194,25 +194,24 @@ def test_missing_files_without_a_network(tmp_path, monkeypatch, error, reason):
     def unreachable(*_, **__):
         raise error
 
-    monkeypatch.setattr(images_module, 'download_and_extract_archive', unreachable)
+    monkeypatch.setattr(download_module, 'download_url', unreachable)
     with pytest.raises(FileNotFoundError) as caught:
         CIFAR100Arrays(tmp_path)
-    assert f'cannot be downloaded ({reason}); unpack it into' in one_line(caught)
+    assert f'cannot be downloaded ({reason}); unpack https://' in one_line(caught)
 
 
 def test_missing_files_are_downloaded(tmp_path, monkeypatch, cifar100):
     _, data, labels = cifar100
     calls = []
 
-    def download(url, root, filename, md5):
-        calls.append((url.rsplit('/', 1)[1], root, filename, md5))
-        write_cifar100(Path(root), data, labels)
+    def get(target, url, md5):
+        calls.append((target, url.rsplit('/', 1)[1], md5))
+        write_cifar100(target.parent, data, labels)
 
-    monkeypatch.setattr(images_module, 'download_and_extract_archive', download)
+    monkeypatch.setattr(download_module, 'get', get)
     for _ in range(2):                                   # the second time they are there
         assert len(CIFAR100Arrays(tmp_path, split='test')) == 10_000
-    archive = 'cifar-100-python.tar.gz'
-    assert calls == [(archive, str(tmp_path), archive, 'eb9058c3a382ffc7106e4002c42a8d85')]
+    assert calls == [(tmp_path / 'cifar-100-python', 'cifar-100-python.tar.gz', 'eb9058c3a382ffc7106e4002c42a8d85')]
 
 
 def test_arrays_of_another_type_are_refused(tmp_path):

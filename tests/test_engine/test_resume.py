@@ -115,6 +115,13 @@ def test_log_that_goes_on_knows_the_best_and_the_kept_checkpoints(tmp_path, teac
     assert len(names[0]) == 2 and 'epoch_4.pth' in names[0]
 
 
+def test_the_log_warns_of_nothing_that_no_setting_changes(tmp_path, teacher, capfd):
+    train(config(tmp_path, crrcd(teacher), epochs=1, log_level='INFO'))
+    shown = capfd.readouterr()
+    log = ''.join(path.read_text() for path in tmp_path.rglob('*.log'))
+    assert 'Checkpoints will be saved to' in log and 'will be deprecated' not in log + shown.out + shown.err
+
+
 def killed_at(place: str, call: int, work_dir, teacher) -> None:
     """A training that kills its process for good when it comes to a call of the system for files."""
     original, calls = getattr(os, place), []

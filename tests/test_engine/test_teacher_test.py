@@ -90,10 +90,10 @@ def test_what_its_training_says_is_compared(tmp_path):
 
 
 def test_it_is_silent_without_labels_and_without_logits():
-    def unlabelled(batch):
+    def unlabeled(batch):
         return {key: value for key, value in batch.items() if key != 'labels'}
 
-    assert said(collate_fn=unlabelled) == []
+    assert said(collate_fn=unlabeled) == []
     assert said(teacher=KnowsRed(logits=False)) == []
     other = KnowsRed()
     other.centers = nn.Parameter(torch.arange(7.))       # of other classes

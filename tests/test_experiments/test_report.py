@@ -131,10 +131,17 @@ def test_the_headline_sets_each_method_beside_the_best_kd():
     for method, values in {'student-only': (28, 29), 'KD': (31, 32), 'KD, 1 CE': (31, 33), 'CRRCD': (32, 35)}.items():
         for seed, last in enumerate(values, 5):
             write('study_few', method, 'resnet56_vgg8', '8px__paper_35e', seed, last, setting=Setting(views=8)._asdict())
+    write('study_few', 'KD + SRD', 'resnet56_vgg8', '8px__paper_35e', 5, 30, setting=Setting(views=8)._asdict())
     page = report.headline_markdown()
-    assert '| KD (1 CE + 0.9 KD) | 32.00 ± 1.41 (n = 2) | the best KD |' in page
-    assert '| CRRCD | 33.50 ± 2.12 (n = 2) | +1.50 ± 0.50 (n = 2) |' in page
-    assert 'SimKD' not in page and '30 epochs, 8 stored crops of each image, 2 to 2 minutes a training' in page
+    assert ('| VGG8, 100 images a class | 30 | 28.50 ± 0.71 (n = 2) | 32.00 ± 1.41 (n = 2)<br>1 CE + 0.9 KD | 30.00 (n = 1)<br>'
+            'KD + SRD | 33.50 ± 2.12 (n = 2) | +1.50 ± 0.50 (n = 2) | 2 – 2 |') in page
+    assert 'SimKD' not in page and 'of each image: 8 with 100 images a class.' in page
+    axes, = figures.headline().axes
+    dots = {text.get_text(): float(each.lines[0].get_xdata()[0]) for text, each in zip(axes.get_yticklabels(), axes.containers)}
+    assert dots == {'student-only (n = 2)': -3.5, 'KD (0.1 CE + 0.9 KD) (n = 2)': -0.5,
+                    'KD + SRD (n = 1)': -1.0, 'CRRCD (n = 2)': 1.5}
+    study = report.study_markdown('few')
+    assert '| KD (1 CE + 0.9 KD) | 32.00 ± 1.41' in study and '| over KD (0.1 CE + 0.9 KD), paired |' in study
 
 
 def test_pictures_show_gains_seed_by_seed():
@@ -157,11 +164,11 @@ def test_pictures_show_gains_seed_by_seed():
 
 
 def test_without_a_record_there_are_no_pictures():
-    assert figures.gains() is figures.bars() is figures.results() is None
+    assert figures.headline() is figures.gains() is figures.bars() is None
 
 
 def test_accuracy_over_resolution_is_drawn_from_what_was_measured(monkeypatch):
     monkeypatch.setattr(records, 'RECORDS', pages.ROOT / 'experiments' / 'records')
-    panels = figures.resolution().axes
-    assert len(panels) == 3 and {line.get_color() for axes in panels for line in axes.lines} == {
-        style.TEACHER, style.STUDENT_ONLY, style.KD, style.CRRCD}
+    axes, = figures.resolution().axes
+    assert {line.get_color() for line in axes.lines} == {style.TEACHER, style.STUDENT_ONLY, style.CRRCD}
+    assert len(axes.lines) == len(axes.texts) == 7

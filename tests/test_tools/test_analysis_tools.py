@@ -1,6 +1,5 @@
 """tools/linear_probe.py, plot_tsne.py and plot_resolution.py as a user calls them, on a student that sees 8 of 16×16 px."""
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -74,7 +73,6 @@ def test_linear_probe_of_the_teacher_at_another_resolution(tool):
 
 
 def test_tsne(tool):
-    pytest.importorskip('sklearn')
     out = tool('plot_tsne.py', '--run', 'student.py', 'student', 'CRRCD', '--run', 'student.py', 'student/epoch_2.pth', 'again',
                '--teacher', '--classes', 'class3', 'class1', '--per-class', 5, '--perplexity', 4, '--out', 'pictures/map.png')
     assert Path('pictures/map.png').stat().st_size > 10_000
@@ -211,15 +209,6 @@ def test_numbers_that_make_no_map_are_refused(tool, option, value, capsys):
     with pytest.raises(SystemExit):
         tool('plot_tsne.py', *RUN, option, value)
     assert '--per-class is 2 or more, --perplexity above 0, --seed 0 or more' in capsys.readouterr().err
-
-
-def test_scikit_learn_is_asked_for(tool, monkeypatch):
-    monkeypatch.setitem(sys.modules, 'sklearn', None)
-    monkeypatch.delitem(sys.modules, 'mmcrrcd.evaluation.clusters', raising=False)
-    for name in [name for name in sys.modules if name.startswith('sklearn.')]:
-        monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(SystemExit, match='scikit-learn is missing: pip install scikit-learn'):
-        tool('plot_tsne.py', *RUN)
 
 
 def test_networks_by_label(run):

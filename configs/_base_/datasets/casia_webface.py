@@ -1,4 +1,4 @@
-"""CASIA-WebFace, aligned to 112 pixels, in a folder for each of its 10,575 people.
+"""CASIA-WebFace, aligned to 112×112 px, in a folder for each of its 10,575 people.
 
 Mirrored in training, nothing else. No validation: the tests are of other people, but for some whom CASIA-WebFace shares with
 LFW (docs/data.md), and whom the field's numbers leave in.

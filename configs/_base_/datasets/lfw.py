@@ -1,6 +1,6 @@
 """LFW, to train on 1,334 people: those with two images or more who are in none of the pairs of folds 9 and 10.
 
-The 1,200 pairs of these two folds are left for verification. pairs.txt lies beside the folder of images. 64 pixels, so that
+The 1,200 pairs of these two folds are left for verification. pairs.txt lies beside the folder of images. 64×64 px, so that
 two CPU cores train a teacher in an hour.
 """
 from mmengine.config import read_base

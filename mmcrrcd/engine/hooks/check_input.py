@@ -9,7 +9,7 @@ from mmcv.transforms import TestTimeAug
 from mmpretrain.datasets.transforms import PackInputs
 
 from mmcrrcd.checkpoint import check_finite, check_weights, fitted, network_in, weights_in
-from mmcrrcd.datasets.mended import numbers_twice
+from mmcrrcd.datasets.mended import numbers_twice, parts_of
 from mmcrrcd.datasets.replay import ReplayedViews
 from mmcrrcd.datasets.transforms import ResolutionPair
 from mmcrrcd.engine.trial import try_batches
@@ -61,10 +61,12 @@ def check_gaps(model: Distiller, epochs: float) -> None:
 
 def check_pipeline(dataset, loader: str) -> None:
     """Raises InputError where a pipeline makes ``img_low`` by :class:`ResolutionPair` and does not pack it."""
-    for inner in (*getattr(dataset, 'datasets', ()), getattr(dataset, 'dataset', None)):
-        if inner is not None:                            # mmengine's and torch's wrappers
-            check_pipeline(inner, loader)
-    steps = list(getattr(getattr(dataset, 'pipeline', None), 'transforms', None) or ())
+    for part in parts_of(dataset):
+        check_steps(list(getattr(getattr(part, 'pipeline', None), 'transforms', None) or ()), loader)
+
+
+def check_steps(steps: list, loader: str) -> None:
+    """:func:`check_pipeline` of the transforms of one pipeline."""
     for step in steps:
         if isinstance(step, TestTimeAug):                # what comes after it is in each of its ways
             steps = [*steps[:steps.index(step)], *(inner for way in step.subroutines for inner in way.transforms)]

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmcrrcd.errors import InputError
-from mmcrrcd.models.losses.base import DistillLoss
+from mmcrrcd.models.losses.base import MapLoss
 from mmcrrcd.models.networks import linear_classifier
 from mmcrrcd.registry import ALGORITHMS
 from mmcrrcd.structures import Batch, NetworkOutput
@@ -15,12 +15,8 @@ from .objective import check_names
 from .schedule import Schedule
 
 
-class MappedEmbeddingLoss(DistillLoss):
+class MappedEmbeddingLoss(MapLoss):
     """Mean squared error between the teacher's embedding and a learned linear map of the student's: the paper's only loss."""
-
-    def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
-        """Makes the linear layer."""
-        self.map = nn.Linear(student.embedding.shape[1], teacher.embedding.shape[1])
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
         """Scalar; reads the embeddings."""

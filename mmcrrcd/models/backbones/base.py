@@ -24,6 +24,7 @@ class StageBackbone(BaseModule):
 
     out_channels: int
     gives_pre_activations = False
+    ends_in_relu = True                                  # does each stage?
 
     def __init__(self, init_cfg: dict | list | None = None):
         super().__init__(init_cfg)
@@ -50,9 +51,11 @@ class StageBackbone(BaseModule):
         return (*maps, *pre_activations, self.last(x))
 
     def map_and_pre_activation(self, stage: nn.Sequential, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The output of a stage, and what it is before its last ReLU. Here the last block tells, by its method
-        ``pre_activation``.
+        """The output of a stage, and what it is before its last ReLU, where it has one. Here the last block tells, by its
+        method ``pre_activation``.
         """
+        if not self.ends_in_relu:
+            return (stage(x), ) * 2
         *blocks, last = stage
         for block in blocks:
             x = block(x)
@@ -101,6 +104,13 @@ def stack(block: Callable[[int, int, int], nn.Module], in_channels: int, channel
     """A stage of blocks ``block(in_channels, channels, stride)``, the first of which changes channels and size."""
     others = (block(channels, channels, 1) for _ in range(number - 1))
     return nn.Sequential(block(in_channels, channels, stride), *others)
+
+
+def shortcut(in_channels: int, channels: int, stride: int) -> nn.Sequential | None:
+    """Of a residual block: a 1x1 convolution and BN where the shape changes, else None for the input itself."""
+    if stride == 1 and in_channels == channels:
+        return None
+    return nn.Sequential(nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
 
 
 def kaiming_init(module: nn.Module) -> None:

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from mmcrrcd.errors import InputError
 from mmcrrcd.registry import MODELS
 
-from .base import StageBackbone, stack
+from .base import StageBackbone, shortcut, stack
 
 
 class IBasicBlock(nn.Module):
@@ -21,10 +21,7 @@ class IBasicBlock(nn.Module):
         self.prelu = nn.PReLU(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, stride, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(channels)
-        self.downsample = None
-        if stride != 1 or in_channels != channels:
-            self.downsample = nn.Sequential(nn.Conv2d(in_channels, channels, 1, stride, bias=False),
-                                            nn.BatchNorm2d(channels))
+        self.downsample = shortcut(in_channels, channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Takes (N, C, H, W). Gives (N, C2, H2, W2)."""
@@ -51,6 +48,7 @@ class IResNet(StageBackbone):
         torch.Size([1, 512, 7, 7])
     """
 
+    ends_in_relu = False
     blocks = {18: (2, 2, 2, 2), 50: (3, 4, 14, 3), 100: (3, 13, 30, 3)}
 
     def __init__(self, depth: int, init_cfg: dict | None = None):
@@ -69,8 +67,3 @@ class IResNet(StageBackbone):
         for m in self.modules():
             if isinstance(m, nn.Conv2d):
                 nn.init.normal_(m.weight, std=0.1)
-
-    def map_and_pre_activation(self, stage: nn.Sequential, x: Tensor) -> tuple[Tensor, Tensor]:
-        """A stage's output, which has no activation at its end."""
-        x = stage(x)
-        return x, x

@@ -46,6 +46,7 @@ class MobileNetV2CIFAR(StageBackbone):
         torch.Size([1, 1280, 2, 2])
     """
 
+    ends_in_relu = False
     # for each stage, its groups of blocks: (channels, blocks, stride of the first)
     groups = (((16, 1, 1), (24, 2, 1)), ((32, 3, 2),), ((64, 4, 2), (96, 3, 1)), ((160, 3, 2), (320, 1, 1)))
 
@@ -65,8 +66,3 @@ class MobileNetV2CIFAR(StageBackbone):
         self.out_channels = int(1280 * max(width, 1))
         self.last = nn.Sequential(*conv_bn(in_channels, self.out_channels), nn.ReLU(inplace=True))
         kaiming_init(self)
-
-    def map_and_pre_activation(self, stage: nn.Sequential, x: Tensor) -> tuple[Tensor, Tensor]:
-        """A stage's output, which has no activation at its end."""
-        x = stage(x)
-        return x, x

@@ -5,7 +5,7 @@ from torch.nn import functional as F
 from mmcrrcd.errors import InputError
 from mmcrrcd.registry import MODELS
 
-from .base import StageBackbone, kaiming_init, stack
+from .base import StageBackbone, kaiming_init, shortcut, stack
 
 
 class BasicBlock(nn.Module):
@@ -17,10 +17,7 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
-        self.downsample = None
-        if stride != 1 or in_channels != channels:
-            self.downsample = nn.Sequential(nn.Conv2d(in_channels, channels, 1, stride, bias=False),
-                                            nn.BatchNorm2d(channels))
+        self.downsample = shortcut(in_channels, channels, stride)
 
     def pre_activation(self, x: Tensor) -> Tensor:
         """The output before its ReLU."""

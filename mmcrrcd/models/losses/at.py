@@ -6,7 +6,7 @@ from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, NetworkOutput
 
 from .base import DistillLoss
-from .stages import at_least_float32, image_ratio, pair_wide_stages, same_size
+from .stages import image_ratio, pair_wide_stages, paired_maps
 
 
 def attention_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
@@ -38,6 +38,5 @@ class ATLoss(DistillLoss):
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
         """:func:`attention_loss` of all stages, a scalar."""
-        pairs = (map(at_least_float32, (student.feature_maps[i], teacher.feature_maps[j])) for i, j in self.pairs)
-        total = sum(attention_loss(*same_size(*pair)) for pair in pairs)
+        total = sum(attention_loss(*maps) for maps in paired_maps(student, teacher, self.pairs))
         return total * image_ratio(student, teacher)

@@ -72,3 +72,11 @@ class DistillLoss(nn.Module):
     def forward(self, student: NetworkOutput, teacher: NetworkOutput | None, batch: Batch) -> Tensor:
         """The loss of one batch, a scalar, averaged over its samples; embedding and logits come in float32."""
         raise NotImplementedError
+
+
+class MapLoss(DistillLoss):
+    """Base of losses that bring the student's embedding to the teacher's width by a linear ``map``, which is learned."""
+
+    def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
+        """Makes the linear layer."""
+        self.map = nn.Linear(student.embedding.shape[1], teacher.embedding.shape[1])

@@ -6,7 +6,7 @@ from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, NetworkOutput
 
 from .base import DistillLoss
-from .stages import at_least_float32, pair_stages, same_size
+from .stages import pair_stages, paired_maps
 
 
 def hint_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
@@ -33,6 +33,5 @@ class FitNetLoss(DistillLoss):
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
         """:func:`hint_loss` of the middle stage, a scalar."""
-        i, j = self.pair
-        student_map, teacher_map = same_size(*map(at_least_float32, (student.feature_maps[i], teacher.feature_maps[j])))
+        (student_map, teacher_map), = paired_maps(student, teacher, [self.pair])
         return hint_loss(self.regressor(student_map), teacher_map)

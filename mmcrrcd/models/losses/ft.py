@@ -45,7 +45,7 @@ class FTLoss(DistillLoss):
         rate: channels of the factors over those of the teacher's last feature map, k in the paper.
     """
 
-    needs = frozenset({'feature_maps'})
+    needs = student_needs = frozenset({'feature_maps'})
     staged = True
 
     def __init__(self, paraphraser_epochs: int = 30, rate: float = 0.5):
@@ -59,8 +59,6 @@ class FTLoss(DistillLoss):
 
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
         """Make paraphraser and translator."""
-        if not student.feature_maps or not teacher.feature_maps:
-            raise InputError('FTLoss compares the last feature maps, and teacher or student gives none')
         (width, *pixels), (width_t, *pixels_t) = student.feature_maps[-1].shape[1:], teacher.feature_maps[-1].shape[1:]
         if [1, 1] in (pixels, pixels_t):
             raise InputError('FTLoss compares how factors spread over pixels: the last feature maps need more than one, '

@@ -1,12 +1,12 @@
 """Hybrid order relational knowledge distillation: single embeddings, pairs and triplets of them follow the teacher's."""
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from mmcrrcd.errors import InputError
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, NetworkOutput
 
-from .base import DistillLoss
+from .base import MapLoss
 from .rkd import rkd_angle_loss, rkd_distance_loss
 
 
@@ -19,7 +19,7 @@ def horkd_losses(student: Tensor, regressed: Tensor, teacher: Tensor) -> tuple[T
 
 
 @LOSSES.register_module()
-class HORKDLoss(DistillLoss):
+class HORKDLoss(MapLoss):
     """After Ge et al., Look One and More: Distilling Hybrid Order Relational Knowledge for Cross-Resolution Image
     Recognition, AAAI 2020 (https://arxiv.org/abs/2409.05384).
 
@@ -41,12 +41,8 @@ class HORKDLoss(DistillLoss):
             raise InputError(f'the weights of the three orders are not negative, got {first}, {second}, {third}')
         self.order_weights = dict(first_order=first, second_order=second, third_order=third)
 
-    def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
-        """Make the map from the student's width to the teacher's."""
-        self.regressor = nn.Linear(student.embedding.shape[1], teacher.embedding.shape[1])
-
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
         """The weighted sum of :func:`horkd_losses`, a scalar."""
-        orders = horkd_losses(student.embedding, self.regressor(student.embedding), teacher.embedding)
+        orders = horkd_losses(student.embedding, self.map(student.embedding), teacher.embedding)
         self.log_vars = {name: order.detach() for name, order in zip(self.order_weights, orders)}
         return sum(weight * order for weight, order in zip(self.order_weights.values(), orders))

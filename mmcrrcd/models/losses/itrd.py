@@ -1,12 +1,12 @@
 """Information theoretic representation distillation, ITRD (Miles et al., BMVC 2022, https://arxiv.org/abs/2112.00459)."""
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from mmcrrcd.errors import check_positive
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, NetworkOutput
 
-from .base import DistillLoss
+from .base import MapLoss
 
 
 def standardize(x: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ def mutual_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 @LOSSES.register_module()
-class ITRDLoss(DistillLoss):
+class ITRDLoss(MapLoss):
     """``correlation`` x :func:`correlation_loss` + ``mutual`` x :func:`mutual_loss` of the embeddings, beside classification.
 
     For the correlation the student's embedding passes a learned linear layer to the teacher's width. So it does for the
@@ -54,10 +54,6 @@ class ITRDLoss(DistillLoss):
         super().__init__()
         check_positive(alpha=alpha)
         self.correlation, self.mutual, self.alpha = correlation, mutual, alpha
-
-    def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
-        """Makes the linear layer."""
-        self.map = nn.Linear(student.embedding.shape[1], teacher.embedding.shape[1])
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
         """Scalar; reads the embeddings."""

@@ -6,7 +6,7 @@ from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, NetworkOutput
 
 from .base import DistillLoss
-from .stages import at_least_float32, pair_wide_stages, same_size
+from .stages import pair_wide_stages, paired_maps
 
 
 def kernel_mean(a: Tensor, b: Tensor) -> Tensor:
@@ -44,5 +44,4 @@ class NSTLoss(DistillLoss):
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
         """:func:`nst_loss` of all stages, a scalar."""
-        return sum(nst_loss(*same_size(at_least_float32(student.feature_maps[i]), at_least_float32(teacher.feature_maps[j])))
-                   for i, j in self.pairs)
+        return sum(nst_loss(*maps) for maps in paired_maps(student, teacher, self.pairs))

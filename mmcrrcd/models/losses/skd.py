@@ -2,14 +2,14 @@
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from mmcrrcd.errors import InputError
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, NetworkOutput
 
-from .base import DistillLoss
+from .base import MapLoss
 
 
 @torch.no_grad()
@@ -51,7 +51,7 @@ def skd_loss(student: Tensor, teacher: Tensor, labels: Tensor, ratio: float, nei
 
 
 @LOSSES.register_module()
-class SKDLoss(DistillLoss):
+class SKDLoss(MapLoss):
     """After Ge et al., Low-resolution Face Recognition in the Wild via Selective Knowledge Distillation, TIP 2019
     (https://arxiv.org/abs/1811.09998). A linear regressor goes from the student's embedding to the selected ones of the
     teacher's.
@@ -76,11 +76,7 @@ class SKDLoss(DistillLoss):
                              f'{neighbors}, {smoothness}')
         self.ratio, self.neighbors, self.smoothness = ratio, neighbors, smoothness
 
-    def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
-        """Makes the map from the student's to the teacher's width."""
-        self.regressor = nn.Linear(student.embedding.shape[1], teacher.embedding.shape[1])
-
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
         """:func:`skd_loss` of the mapped embeddings, a scalar."""
-        return skd_loss(self.regressor(student.embedding), teacher.embedding, batch.labels, self.ratio, self.neighbors,
+        return skd_loss(self.map(student.embedding), teacher.embedding, batch.labels, self.ratio, self.neighbors,
                         self.smoothness)

@@ -2,7 +2,6 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmcrrcd.errors import InputError
 from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, NetworkOutput
 
@@ -23,13 +22,7 @@ def sp_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
 class SPLoss(DistillLoss):
     """:func:`sp_loss` of the last feature maps; teacher and student may differ in width and resolution."""
 
-    needs = frozenset({'feature_maps'})
-
-    def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
-        """Check that both networks give feature maps."""
-        for name, output in (('student', student), ('teacher', teacher)):
-            if not output.feature_maps:
-                raise InputError(f'SPLoss compares the last feature maps of the two networks, and the {name} gives none')
+    needs = student_needs = frozenset({'feature_maps'})
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
         """:func:`sp_loss` of the last feature maps, a scalar."""

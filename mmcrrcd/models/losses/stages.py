@@ -1,5 +1,6 @@
 """Which stage of the student goes with which of the teacher."""
 import math
+from collections.abc import Iterator
 from itertools import pairwise
 
 from torch import Tensor
@@ -87,6 +88,13 @@ def same_size(student_map: Tensor, teacher_map: Tensor) -> tuple[Tensor, Tensor]
     height, width = (min(a, b) for a, b in zip(student_map.shape[2:], teacher_map.shape[2:]))
     return tuple(x if x.shape[2:] == (height, width) else F.adaptive_avg_pool2d(x, (height, width))
                  for x in (student_map, teacher_map))
+
+
+def paired_maps(student: NetworkOutput, teacher: NetworkOutput,
+                pairs: list[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The feature maps of both at these places, in float32 and of one size."""
+    for i, j in pairs:
+        yield same_size(at_least_float32(student.feature_maps[i]), at_least_float32(teacher.feature_maps[j]))
 
 
 def image_ratio(student: NetworkOutput, teacher: NetworkOutput) -> float:

@@ -10,7 +10,7 @@ from mmcrrcd.registry import LOSSES
 from mmcrrcd.structures import Batch, NetworkOutput
 
 from .base import DistillLoss
-from .stages import at_least_float32, pair_stages, same_size
+from .stages import pair_stages, paired_maps
 
 
 def vid_loss(prediction: Tensor, target: Tensor, alpha: Tensor, eps: float = 1e-5) -> Tensor:
@@ -59,8 +59,6 @@ class VIDLoss(DistillLoss):
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
         """:func:`vid_loss` of all stages, a scalar."""
-        total = 0
-        for (i, j), regressor, alpha in zip(self.pairs, self.regressors, self.alphas):
-            student_map, teacher_map = same_size(*map(at_least_float32, (student.feature_maps[i], teacher.feature_maps[j])))
-            total = total + vid_loss(regressor(student_map), teacher_map, alpha, self.eps)
-        return total
+        maps = paired_maps(student, teacher, self.pairs)
+        return sum(vid_loss(regressor(student_map), teacher_map, alpha, self.eps)
+                   for (student_map, teacher_map), regressor, alpha in zip(maps, self.regressors, self.alphas))

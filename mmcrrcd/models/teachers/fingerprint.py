@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from mmcrrcd.config import nested
+
 WHOLE = 2 * 2**30            # bytes of images that are hashed whole
 HASHED = 20_000              # images that are hashed of larger sets
 
@@ -45,13 +47,8 @@ def named(config):
 
 def pipelines_in(config) -> list:
     """All pipelines of a data set's config and of the data sets in it, without what only packs or makes the student's image."""
-    if isinstance(config, (list, tuple)):
-        return [found for each in config for found in pipelines_in(each)]
-    if not isinstance(config, dict):
-        return []
-    own = [step for step in named(config.get('pipeline') or []) if step['type'] not in ('PackInputs', 'ResolutionPair')]
-    inner = [found for key, value in config.items() if key != 'pipeline' for found in pipelines_in(value)]
-    return [own, *inner] if 'pipeline' in config else inner
+    return [[step for step in named(part['pipeline'] or []) if step['type'] not in ('PackInputs', 'ResolutionPair')]
+            for part in nested(config) if 'pipeline' in part]
 
 
 def digest_of_data(dataset: Dataset) -> str:

@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from mmcrrcd.errors import InputError, first_line
+from mmcrrcd.errors import InputError, explained, first_line
 from mmcrrcd.registry import MODELS
 from mmcrrcd.structures import NetworkOutput, Pair
 
@@ -24,8 +24,10 @@ def open_session(model: str | bytes, device: torch.device | None = None, threads
         threads: by default torch's number.
 
     Raises:
-        InputError: onnxruntime is not installed, or cannot run it.
+        InputError: onnxruntime is not installed, or cannot run it, or there is no such file.
     """
+    if isinstance(model, str) and not Path(model).is_file():
+        raise InputError(f'there is no ONNX file at {model}')
     try:
         import onnxruntime
     except ImportError as error:
@@ -38,11 +40,8 @@ def open_session(model: str | bytes, device: torch.device | None = None, threads
     providers = ['CPUExecutionProvider']
     if device is not None and device.type == 'cuda' and 'CUDAExecutionProvider' in onnxruntime.get_available_providers():
         providers.insert(0, ('CUDAExecutionProvider', dict(device_id=device.index)))
-    try:
+    with explained(f'onnxruntime cannot run {model if isinstance(model, str) else "the network"}', say=first_line):
         return onnxruntime.InferenceSession(model, options, providers)
-    except Exception as error:
-        reason = first_line(error)
-        raise InputError(f'onnxruntime cannot run {model if isinstance(model, str) else "the network"}: {reason}') from error
 
 
 @contextmanager
@@ -78,8 +77,6 @@ class OnnxNetwork(nn.Module):
     def __init__(self, file: str | Path):
         super().__init__()
         self.file = str(file)
-        if not Path(file).is_file():
-            raise InputError(f'there is no ONNX file at {file}')
         self.open(torch.device('cpu'))
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
         if [(x.type, len(x.shape)) for x in inputs] != [('tensor(float)', 4)]:
@@ -149,8 +146,6 @@ class OnnxClassifier(BaseModel):
     def __init__(self, file: str | Path, data_preprocessor: dict | nn.Module | None = None):
         super().__init__(data_preprocessor)
         self.file = str(file)
-        if not Path(file).is_file():
-            raise InputError(f'there is no ONNX file at {file}')
         self.session = open_session(self.file)
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
         shapes = [(x.type, len(x.shape), *x.shape[-1:]) for x in inputs], [(x.type, len(x.shape)) for x in outputs]

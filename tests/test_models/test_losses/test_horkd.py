@@ -65,7 +65,7 @@ def test_module_regresses_and_weighs(weights):
     loss = HORKDLoss(*weights)
     loss.build(student, teacher)
     loss.double()
-    regressed = student.embedding @ loss.regressor.weight.T + loss.regressor.bias
+    regressed = student.embedding @ loss.map.weight.T + loss.map.bias
     expected = slow(student.embedding, regressed.detach(), teacher.embedding)
     value = loss(student, teacher, Batch(torch.zeros(6, dtype=torch.long), None))
     assert value.item() == pytest.approx(sum(w * e for w, e in zip(weights, expected)), abs=1e-12)
@@ -82,7 +82,7 @@ def test_the_weights_by_default_are_in_the_proportion_of_rkd():
 @pytest.mark.parametrize('resolution, amp', [(8, False), (8, True), (None, False)])
 def test_a_step(resolution, amp):
     model, _ = step(dict(type='mmcrrcd.HORKDLoss'), resolution, amp)
-    assert model.losses['method'].regressor.weight.shape == (32, 16)
+    assert model.losses['method'].map.weight.shape == (32, 16)
 
 
 @pytest.mark.parametrize('order', ['first', 'second', 'third'])

@@ -87,7 +87,7 @@ def test_module_regresses_to_the_teachers_width():
     loss = SKDLoss(ratio=0.5, neighbors=3)
     loss.build(student, teacher)
     loss.double()
-    regressed = student.embedding @ loss.regressor.weight.T + loss.regressor.bias
+    regressed = student.embedding @ loss.map.weight.T + loss.map.bias
     expected = skd_loss(regressed, teacher.embedding, LABELS, 0.5, 3, 1.0)
     torch.testing.assert_close(loss(student, teacher, Batch(LABELS, None)), expected)
 
@@ -95,7 +95,7 @@ def test_module_regresses_to_the_teachers_width():
 @pytest.mark.parametrize('resolution, amp', [(8, False), (8, True), (None, False)])
 def test_a_step(resolution, amp):
     model, _ = step(dict(type='mmcrrcd.SKDLoss'), resolution, amp)
-    assert model.losses['method'].regressor.weight.shape == (32, 16)
+    assert model.losses['method'].map.weight.shape == (32, 16)
 
 
 @pytest.mark.parametrize('settings', [dict(ratio=0), dict(ratio=1.5), dict(neighbors=0), dict(smoothness=-1)])
