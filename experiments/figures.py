@@ -250,8 +250,7 @@ def of(experiment: str) -> dict[str, Figure]:
     if experiment == 'figure3':
         return {name: sweeps(own, title) for name, (title, own) in figure3_groups().items()}
     name = experiment.removeprefix('study_')
-    study = STUDIES.get(name)
-    found = read_study(name) if study else records.read(experiment)
+    found, study = (records.read(name), None) if name == experiment else (read_study(name), STUDIES[name])
     if study is None:
         figure = curves(found, {name_of(method): method for method in dict.fromkeys(record['method'] for record in found)})
     else:

@@ -91,7 +91,7 @@ def test_distributions_of_positive_and_negative_pairs(number, spread):
     figure.draw_without_rendering()
     page, box, title = figure.bbox, legend.get_window_extent(), figure._suptitle.get_window_extent()
     assert page.y0 <= box.y0 and box.y1 < min(axes.get_window_extent().y0 for axes in figure.axes) and title.y1 <= page.y1
-    columns = number if number <= 3 else 2               # four or more in rows of two
+    columns = 2
     for i in range(0, number, columns):
         titles = [axes.title.get_window_extent() for axes in figure.axes[i:i + columns]]
         edges = [page.x0, *(edge for each in titles for edge in (each.x0, each.x1)), page.x1]

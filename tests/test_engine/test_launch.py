@@ -146,7 +146,9 @@ def test_ctrl_c_while_a_tool_imports_is_one_line():
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
                           env=os.environ | dict(PYTHONPATH=str(ROOT)))
     assert done.returncode in (-signal.SIGINT, CODE) and done.stderr == LINE + '\n'
-    half_made = """import mmcrrcd.interrupt, os, signal
+    half_made = """import os, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)         # as in a shell's foreground
+import mmcrrcd.interrupt
 class Half:
     def __init__(self):
         os.kill(os.getpid(), signal.SIGINT)
