@@ -185,6 +185,7 @@ def test_the_reference_is_not_compared_with_another_pair():
         step_time.main(['--reference', '--config', other])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('loss, weights', [('softmax', 2000 * (512 + 1)), ('ArcFace', 2000 * 512)])   # with a bias, and without
 def test_memory_of_a_classifier(loss, weights):
     row = in_own_process(loss_cost.cost, loss_cost.point(loss, classes=2000, batch=16), 3, 1)

@@ -100,6 +100,7 @@ def answers(exported):
     return dict(zip(names, map(json.loads, (folder / 'answers').read_text().splitlines())))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['arrays', 'files'])
 def test_mmpretrain_gives_the_same_logits_and_accuracy(exported, answers, name):
     """Equal: the images (bit for bit, ResolutionPair is in the pipeline), the weights; logits up to rounding."""
