@@ -6,6 +6,7 @@ an earlier measurement in records/measured/; or the model zoo, or folders of one
 import json
 import re
 from pathlib import Path
+from statistics import median
 
 from mmcrrcd import zoo
 from mmcrrcd.errors import InputError
@@ -49,7 +50,33 @@ def own_images_markdown() -> str:
         markdown_table([record['compared']['title'], 'accuracy'], compared), record['notes']])
 
 
+GOALS = [                                                # what, record, a rate, the one it is over, goal, bound or None
+    ('8×8 px, VGG8: KD from the cache over the live teacher', 'step_time_8px', 'cached kd', 'memory kd', '5', 'bare student'),
+    ('32×32 px, ShuffleNetV1: CRRCD from the cache over the live teacher', 'step_time_wrn50', 'cached crrcd', 'memory crrcd',
+     '8', 'bare student'),
+    ("32×32 px, ResNet20: KD from the cache over RepDistiller's loop", 'step_time', 'cached kd', 'reference kd', '3.5',
+     'bare student'),
+    ("the same, CRRCD over RepDistiller's CRD", 'step_time', 'cached crrcd', 'reference crd', '12', 'bare student'),
+    ("8×8 px: a step of KD over the bare student's", 'step_time_8px', 'bare student', 'cached kd', 'at most 1.15', None),
+    ('8×8 px: a step of CRRCD over one of KD', 'step_time_8px', 'cached kd', 'cached crrcd', 'at most 1.1', None),
+    ('32×32 px: the same', 'step_time', 'cached kd', 'cached crrcd', 'at most 1.03', None),
+    ('8×8 px: the same of the learned form', 'step_time_8px', 'cached kd', 'cached crrcd, learned', 'at most 1.25', None),
+    ("building the cache over the teacher's forward pass", 'cache_time', 'building', 'bare', '0.9', None)]
+
+
+def speed_goals_markdown() -> str:
+    """Each goal beside the median ratio over the rounds, and beside that of what bounds it."""
+    rows = []
+    for what, name, ours, other, goal, bound in GOALS:
+        rates = json.loads((ROOT / 'benchmarks' / 'results' / f'{name}.json').read_text(encoding='utf-8'))['rates']
+        reached, floor = (f'{median(a / b for a, b in zip(rates[each], rates[other])):.2f}' if each else '1'
+                          for each in (ours, bound))
+        rows.append([what, goal, reached, floor])
+    return markdown_table(['ratio of rates or times, from the cache', 'goal', 'reached', 'floor or bound'], rows)
+
+
 BLOCKS = {
+    'speed_goals': speed_goals_markdown,
     'model_zoo': zoo_markdown,
     'own_images': own_images_markdown,
     'headline': report.headline_markdown,
