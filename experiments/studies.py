@@ -131,14 +131,15 @@ STUDIES = dict(
     few=Study('CIFAR-100, 100 images a class', FEW, FINAL, reference='KD', seeds=3),
     full=Study('CIFAR-100, all 500 images a class', FEW._replace(images_per_class=None), FINAL, reference='KD'),
     few_resnet20=Study('CIFAR-100, 100 images a class, another student', FEW._replace(student='resnet20'),
-                       {name: arm | CHOSEN_RESNET20.get(name, {}) for name, arm in OTHERS.items()}, reference='KD'),
+                       chosen(OTHERS | RIVALS | OWN, CHOSEN_RESNET20), reference='KD'),
     full_resnet20=Study('CIFAR-100, all 500 images a class, another student',
                         FEW._replace(student='resnet20', images_per_class=None),
                         {name: arm | CHOSEN_RESNET20.get(name, {}) for name, arm in OTHERS.items()}, reference='KD'),
     few_resnet20_rates=Study(
         'Learning rate and γ of another student, on held-out training images', HELD._replace(student='resnet20'),
         grid({'KD': KD, 'KD, 1 CE': KD_MORE_CE, 'CRRCD': DIRECTION}, (0.02, 0.05, 0.1), (0.05, 0.1, 0.3, 1))
-        | grid({'student-only': RIVALS['student-only']}, RATES, (1, )),
+        | grid({'student-only': RIVALS['student-only']}, RATES, (1, ))
+        | grid({name: arm for name, arm in RIVALS.items() if name != 'student-only'}, (0.02, 0.05, 0.1), (0.1, 1)),
         reference='KD, rate 0.05, gamma 1', seeds=1),
     few_densenet=Study('CIFAR-100, 100 images a class, a teacher by others', FEW._replace(teacher='densenet100'), OTHERS,
                        reference='KD'),
