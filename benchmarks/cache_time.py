@@ -15,7 +15,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from mmcrrcd.engine.teacher_cache import Source
+from mmcrrcd.engine.build_cache import Source
 from mmcrrcd.models.teachers.cache import BLOCK, CacheWriter, size_in_bytes
 
 from .common import benchmark, in_turns, page, seconds, turns_rows

@@ -14,7 +14,7 @@ import torch
 from rich.progress import track
 from torch.utils.data import DataLoader
 
-from mmcrrcd.engine.launch import one_line_errors
+from mmcrrcd.command_line import one_line_errors
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.visualization.markdown import conditions, markdown_table
 

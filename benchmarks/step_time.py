@@ -27,7 +27,7 @@ from mmpretrain.datasets import CIFAR100
 from torch import nn
 from torch.nn import functional as F
 
-from mmcrrcd.engine.teacher_cache import read_from
+from mmcrrcd.engine.build_cache import read_from
 from mmcrrcd.errors import InputError
 from mmcrrcd.models.backbones.base import Conv3x3
 from mmcrrcd.models.networks import extract

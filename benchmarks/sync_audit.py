@@ -17,9 +17,9 @@ from mmengine.hooks import Hook, LoggerHook
 from mmengine.runner import Runner
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mmcrrcd.command_line import add_options, one_line_errors, read_with_options
 from mmcrrcd.engine.graphed import waits
-from mmcrrcd.engine.launch import one_line_errors, prepare_processes
-from mmcrrcd.engine.options import add_options, read_with_options
+from mmcrrcd.engine.launch import prepare_processes
 
 WAITING = ('_local_scalar_dense', 'is_nonzero', 'nonzero', 'masked_select', 'equal', '_unique', '_unique2', 'unique_dim',
            'unique_consecutive')

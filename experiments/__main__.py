@@ -14,8 +14,8 @@ from pathlib import Path
 from mmengine.config import Config
 from rich.console import Console
 
-from mmcrrcd.engine.launch import one_line_errors
-from mmcrrcd.engine.teacher_cache import views_of_text
+from mmcrrcd.command_line import one_line_errors
+from mmcrrcd.engine.build_cache import views_of_text
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.embeddings import named_images
 

@@ -15,7 +15,8 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 
 from mmcrrcd.checkpoint import find_checkpoint
-from mmcrrcd.engine.launch import build_runner, one_line_errors, prepare_processes
+from mmcrrcd.command_line import one_line_errors
+from mmcrrcd.engine.launch import build_runner, prepare_processes
 from mmcrrcd.environment import about_this_run
 
 from . import evaluate

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LIBRARY = ('datasets', 'models', 'evaluation', 'engine', 'visualization', 'inference', 'deployment')
+LIBRARY = ('datasets', 'models', 'evaluation', 'engine', 'visualization', 'inference', 'deployment', 'command_line')
 FLOORS = [*(f'mmcrrcd.{name}' for name in LIBRARY), 'tools', 'benchmarks', 'experiments', 'tests']     # others lie below
 BESIDE = {'tools': {'benchmarks', 'experiments'}, 'benchmarks': {'tools'}, 'experiments': {'tools', 'benchmarks'}}
 FILES = [file for name in ('mmcrrcd', 'tools', 'benchmarks', 'experiments') for file in sorted((ROOT / name).rglob('*.py'))

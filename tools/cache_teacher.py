@@ -8,10 +8,10 @@ import argparse
 
 from mmengine.registry import DefaultScope
 
-from mmcrrcd.engine.launch import one_line_errors, prepare_processes
-from mmcrrcd.engine.options import add_options, read_with_options
+from mmcrrcd.command_line import add_options, one_line_errors, read_with_options
+from mmcrrcd.engine.build_cache import VIEWS, find_or_build, views_of_text
+from mmcrrcd.engine.launch import prepare_processes
 from mmcrrcd.engine.settings import check_settings
-from mmcrrcd.engine.teacher_cache import VIEWS, find_or_build, views_of_text
 from mmcrrcd.models.teachers.cache import size_in_bytes
 
 

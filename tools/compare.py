@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from mmcrrcd.engine.launch import one_line_errors, picture_and_numbers
+from mmcrrcd.command_line import one_line_errors, picture_and_numbers
 from mmcrrcd.errors import InputError, nearest
 from mmcrrcd.files import write_whole
 from mmcrrcd.visualization.comparison import comparison_table, differing, draw_comparison, read_training

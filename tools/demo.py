@@ -18,8 +18,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from mmcrrcd.command_line import check_output, one_line_errors
 from mmcrrcd.datasets import ImageArrays, downsample
-from mmcrrcd.engine.launch import build_runner, check_output, one_line_errors
+from mmcrrcd.engine.launch import build_runner
 from mmcrrcd.engine.work_dir import one_training
 from mmcrrcd.registry import DATASETS
 from mmcrrcd.visualization import draw_answers

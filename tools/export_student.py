@@ -10,8 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from mmcrrcd.command_line import check_output, one_line_errors
 from mmcrrcd.deployment import as_training, export_student, tabulate, write_zoo_student
-from mmcrrcd.engine.launch import check_output, one_line_errors
 from mmcrrcd.errors import InputError, printable
 from mmcrrcd.inference import in_the_zoo
 

@@ -11,8 +11,8 @@ from face_pairs import add_network_arguments, at_resolution
 from rich.console import Console
 from rich.table import Table
 
+from mmcrrcd.command_line import check_output, one_line_errors
 from mmcrrcd.datasets import read_orl, read_tinyface, split_gallery
-from mmcrrcd.engine.launch import check_output, one_line_errors
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.evaluation.embeddings import load_classifier
 from mmcrrcd.evaluation.faces import search

@@ -12,8 +12,9 @@ import re
 from pathlib import Path
 
 from mmcrrcd.checkpoint import check_weights, fitted, read_checkpoint, weights_in
+from mmcrrcd.command_line import one_line_errors
 from mmcrrcd.config import kind, read_config
-from mmcrrcd.engine.launch import build_runner, one_line_errors, prepare_processes
+from mmcrrcd.engine.launch import build_runner, prepare_processes
 from mmcrrcd.engine.work_dir import one_training, trainings_files
 from mmcrrcd.errors import InputError
 from mmcrrcd.files import write_whole

@@ -6,7 +6,7 @@ import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse
 import json
 
-from mmcrrcd.engine.launch import check_output, one_line_errors
+from mmcrrcd.command_line import check_output, one_line_errors
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.embeddings import NAMED, load_classifier

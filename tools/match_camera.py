@@ -12,11 +12,10 @@ from mmengine.registry import DefaultScope
 from rich.console import Console
 from rich.table import Table
 
+from mmcrrcd.command_line import add_options, one_line_errors, read_with_options
 from mmcrrcd.datasets import ImageArrays, StudentView
 from mmcrrcd.datasets.read_image import read_image
 from mmcrrcd.datasets.transforms.student_view import told
-from mmcrrcd.engine.launch import one_line_errors
-from mmcrrcd.engine.options import add_options, read_with_options
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.camera import Match, match_camera
 from mmcrrcd.evaluation.embeddings import evenly, own_images

@@ -10,9 +10,9 @@ from dataclasses import replace
 
 from compared_networks import add_network_arguments, load_images, load_networks
 
+from mmcrrcd.command_line import one_line_errors, picture_and_numbers
 from mmcrrcd.config import kind, read_config
 from mmcrrcd.datasets.transforms.resolution_pair import MODES
-from mmcrrcd.engine.launch import one_line_errors, picture_and_numbers
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.batch_norm import fit_batch_norms, training_images

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from face_pairs import add_network_arguments, add_pair_arguments, at_resolution, read_pairs
 
-from mmcrrcd.engine.launch import one_line_errors, picture_and_numbers
+from mmcrrcd.command_line import one_line_errors, picture_and_numbers
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.embeddings import load_classifier

@@ -13,8 +13,8 @@ from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_score
 from sklearn.neighbors import KNeighborsClassifier
 
+from mmcrrcd.command_line import one_line_errors, picture_and_numbers
 from mmcrrcd.datasets import ImageArrays
-from mmcrrcd.engine.launch import one_line_errors, picture_and_numbers
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.embeddings import embed

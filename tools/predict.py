@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mmcrrcd import load_student, zoo
-from mmcrrcd.engine.launch import check_output, one_line_errors
+from mmcrrcd.command_line import check_output, one_line_errors
 from mmcrrcd.errors import InputError, printable
 from mmcrrcd.files import write_whole
 from mmcrrcd.inference import Prediction, find_images

@@ -7,8 +7,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 
-from mmcrrcd.engine.launch import check_output, one_line_errors
-from mmcrrcd.engine.options import add_options, read_with_options
+from mmcrrcd.command_line import add_options, check_output, one_line_errors, read_with_options
 from mmcrrcd.engine.own_data import default_work_dir
 from mmcrrcd.engine.student_test import test_student
 from mmcrrcd.errors import InputError

@@ -7,13 +7,13 @@ from mmengine.config import Config
 from mmengine.dist import barrier
 
 from mmcrrcd.checkpoint import UnfinishedTraining, find_checkpoint, read_checkpoint, read_network
+from mmcrrcd.command_line import Options, add_options, merge_options, need_sections, one_line_errors
 from mmcrrcd.config import own_root, read_config
 from mmcrrcd.datasets.transforms.resolution_pair import sides
-from mmcrrcd.engine.launch import build_runner, one_line_errors, prepare_processes
-from mmcrrcd.engine.options import Options, add_options, merge_options, need_sections
+from mmcrrcd.engine.build_cache import VIEWS, teacher_is_there, views_of_text
+from mmcrrcd.engine.launch import build_runner, prepare_processes
 from mmcrrcd.engine.own_data import default_work_dir
 from mmcrrcd.engine.settings import check_pairs, check_settings
-from mmcrrcd.engine.teacher_cache import VIEWS, teacher_is_there, views_of_text
 from mmcrrcd.engine.work_dir import OverwriteHook, is_first_process, one_training, refuse_another, was_killed
 from mmcrrcd.errors import InputError
 from mmcrrcd.visualization.backends import BACKENDS, add_backends

@@ -11,7 +11,7 @@ from face_pairs import add_network_arguments, add_pair_arguments, at_resolution,
 from rich.console import Console
 from rich.table import Table
 
-from mmcrrcd.engine.launch import check_output, one_line_errors
+from mmcrrcd.command_line import check_output, one_line_errors
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.evaluation.embeddings import load_classifier
 from mmcrrcd.evaluation.faces import similarities

@@ -19,7 +19,7 @@ from mmcrrcd.errors import InputError, explained, first_line
 from mmcrrcd.evaluation.embeddings import Classifier
 from mmcrrcd.files import write_whole
 from mmcrrcd.models.networks import extract
-from mmcrrcd.models.teachers.onnx_network import open_session
+from mmcrrcd.onnx_session import open_session
 
 TOLERANCE = 1e-3
 OPSET = 18

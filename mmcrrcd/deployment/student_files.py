@@ -17,7 +17,7 @@ from mmcrrcd.errors import InputError, explained, first_line
 from mmcrrcd.evaluation.batch_norm import fit_batch_norms, training_images
 from mmcrrcd.evaluation.embeddings import Classifier, config_with_model, evenly, own_images
 from mmcrrcd.inference import Student, build_student, find_config, find_images, student_view
-from mmcrrcd.models.teachers.onnx_network import open_session
+from mmcrrcd.onnx_session import open_session
 
 from .measures import Measured, measure
 from .mmpretrain_folder import FILES, export_folder, student_settings

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmcrrcd.engine.launch import one_line_errors
+from mmcrrcd.command_line import one_line_errors
 from mmcrrcd.interrupt import CODE, LINE
 
 SECONDS = 60                                             # of a case; then it hangs

@@ -12,8 +12,8 @@ from mmengine.runner import EpochBasedTrainLoop
 from torch import nn
 
 from mmcrrcd.engine import graphed
+from mmcrrcd.engine.build_cache import use_teacher_cache
 from mmcrrcd.engine.graphed import GraphedStep, GraphedTrainLoop, SteadyBatch
-from mmcrrcd.engine.teacher_cache import use_teacher_cache
 from mmcrrcd.errors import InputError
 from mmcrrcd.models import Distiller
 from mmcrrcd.registry import LOOPS

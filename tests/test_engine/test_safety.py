@@ -15,14 +15,15 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from tiny import BATCH, IMAGES, STUDENT, config, crrcd, in_memory_loader, train, write_teacher
 from torch.utils.data import DataLoader
 
 from mmcrrcd.checkpoint import UnfinishedTraining, find_checkpoint, read_network
-from mmcrrcd.engine.launch import build_runner, end_together, one_line_errors
+from mmcrrcd.command_line import one_line_errors
+from mmcrrcd.engine.launch import build_runner, end_together
 from mmcrrcd.engine.work_dir import BeingTrained, one_training, refuse_another
 from mmcrrcd.errors import InputError
 from mmcrrcd.torch_file import safe_load
+from tiny import BATCH, IMAGES, STUDENT, config, crrcd, in_memory_loader, train, write_teacher
 
 CODE = "open('planted', 'w')"
 

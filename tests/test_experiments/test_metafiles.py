@@ -8,7 +8,7 @@ from mmengine.config import Config, DictAction
 
 from experiments import metafiles, records
 from experiments.compose import ROOT
-from mmcrrcd.engine.options import merge_options
+from mmcrrcd.command_line import merge_options
 from mmcrrcd.engine.settings import check_settings
 
 

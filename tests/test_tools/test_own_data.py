@@ -2,13 +2,13 @@
 from pathlib import Path
 
 import pytest
+
 from mmcrrcd import load_student
+from mmcrrcd.command_line import merge_options
 from mmcrrcd.config import nested, read_config
-from mmcrrcd.engine.options import merge_options
 from mmcrrcd.errors import InputError
 from test_models.test_teachers.test_onnx_network import face, write_onnx
 from tiny import write_folder
-
 from tools import cache_teacher, train
 from tools import test as test_tool
 

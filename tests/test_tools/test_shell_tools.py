@@ -115,7 +115,7 @@ def test_the_line_of_an_error_of_all_processes_comes_last_and_once(tmp_path):
     for name in ('dist_train.sh', 'torchrun.sh'):
         shutil.copy(TOOLS / name, tmp_path)
     (tmp_path / 'train.py').write_text(
-        'from mmcrrcd.engine.launch import one_line_errors\nfrom mmcrrcd.errors import InputError\n'
+        'from mmcrrcd.command_line import one_line_errors\nfrom mmcrrcd.errors import InputError\n'
         'with one_line_errors():\n    raise InputError("a wrong setting")\n')
     result = run(tmp_path / 'dist_train.sh', 'config.py', '2', PYTHON=sys.executable, PYTHONPATH=str(TOOLS.parent))
     assert result.returncode == 1 and result.stderr.splitlines()[-1] == 'error: a wrong setting'

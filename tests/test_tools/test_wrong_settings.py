@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from tiny import config, crrcd, pipeline_loader, write_folder, write_teacher
 
+from mmcrrcd.command_line import merge_options
 from mmcrrcd.config import read_config
-from mmcrrcd.engine.options import merge_options
 from mmcrrcd.engine.settings import check_pairs, check_settings
 from mmcrrcd.errors import InputError
+from tiny import config, crrcd, pipeline_loader, write_folder, write_teacher
 from tools import train
 
 NAMES = [

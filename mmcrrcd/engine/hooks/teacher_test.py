@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader
 from torch.utils.data._utils.fetch import _MapDatasetFetcher
 
 from mmcrrcd.checkpoint import class_names_in, find_checkpoint, image_size_in, read_checkpoint
+from mmcrrcd.engine.build_cache import teacher_is_there, without_objective
 from mmcrrcd.engine.classes import number_of_classes
-from mmcrrcd.engine.teacher_cache import teacher_is_there, without_objective
 from mmcrrcd.errors import InputError
 from mmcrrcd.generators import generators_kept
 from mmcrrcd.models.algorithms import Distiller

@@ -53,7 +53,7 @@ class Distiller(BaseModel):
         backbone_gradient: what the losses of the logits send into the backbone is multiplied by this, a number or a schedule.
             The head learns at its full rate. So other losses can lead the backbone.
         teacher_cache: ``dict(folder=...)``, the teacher's answers, computed before; no teacher is built then. The tools turn
-            ``dict(views=16)`` into it, by :func:`mmcrrcd.engine.teacher_cache.use_teacher_cache`.
+            ``dict(views=16)`` into it, by :func:`mmcrrcd.engine.build_cache.use_teacher_cache`.
         input_size: side in pixels of the teacher's images, or height and width, for the trial pass that gives the widths and
             map sizes.
         data_preprocessor: usually a :class:`PairPreprocessor`.

@@ -1,6 +1,6 @@
 """Teachers: adapters for foreign networks, ONNX files, and stored answers."""
 from .adapters import EmbeddingNetwork, PlainNetwork
 from .cache import TeacherCache
-from .onnx_network import OnnxClassifier, OnnxNetwork
+from .onnx_network import OnnxNetwork
 
-__all__ = ['EmbeddingNetwork', 'OnnxClassifier', 'OnnxNetwork', 'PlainNetwork', 'TeacherCache']
+__all__ = ['EmbeddingNetwork', 'OnnxNetwork', 'PlainNetwork', 'TeacherCache']

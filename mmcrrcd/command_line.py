@@ -1,15 +1,24 @@
-"""What a tool's command line says of a config: ``--cfg-options`` and ``--launcher``."""
+"""What the tools share: ``--cfg-options`` and ``--launcher``, files that they will write, and an end with one line."""
 import argparse
+import logging
+import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
 from mmcrrcd.config import read_config
-from mmcrrcd.errors import WRONG, InputError, explained, first_line, nearest
+from mmcrrcd.engine.launch import part_processes
+from mmcrrcd.engine.own_data import fit_to_data, move_data
+from mmcrrcd.engine.settings import TOP
+from mmcrrcd.engine.translate import of_worker, translate
+from mmcrrcd.errors import WRONG, InputError, explained, first_line, nearest, printable
+from mmcrrcd.files import named_errors
+from mmcrrcd.interrupt import CODE, LINE
 
-from .own_data import fit_to_data, move_data
-from .settings import TOP
+LONGEST = 600                                            # letters of a line that somebody reads
+PICTURES = ('.png', '.pdf', '.svg', '.jpg')
 
 
 class Options(DictAction):
@@ -94,3 +103,91 @@ def read_with_options(path: str | Path, options: dict | None, *sections: str) ->
     need_sections(cfg, *sections)
     merge_options(cfg, options)
     return cfg
+
+
+def check_output(file: str | Path) -> None:
+    """Makes the folder for a file that a tool will write when its work is done.
+
+    Raises:
+        InputError: it cannot be written there.
+    """
+    path = Path(file)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise InputError(f'{file} cannot be written: {path.parent} is no folder') from None
+    except OSError as error:
+        raise InputError(f'{file} cannot be written: {error.strerror}') from error
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise InputError(f'{file} cannot be written: {"it is a folder" if path.is_dir() else "no permission"}')
+
+
+def picture_and_numbers(file: str) -> tuple[Path, Path]:
+    """A picture's file and the JSON file beside it, both checked as above. Raises InputError where it is no picture, too."""
+    path = Path(file)
+    if path.suffix.lower() not in PICTURES:
+        raise InputError(f'{file} ends in none of {", ".join(PICTURES)}')
+    both = path, path.with_suffix('.json')
+    for each in both:
+        check_output(each)
+    return both
+
+
+def silence() -> None:
+    """Nothing more is written to stdout, where it cannot be: at its end Python would try again, and say so."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):                        # no file of the system, as in tests
+        pass
+
+
+def end(line: str, code: int = 1) -> None:
+    """Ends the program with one line, also where several processes end with it; of a very long one with its two ends."""
+    line = line if len(line) < LONGEST else f'{line[:LONGEST - 120]} ... {line[-100:]}'
+    try:
+        sys.stdout.flush()
+    except OSError:
+        silence()
+    if file := os.environ.get('MMCRRCD_ERROR_FILE'):     # of tools/dist_train.sh, which says it after all that torchrun says
+        try:
+            with open(file, 'x') as first:               # of several processes whoever comes first
+                first.write(line + '\n')
+        except OSError:
+            pass
+        sys.exit(code)
+    if code == 1:
+        sys.exit(line)
+    print(line, file=sys.stderr)
+    sys.exit(code)
+
+
+def was_interrupted(error: BaseException | None) -> bool:
+    """Was it Ctrl-C that ended in this error? mmengine, where it formats a config, catches that with all else."""
+    return error is not None and (isinstance(error, KeyboardInterrupt) or was_interrupted(error.__context__))
+
+
+@contextmanager
+def one_line_errors():
+    """Ends the program with the one line of an error that the input caused; bugs keep their traceback.
+
+    Where all went well the processes part in order, for which nothing outside may hold a model any more.
+    """
+    logging.raiseExceptions = False                      # a log on a full disk says nothing; the checkpoint will say it
+    try:
+        yield
+        with named_errors('the output'):
+            sys.stdout.flush()                           # a full disk behind a pipe is noticed here, not at the very end
+        part_processes()
+    except (InputError, FileNotFoundError, FloatingPointError) as error:
+        end(f'error: {printable(of_worker(error) or error)}')
+    except KeyboardInterrupt:
+        end(LINE, CODE)
+    except BrokenPipeError:                              # whoever read the output has gone, as ``head`` does
+        silence()
+        sys.exit(1)
+    except Exception as error:
+        if was_interrupted(error):
+            end(LINE, CODE)
+        if (line := translate(error)) is None:           # a bug
+            raise
+        end(f'error: {printable(line)}')

@@ -18,17 +18,17 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import DefaultScope
-from tiny import IMAGES, SIZE, TEACHER, config, crrcd, network, pipeline_loader, train, write_folder, write_teacher
 
-from mmcrrcd.engine import teacher_cache
+from mmcrrcd.engine import build_cache
+from mmcrrcd.engine.build_cache import Source, find_or_build, use_teacher_cache
 from mmcrrcd.engine.launch import build_runner
-from mmcrrcd.engine.teacher_cache import Source, find_or_build, use_teacher_cache
 from mmcrrcd.engine.work_dir import one_training
 from mmcrrcd.errors import InputError
 from mmcrrcd.models.losses import DistillLoss
 from mmcrrcd.models.teachers import cache as format_
 from mmcrrcd.models.teachers.cache import TeacherCache
 from mmcrrcd.registry import DATASETS, MODELS
+from tiny import IMAGES, SIZE, TEACHER, config, crrcd, network, pipeline_loader, train, write_folder, write_teacher
 
 
 @pytest.fixture(scope='module')
@@ -45,7 +45,6 @@ def images(tmp_path_factory):
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(format_, 'BLOCK', 7)             # several blocks, the last of a view smaller
-    monkeypatch.setattr(teacher_cache, 'BLOCK', 7, raising=False)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         yield tmp_path
 
@@ -106,7 +105,7 @@ def test_answers_are_those_to_the_very_images_that_the_student_sees(tmp_path, te
                 data['view'] = torch.randint(50, (9,))
             view, index = data['view'], data['index']
         else:
-            data = teacher_cache.pseudo_collate(source.replayed.__getitems__(rows))
+            data = build_cache.pseudo_collate(source.replayed.__getitems__(rows))
             view, index = torch.tensor([sample.view for sample in data['data_samples']]), torch.tensor(rows)
         live = source.ask(source.preprocessor(data, training=True)['inputs'].high)
         stored = cache(view, index, torch.device('cpu'))
