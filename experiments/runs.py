@@ -27,7 +27,7 @@ from .worker import BUSY
 
 WORK = Path('work_dirs/experiments')
 DECIDES = ('model', 'train_dataloader', 'val_dataloader', 'optim_wrapper', 'param_scheduler', 'train_cfg')
-POLL, RETRY = 0.2, 30                                    # seconds
+POLL, RETRY = 1, 30                                      # seconds
 
 
 def is_trained(path: str | Path) -> bool:
@@ -200,7 +200,7 @@ def carry_out(wanted: list[Run], jobs: int, slurm: str | None, console: Console)
     columns = (TextColumn('{task.description}'), BarColumn(), TextColumn('epoch {task.completed:.0f} / {task.total:.0f}'),
                TimeElapsedColumn(), TextColumn('left'), TimeRemainingColumn())
     bars = {}
-    with Progress(*columns, console=console, speed_estimate_period=7 * 86_400) as progress:
+    with Progress(*columns, console=console, refresh_per_second=1, speed_estimate_period=7 * 86_400) as progress:
         whole = progress.add_task(f'{len(left)} runs', total=sum(run.epochs for run in left))
         try:
             while left:

@@ -1,8 +1,10 @@
 """The processes of a training."""
 import os
+import resource
 import signal
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from mmcrrcd.engine import launch
@@ -44,3 +46,17 @@ def test_processes_do_not_wait_for_ever(monkeypatch, given, seconds):
     prepare_processes(cfg, 'pytorch')
     assert told['timeout'].total_seconds() == seconds == cfg.env_cfg.dist_cfg.timeout
     assert cfg.env_cfg.get('cudnn_benchmark') == given.get('env_cfg', {}).get('cudnn_benchmark')
+
+
+@pytest.mark.skipif(not hasattr(launch.LIBC, 'mallopt'), reason='is about the allocator of Linux')
+def test_large_tensors_take_the_memory_of_those_before_them():
+    def page_faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(20):
+            torch.ones(2**24)                            # 64 MiB
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    launch.keep_memory(False)
+    handed_back = page_faults()
+    launch.keep_memory()
+    assert page_faults() < handed_back / 5
