@@ -19,6 +19,7 @@ from .studies import RATE, STUDIES
 from .tables import TABLES, UNTRAINED, name_of, pair_name
 
 FAILED = 10                                              # points below the baselines, where a panel of Figure 3 ends
+MOST = 5                                                 # methods in a figure of learning rates, beside the baselines
 READABLE = dict(facecolor='white', edgecolor='none', alpha=0.75, pad=0.5)
 
 
@@ -223,26 +224,35 @@ def curves(found: Records, labels: dict[str, str]) -> Figure | None:
     return panels(draw_curves, drawn, size=(6.5, 3.6)) if drawn else None
 
 
-def draw_rates(axes: Axes, gamma: float, lines: dict[str, dict[float, list[float]]]) -> None:
-    """A result over the learning rate, mean and standard deviation of the seeds."""
-    looks = styles(lines)
-    for name, points in lines.items():
-        rates = sorted(points)
-        means, errors = [mean(points[rate]) for rate in rates], [deviation(points[rate]) for rate in rates]
-        axes.errorbar(rates, means, errors, marker='o', capsize=3, label=name, **looks[name])
-    axes.set(xscale='log', xlabel='learning rate', ylabel='%', title=f'γ = {gamma}')
-    axes.legend(fontsize=7)
-
-
 def rates(found: Records, key: str) -> Figure | None:
-    """A panel for each gamma, a line for each method; None where no arm says its learning rate."""
-    drawn = {}
+    """A result over the learning rate, mean and standard deviation of the seeds; None where no arm says its rate.
+
+    Of the baselines and of the methods that reach most, at each rate with the best of their gammas.
+    """
+    points = {}
     for record in found:
         name, rate, _ = record['method'].partition(RATE)
         if rate and key in record['results']:
-            lines = drawn.setdefault(record['setting']['gamma'], {})
-            lines.setdefault(name, {}).setdefault(record['setting']['lr'], []).append(record['results'][key])
-    return panels(draw_rates, sorted(drawn.items())) if drawn else None
+            at = points.setdefault(name, {}).setdefault(record['setting']['lr'], {})
+            at.setdefault(record['setting']['gamma'], []).append(record['results'][key])
+    if not points:
+        return None
+    lines = {name: {rate: max(at.values(), key=mean) for rate, at in sorted(own.items())} for name, own in points.items()}
+    highest = sorted(lines, key=lambda name: max(map(mean, lines[name].values())))
+    shown = [name for name in lines if name in highest[-MOST:] or name in ('student-only', 'KD')]
+    figure, looks = Figure(figsize=(7.5, 4.2), layout='constrained'), styles(shown)
+    axes = figure.subplots()
+    for name in shown:
+        means, errors = ([what(values) for values in lines[name].values()] for what in (mean, deviation))
+        axes.errorbar(list(lines[name]), means, errors, marker='o', capsize=3, label=name, **looks[name])
+    ticks = sorted({rate for name in shown for rate in lines[name]})
+    axes.set(xscale='log', xlabel='learning rate (at each, the best γ of those tried)', ylabel='%')
+    axes.set_xticks(ticks, list(map(str, ticks)))
+    axes.minorticks_off()
+    axes.spines[['top', 'right']].set_visible(False)
+    axes.grid(alpha=0.3)
+    figure.legend(loc='outside right upper', frameon=False)
+    return figure
 
 
 def of(experiment: str) -> dict[str, Figure]:
@@ -260,4 +270,5 @@ def of(experiment: str) -> dict[str, Figure]:
     return {experiment: figure} if figure else {}
 
 
-PICTURES = dict(headline=headline, gains=gains, bars=bars, resolution=resolution)          # of the pages
+PICTURES = dict(headline=headline, gains=gains, bars=bars, resolution=resolution,          # of the pages
+                rates=lambda: rates(read_study('few_resnet20_rates'), 'last'))

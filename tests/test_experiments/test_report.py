@@ -100,9 +100,11 @@ def test_a_study_of_rates_is_drawn_over_the_rate_and_one_of_embeddings_shows_wha
                   probe=40.0 + i)
     page = report.study_markdown('rates')
     assert '| CRRCD, rate 0.05 | 43.00 ± 0.00 (n = 2)<br>paired +3.00 ± 0.00 (n = 2) | 0.05, γ 0.1 |' in page
+    write('study_rates', 'CRRCD, rate 0.05, gamma 1', 'a_b', '8px__paper_35e', 5, 1, probe=50.0,
+          setting=Setting(gamma=1, lr=0.05)._asdict())
     axes = figures.rates(records.read('study_rates'), 'probe').axes[0]
-    assert [line.get_label() for line in axes.containers] == ['CRRCD', 'KD'] and axes.get_title() == 'γ = 0.1'
-    assert axes.containers[0].lines[0].get_xydata().tolist() == [[0.01, 42], [0.05, 43]]
+    assert [line.get_label() for line in axes.containers] == ['CRRCD', 'KD']
+    assert axes.containers[0].lines[0].get_xydata().tolist() == [[0.01, 42], [0.05, 50]]         # the better gamma
     assert len(pages.write('study_rates')) == 2
 
 

@@ -24,20 +24,18 @@ class L2(torch.autograd.Function):
 class SoftmaxContrast(torch.autograd.Function):
     """``contrast(torch.baddbmm(closed, v_ts, v_t.mT), own, None)``: (A, N, D), (A, B, D), (A, B, N), (B,) -> (A, B).
 
-    The scores are written over ``closed``, and their gradient over them. It is kept only where v_t needs one.
+    The scores are written over ``closed``. Their gradient is kept only where v_t needs one.
     """
 
     @staticmethod
     def forward(ctx, v_t: Tensor, v_ts: Tensor, closed: Tensor, own: Tensor) -> Tensor:
         """The loss of each pair, and what its gradient needs."""
-        scores = closed.baddbmm_(v_ts, v_t.mT)
         place = own.expand(v_ts.shape[:2])[..., None]
-        positive, top = scores.gather(-1, place), scores.amax(-1, keepdim=True)
-        slope = scores.sub_(top).exp_()
-        total = slope.sum(-1, keepdim=True)
-        slope.div_(total).scatter_add_(-1, place, -torch.ones_like(total))
+        slope = closed.baddbmm_(v_ts, v_t.mT).log_softmax(-1)
+        loss = -slope.gather(-1, place).squeeze(-1)
+        slope.exp_().scatter_add_(-1, place, -slope.new_ones(place.shape))
         ctx.save_for_backward(slope @ v_t, *((slope, v_ts) if ctx.needs_input_grad[0] else ()))
-        return (top + total.log() - positive).squeeze(-1)
+        return loss
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple:
