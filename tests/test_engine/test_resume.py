@@ -145,7 +145,7 @@ def clean_process():
 
 
 @pytest.mark.parametrize('place', ['fsync', 'replace', 'unlink'])
-@pytest.mark.parametrize('call', [1, pytest.param(4, marks=pytest.mark.slow), 6])
+@pytest.mark.parametrize('call', [*(pytest.param(call, marks=pytest.mark.slow) for call in (1, 4)), 6])
 def test_kill_while_a_checkpoint_is_written_leaves_one_to_resume_from(tmp_path, teacher, clean_process, place, call):
     """And the training after it ends as it would have."""
     child = clean_process(target=killed_at, args=(place, call, tmp_path, teacher))
