@@ -14,7 +14,7 @@ from . import records
 from .figure3 import SWEEPS, Sweep
 from .records import paired
 from .report import (FORMS, HEADLINE, MAIN, OWN_KD, SHOWN, Records, best, by_seed, described, figure3_groups, final, groups,
-                     in_words, main_results, read_study)
+                     in_words, main_results, read_study, setting_in_words)
 from .studies import RATE, STUDIES
 from .tables import TABLES, UNTRAINED, name_of, pair_name
 
@@ -66,12 +66,12 @@ def dots(groups: dict[str, dict[str, list[float]]], xlabel: str) -> Figure | Non
 def headline() -> Figure | None:
     """The final studies: each method over the best KD, seed by seed; None without any."""
     groups = {}
-    for name, (student, images) in HEADLINE.items():
+    for name in HEADLINE:
         found = final(name)
-        kd = best(found, OWN_KD)
-        points = {arm: paired(by_seed(found, arm), by_seed(found, kd)) for arm in STUDIES[name].arms if arm != kd}
-        title = f'{student}, {images} images a class, over {SHOWN.get(kd)}'
-        groups[title] = {SHOWN.get(arm, arm): own for arm, own in points.items() if own}
+        if kd := best(found, OWN_KD):
+            points = {arm: paired(by_seed(found, arm), by_seed(found, kd)) for arm in STUDIES[name].arms if arm != kd}
+            groups[f'{setting_in_words(found)}, over {SHOWN.get(kd)}'] = {SHOWN.get(arm, arm): own
+                                                                         for arm, own in points.items() if own}
     return dots(groups, 'test accuracy over the best KD, paired by seed (points)')
 
 

@@ -61,7 +61,8 @@ def in_words(pair: str) -> str:
         >>> in_words('wrn40_2_vgg8_upsampled')
         'WRN40-2 → VGG8, upsampled'
     """
-    words = dict(iresnet='IResNet', resnet='ResNet', vgg='VGG', wrn='WRN', shufflenetv='ShuffleNetV', mobilenetv='MobileNetV')
+    words = dict(iresnet='IResNet', resnet='ResNet', densenet='DenseNet', vgg='VGG', wrn='WRN', shufflenetv='ShuffleNetV',
+                 mobilenetv='MobileNetV')
     networks = re.findall(rf'({"|".join(words)})(\d+(?:x\d+)?)((?<=wrn40|wrn16)_\d)?', pair)
     said = ' → '.join(words[kind] + size + depth.replace('_', '-') for kind, size, depth in networks)
     return (said or pair) + (', upsampled' if pair.endswith(UPSAMPLED) else '')
@@ -338,8 +339,7 @@ def results_markdown() -> str:
     return '\n'.join(parts) or NOTHING
 
 
-HEADLINE = {'few_resnet20': ('ResNet20', 100), 'full_resnet20': ('ResNet20', 500),        # student, images a class
-            'few': ('VGG8', 100), 'full': ('VGG8', 500)}
+HEADLINE = 'few_resnet20', 'full_resnet20', 'few', 'few_densenet', 'full'                 # studies
 
 
 def best(found: Records, of_these: Iterable[str]) -> str | None:
@@ -356,31 +356,37 @@ def final(name: str) -> Records:
     return [record for record in found if record['training']['epochs'] == longest]
 
 
+def setting_in_words(found: Records) -> str:
+    """Networks and images a class of a study on CIFAR-100."""
+    return f'{in_words(found[0]["pair"])}, {found[0]["setting"]["images_per_class"] or 500} images a class'
+
+
 def headline_markdown() -> str:
     """The shortest true answer to "does it work?": the final studies, CRRCD beside the best KD and the best of the others."""
-    rows, teacher, crops, hardware = [], None, [], []
-    for name, (student, images) in HEADLINE.items():
-        found = final(name)
+    rows, teachers, crops, hardware = [], {}, {}, []
+    for found in map(final, HEADLINE):
         kd, other = best(found, OWN_KD), best(found, [arm for arm in RIVALS if arm != 'student-only'])
         if not kd:
             continue
         values = {arm: by_seed(found, arm) for arm in ('student-only', kd, other, 'CRRCD')}
         cells = {arm: spread(list(own.values())) if own else '–' for arm, own in values.items()}
         minutes = [record['seconds']['wall'] / 60 for record in found]
-        rows.append([f'{student}, {images} images a class', str(found[0]['training']['epochs']), cells['student-only'],
+        rows.append([setting_in_words(found), str(found[0]['training']['epochs']), cells['student-only'],
                      f'{cells[kd]}<br>{OWN_KD[kd]}',
                      f'{cells[other]}<br>{other}' if other else '–', cells['CRRCD'],
                      paired_difference(values['CRRCD'], values[kd]) if values['CRRCD'] else '–',
                      f'{min(minutes):.0f} – {max(minutes):.0f}'])
-        teacher = teacher or next(record['teacher'] for record in found if record['teacher'])
-        crops.append(f'{found[0]["setting"]["views"]} with {images} images a class')
+        teachers[in_words(found[0]['setting']['teacher'])] = max(
+            record['teacher']['accuracy'] for record in found if record['teacher'])
+        crops[found[0]['setting']['images_per_class'] or 500] = found[0]['setting']['views']
         hardware += [record['provenance']['hardware'] for record in found]
     if not rows:
         return NOTHING
-    head = ['student', 'epochs', 'student-only', 'best KD', 'best other', 'CRRCD', 'CRRCD over the best KD, paired', 'minutes']
+    head = ['networks', 'epochs', 'student-only', 'best KD', 'best other', 'CRRCD', 'CRRCD over the best KD, paired', 'minutes']
+    accuracies = ', '.join(f'{name} {accuracy:.1f} %' for name, accuracy in teachers.items())
+    views = ', '.join(f'{views} with {images} images a class' for images, views in crops.items())
     line = ('CIFAR-100, test accuracy in percent, mean ± standard deviation of n seeds; paired: seed by seed, mean ± standard '
-            'error. Students see 8×8 px, the teacher 32×32 px: ResNet56, trained on all images, '
-            f'{teacher["accuracy"]:.1f} %. It answered once, for crops of each image: {", ".join(dict.fromkeys(crops))}. '
-            f'Minutes of a training on one thread ({"; ".join(sorted(set(hardware)))}). CE: the loss of classification. '
-            '"–": not run.')
+            'error. Students see 8×8 px, the teachers 32×32 px. These were trained on all images: '
+            f'{accuracies}. They answered once, for crops of each image: {views}. Minutes of a training on one thread '
+            f'({"; ".join(sorted(set(hardware)))}). CE: the loss of classification. "–": not run.')
     return f'{markdown_table(head, rows)}\n\n{line}'
