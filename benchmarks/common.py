@@ -3,7 +3,6 @@
 ``python -m experiments render`` puts the tables into the pages.
 """
 import argparse
-import json
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -15,8 +14,9 @@ from rich.progress import track
 from torch.utils.data import DataLoader
 
 from mmcrrcd.command_line import one_line_errors
-from mmcrrcd.environment import about_this_run
-from mmcrrcd.visualization.markdown import conditions, markdown_table
+from mmcrrcd.environment import about_this_run, conditions
+from mmcrrcd.files import write_json
+from mmcrrcd.visualization.markdown import markdown_table
 
 KEPT = Path(__file__).resolve().parent / 'results'
 
@@ -80,10 +80,9 @@ def benchmark(name: str, doc: str, measure: Callable[[argparse.Namespace], dict]
         parser.add_argument('--json', type=Path, default=KEPT / f'{name}.json')
         args = parser.parse_args(argv)
         torch.set_num_threads(args.threads)
-        args.json.parent.mkdir(parents=True, exist_ok=True)
         with one_line_errors():
             result = about_this_run() | measure(args)
-        args.json.write_text(json.dumps(result, indent=1) + '\n')
+        write_json(args.json, result)
         args.json.with_suffix('.md').write_text(table(result) + '\n', encoding='utf-8')
         print(table(result))
 

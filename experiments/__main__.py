@@ -17,7 +17,7 @@ from rich.console import Console
 from mmcrrcd.command_line import one_line_errors
 from mmcrrcd.engine.build_cache import views_of_text
 from mmcrrcd.errors import InputError
-from mmcrrcd.evaluation.embeddings import named_images
+from mmcrrcd.evaluation.data import named_images
 
 from . import compose, pages, records
 from .compose import FIRST_SEED, Recipe

@@ -6,7 +6,9 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from mmcrrcd.datasets import lfw_pairs, read_orl, read_tinyface, split_gallery
 from mmcrrcd.deployment import count_macs
-from mmcrrcd.evaluation.embeddings import Classifier, accuracy, embed, load_classifier, own_images
+from mmcrrcd.evaluation.classifier import Classifier, load_classifier
+from mmcrrcd.evaluation.data import own_images
+from mmcrrcd.evaluation.embeddings import accuracy, embed
 from mmcrrcd.evaluation.faces import search, similarities
 from mmcrrcd.evaluation.identification import identify
 from mmcrrcd.evaluation.linear_probe import PROTOCOL, linear_probe, probe

@@ -11,17 +11,10 @@ from math import sqrt
 from pathlib import Path
 from statistics import mean, median, stdev
 
-from mmcrrcd.files import write_whole
 
 from .compose import ROOT
 
 RECORDS = Path(__file__).resolve().parent / 'records'
-
-
-def write_json(value, file: Path) -> None:
-    """Whole or not at all, also where another process writes it at the same time."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, json.dumps(value, indent=1) + '\n')
 
 
 def read(experiment: str) -> list[dict]:

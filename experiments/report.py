@@ -3,7 +3,8 @@ import re
 from collections.abc import Iterable
 from statistics import mean
 
-from mmcrrcd.visualization.markdown import command, machine, markdown_table
+from mmcrrcd.environment import command, machine
+from mmcrrcd.visualization.markdown import markdown_table
 
 from . import records
 from .figure3 import SWEEPS

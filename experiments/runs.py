@@ -16,9 +16,11 @@ from mmengine.config import Config
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from mmcrrcd.checkpoint import UnfinishedTraining, find_checkpoint, read_network
+from mmcrrcd.checkpoint import find_checkpoint
 from mmcrrcd.config import read_values
+from mmcrrcd.engine.teacher import is_trained
 from mmcrrcd.errors import InputError
+from mmcrrcd.files import write_json
 from mmcrrcd.torch_file import safe_load
 
 from . import records
@@ -28,15 +30,6 @@ from .worker import BUSY
 WORK = Path('work_dirs/experiments')
 DECIDES = ('model', 'train_dataloader', 'val_dataloader', 'optim_wrapper', 'param_scheduler', 'train_cfg')
 POLL, RETRY = 1, 30                                      # seconds
-
-
-def is_trained(path: str | Path) -> bool:
-    """Is there a finished training, or a checkpoint?"""
-    try:
-        read_network(path)
-    except (FileNotFoundError, UnfinishedTraining):
-        return False
-    return True
 
 
 @cache
@@ -115,11 +108,11 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.cfg.dump(self.folder / 'config.py')
         file = self.folder / f'{self.about.get("experiment", "run")}.json'
-        records.write_json(dict(
+        write_json(file, dict(
             record=self.record and str(self.record), about=self.about, further=self.further,
             teacher=about_the_teacher(self.teacher) if self.teacher else None,
             checkpoint=self.teacher if self.untrained else None,
-            commit=records.commit(), command=shlex.join(['python', '-m', 'experiments', *sys.argv[1:]])), file)
+            commit=records.commit(), command=shlex.join(['python', '-m', 'experiments', *sys.argv[1:]])))
         return file
 
     def start(self, slot: int, launch: list[str], env: dict[str, str]) -> None:

@@ -18,10 +18,11 @@ from mmcrrcd.checkpoint import find_checkpoint
 from mmcrrcd.command_line import one_line_errors
 from mmcrrcd.engine.launch import build_runner, prepare_processes
 from mmcrrcd.environment import about_this_run
+from mmcrrcd.files import write_json
 
 from . import evaluate
 from .compose import further
-from .records import provenance, seconds, write_json
+from .records import provenance, seconds
 
 BUSY = 75                                                # exit code where another process has the training
 
@@ -39,7 +40,7 @@ class RecordHook(Hook):
         return self.rows.setdefault(epoch, {})
 
     def save(self) -> None:
-        write_json(dict(epochs=dict(sorted(self.rows.items())), processes=self.processes), self.file)
+        write_json(self.file, dict(epochs=dict(sorted(self.rows.items())), processes=self.processes))
 
     def before_train_epoch(self, runner) -> None:
         self.totals, self.start = {}, time.perf_counter()
@@ -115,7 +116,7 @@ def work(file: Path) -> None:
     record = about | dict(results=found, teacher=spec['teacher'], seconds=times)
     record |= dict(further=more) if more else {}
     record |= dict(provenance=provenance(processes, spec['command'], spec['commit']), epochs=rows, config=cfg.pretty_text)
-    write_json(record, Path(spec['record']))
+    write_json(spec['record'], record)
     print(evaluate.in_words(found) + (f', {times["wall"] / 60:.1f} min' if times else ''))
 
 

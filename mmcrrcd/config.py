@@ -198,6 +198,11 @@ def kind(settings: dict) -> str:
     return (found if isinstance(found, str) else getattr(found, '__name__', '')).split('.')[-1]
 
 
+def preprocessor_of(cfg: Config) -> dict:
+    """Settings of the data preprocessor: the model's own, or the config's; empty where there are none."""
+    return (cfg.get('model') or {}).get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+
+
 def check_types(settings, source: str | Path) -> None:
     """Raises InputError where building settings from elsewhere could call what is in no registry: mmengine imports and calls
     any name.

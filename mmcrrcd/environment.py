@@ -23,3 +23,19 @@ def about_this_run() -> dict:
                               mmpretrain=mmpretrain.__version__),
                 hardware=torch.cuda.get_device_name() if torch.cuda.is_available() else processor,
                 threads=torch.get_num_threads())
+
+
+def machine(run: dict) -> str:
+    """What :func:`about_this_run` tells of hardware and versions, in one sentence."""
+    versions = ', '.join(f'{package} {version}' for package, version in run['versions'].items())
+    return f'{run["hardware"]}, {run["threads"]} thread(s); {versions}.'
+
+
+def command(run: dict) -> str:
+    """The command of a run, and the commit that it works at."""
+    return f'`{run["command"]}`' + (f' at {run["commit"]}' if run.get('commit') else '')
+
+
+def conditions(run: dict) -> str:
+    """Where, with what and by which command something was measured, in one line."""
+    return f'{machine(run)} {command(run)}'

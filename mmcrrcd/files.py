@@ -1,4 +1,5 @@
 """Files that appear whole or not at all, lists of files, and texts."""
+import json
 import os
 import platform
 import sys
@@ -72,6 +73,12 @@ def write_whole(path: str | Path, content: bytes | str) -> None:
         return
     with whole_file(path) as file:
         file.write(content)
+
+
+def write_json(path: str | Path, value) -> None:
+    """:func:`write_whole` of ``value`` as JSON, in a folder that is made where it is missing."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(value, indent=1) + '\n')
 
 
 def inside(folder: str | Path, name: str, source: str | Path) -> Path:

@@ -22,7 +22,8 @@ from mmcrrcd.datasets.read_image import SUFFIXES, ImageError, read_image, to_rgb
 from mmcrrcd.datasets.transforms.resolution_pair import SETTINGS
 from mmcrrcd.datasets.transforms.student_view import Size, distance
 from mmcrrcd.errors import InputError, check_positive, explained, first_line
-from mmcrrcd.evaluation.embeddings import Classifier, config_with_model, load_classifier, plain_size, steps_of
+from mmcrrcd.evaluation.classifier import Classifier, load_classifier
+from mmcrrcd.evaluation.data import config_with_model, plain_size, steps_of
 from mmcrrcd.models import OnnxClassifier
 
 ImageLike = str | Path | Image.Image | np.ndarray

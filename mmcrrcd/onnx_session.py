@@ -8,6 +8,15 @@ import torch
 from mmcrrcd.errors import InputError, explained, first_line
 
 
+def need(*packages: str) -> None:
+    """Raises InputError, with the command that helps, where one of ``packages`` is missing."""
+    for package in packages:
+        try:
+            __import__(package)
+        except ImportError as error:
+            raise InputError(f"{package} is missing: pip install 'mmcrrcd[onnx]'") from error
+
+
 def open_session(model: str | bytes, device: torch.device | None = None, threads: int | None = None):
     """An onnxruntime session of a file, or of its content.
 
@@ -20,11 +29,8 @@ def open_session(model: str | bytes, device: torch.device | None = None, threads
     """
     if isinstance(model, str) and not Path(model).is_file():
         raise InputError(f'there is no ONNX file at {model}')
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise InputError("a network in an ONNX file needs onnxruntime: pip install 'mmcrrcd[onnx]', or onnxruntime-gpu "
-                         'for a GPU') from error
+    need('onnxruntime')
+    import onnxruntime
     onnxruntime.disable_telemetry_events()                 # its builds for Windows report on their use
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3                         # no warnings: many files state an output of one image, and give more

@@ -17,7 +17,7 @@ from mmcrrcd.datasets import StudentView, downsample
 from mmcrrcd.deployment import export_student
 from mmcrrcd.engine import CheckInputHook
 from mmcrrcd.errors import InputError
-from mmcrrcd.evaluation.embeddings import load_classifier
+from mmcrrcd.evaluation.classifier import load_classifier
 
 NAMES = tuple(f'class{i}' for i in range(CLASSES))
 

@@ -1,12 +1,11 @@
 """Compare trainings of your own: ``python tools/compare.py work_dirs/kd work_dirs/crrcd --out comparison.png``."""
 import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse
-import json
 from pathlib import Path
 
 from mmcrrcd.command_line import one_line_errors, picture_and_numbers
 from mmcrrcd.errors import InputError, nearest
-from mmcrrcd.files import write_whole
+from mmcrrcd.files import write_json
 from mmcrrcd.visualization.comparison import comparison_table, differing, draw_comparison, read_training
 from mmcrrcd.visualization.picture import save_picture
 
@@ -34,10 +33,9 @@ def main(argv: list[str] | None = None) -> None:
         print(comparison_table(trainings, metric))
         save_picture(draw_comparison(trainings, metric), picture)
         settings = differing([each.settings for each in trainings])
-        write_whole(numbers, json.dumps([dict(
+        write_json(numbers, [dict(
             name=each.name, metric=metric, unit=each.unit, values=each.curve(metric), seconds=each.seconds,
-            settings={name: values[i] for name, values in settings.items()}) for i, each in enumerate(trainings)], indent=2)
-            + '\n')
+            settings={name: values[i] for name, values in settings.items()}) for i, each in enumerate(trainings)])
         print(f'wrote {picture} and {numbers}')
 
 

@@ -4,19 +4,18 @@
 """
 import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse
-import json
 
 import numpy as np
-from face_pairs import add_network_arguments, at_resolution
+from _faces import add_view_arguments, at_resolution
 from rich.console import Console
 from rich.table import Table
 
 from mmcrrcd.command_line import check_output, one_line_errors
 from mmcrrcd.datasets import read_orl, read_tinyface, split_gallery
 from mmcrrcd.environment import about_this_run
-from mmcrrcd.evaluation.embeddings import load_classifier
+from mmcrrcd.evaluation.classifier import load_classifier
 from mmcrrcd.evaluation.faces import search
-from mmcrrcd.files import write_whole
+from mmcrrcd.files import write_json
 
 RANKS = (1, 10, 20)
 
@@ -32,7 +31,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--gallery-images', type=int, default=1, metavar='N',
                         help='of ORL: the first N images of each person are the gallery, the others probes (default: 1)')
     parser.add_argument('--teacher', action='store_true', help="CHECKPOINT is that of the config's teacher, not of its student")
-    add_network_arguments(parser)
+    add_view_arguments(parser)
     parser.add_argument('--out', '--json', metavar='FILE', help='write the numbers and their conditions')
     return parser.parse_args(argv)
 
@@ -63,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
             record = dict(**about_this_run(), config=args.config, checkpoint=args.checkpoint,
                           network='teacher' if args.teacher else 'student', data=name, **counts, pixels=path, flip=args.flip,
                           **numbers)
-            write_whole(args.out, json.dumps(record, indent=2) + '\n')
+            write_json(args.out, record)
 
 
 if __name__ == '__main__':

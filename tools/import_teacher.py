@@ -6,30 +6,17 @@ teacher's, look for it.
 """
 import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse
-import hashlib
-import json
-import re
 from pathlib import Path
 
-from mmcrrcd.checkpoint import check_weights, fitted, read_checkpoint, weights_in
+from mmcrrcd.checkpoint import check_weights, fitted
 from mmcrrcd.command_line import one_line_errors
 from mmcrrcd.config import kind, read_config
 from mmcrrcd.engine.launch import build_runner, prepare_processes
 from mmcrrcd.engine.work_dir import one_training, trainings_files
 from mmcrrcd.errors import InputError
-from mmcrrcd.files import write_whole
+from mmcrrcd.files import write_json, write_whole
+from mmcrrcd.models.teachers.published import converted
 from mmcrrcd.torch_file import save_whole
-
-# Their names and ours. Stages are counted from 1 there and from 0 here; a stage of VGG begins with its pooling here, not there.
-RULES = dict(
-    ResNetCIFAR={r'^conv1\.': 'backbone.stem.0.', r'^bn1\.': 'backbone.stem.1.', r'^layer(\d)\.': 'backbone.stages.{0}.',
-                 r'^fc\.': 'head.fc.'},
-    WRNCIFAR={r'^conv1\.': 'backbone.stem.', r'^bn1\.': 'backbone.last.0.', r'^block(\d)\.layer\.': 'backbone.stages.{0}.',
-              r'\.convShortcut\.': '.shortcut.', r'^fc\.': 'head.fc.'},
-    VGGCIFAR={r'^block0\.': 'backbone.stem.', r'^block(\d)\.(\d)\.': 'backbone.stages.{0}.{1}.', r'^classifier\.': 'head.fc.'},
-    DenseNetCIFAR={r'^conv1\.': 'backbone.stem.', r'^bn1\.': 'backbone.last.0.',
-                   r'^block(\d)\.layer\.': 'backbone.stages.{0}.layers.', r'^trans1\.': 'backbone.stages.1.transition.',
-                   r'^trans2\.': 'backbone.stages.2.transition.', r'^fc\.': 'head.fc.'})
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -38,36 +25,6 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('config', help="the teacher's config, e.g. configs/teachers/resnet56_cifar100.py")
     parser.add_argument('--work-dir', help='where it goes (default: work_dirs/<name of the config>)')
     return parser.parse_args(argv)
-
-
-def renamed(key: str, rules: dict[str, str]) -> str:
-    """Their name of a weight as ours."""
-    for theirs, ours in rules.items():
-        if found := re.search(theirs, key):
-            numbers = [int(number) + shift for number, shift in zip(found.groups(), (-1, 1))]
-            key = key[:found.start()] + ours.format(*numbers) + key[found.end():]
-    return key
-
-
-def converted(file: Path, backbone: str) -> dict:
-    """A checkpoint of this package with the weights in ``file``, one of theirs.
-
-    Raises:
-        InputError: no network of theirs has such a backbone, or the file is not a checkpoint that can be loaded safely.
-    """
-    if backbone not in RULES:
-        raise InputError(f'{backbone} has no counterpart among the networks published for CIFAR: {", ".join(RULES)} have')
-    if not file.is_file():
-        raise FileNotFoundError(f'there is no checkpoint {file}')
-    theirs = read_checkpoint(file)
-    weights = weights_in(theirs, file)
-    first = {key.partition('.')[0] for key in weights}
-    if len(first) == 1 and not first & weights.keys():   # a network within another module, Lightning's say
-        weights = {key.partition('.')[2]: value for key, value in weights.items()}
-    meta = dict(source=file.name, sha256=hashlib.sha256(file.read_bytes()).hexdigest())
-    if isinstance(theirs.get('epoch'), int):
-        meta['epoch'] = theirs['epoch']
-    return dict(state_dict={renamed(str(key), RULES[backbone]): value for key, value in weights.items()}, meta=meta)
 
 
 def import_teacher(args: argparse.Namespace) -> None:
@@ -89,7 +46,7 @@ def import_teacher(args: argparse.Namespace) -> None:
         accuracy = runner.test()['accuracy/top1']
         save_whole(checkpoint, folder / 'imported.pth')
         result = {'step': checkpoint['meta'].get('epoch'), 'accuracy/top1': accuracy}
-        write_whole(folder / 'evaluated.json', json.dumps(result) + '\n')
+        write_json(folder / 'evaluated.json', result)
         write_whole(folder / 'last_checkpoint', str(folder / 'imported.pth'))
         print(f'{folder}: {accuracy:.2f} % of the test images')
 

@@ -4,14 +4,14 @@
 """
 import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse
-import json
 
 from mmcrrcd.command_line import check_output, one_line_errors
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.errors import InputError
-from mmcrrcd.evaluation.embeddings import NAMED, load_classifier
+from mmcrrcd.evaluation.classifier import load_classifier
+from mmcrrcd.evaluation.data import NAMED
 from mmcrrcd.evaluation.linear_probe import probe
-from mmcrrcd.files import write_whole
+from mmcrrcd.files import write_json
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
         if args.json:
             result = dict(**about_this_run(), config=args.config, checkpoint=args.checkpoint,
                           network='teacher' if args.teacher else 'student', **found)
-            write_whole(args.json, json.dumps(result, indent=2) + '\n')
+            write_json(args.json, result)
 
 
 if __name__ == '__main__':

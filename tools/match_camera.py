@@ -18,7 +18,7 @@ from mmcrrcd.datasets.read_image import read_image
 from mmcrrcd.datasets.transforms.student_view import told
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.camera import Match, match_camera
-from mmcrrcd.evaluation.embeddings import evenly, own_images
+from mmcrrcd.evaluation.data import evenly, own_images
 from mmcrrcd.inference import find_images
 from mmcrrcd.registry import DATASETS
 

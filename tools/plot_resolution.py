@@ -5,10 +5,9 @@
 import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse
 import copy
-import json
 from dataclasses import replace
 
-from compared_networks import add_network_arguments, load_images, load_networks
+from _networks import add_network_arguments, load_images, load_networks
 
 from mmcrrcd.command_line import one_line_errors, picture_and_numbers
 from mmcrrcd.config import kind, read_config
@@ -16,23 +15,24 @@ from mmcrrcd.datasets.transforms.resolution_pair import MODES
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.batch_norm import fit_batch_norms, training_images
-from mmcrrcd.evaluation.embeddings import accuracy, test_data
-from mmcrrcd.files import write_whole
+from mmcrrcd.evaluation.data import test_data
+from mmcrrcd.evaluation.embeddings import accuracy
+from mmcrrcd.files import write_json
 from mmcrrcd.visualization.picture import save_picture
 from mmcrrcd.visualization.resolution import draw_resolution
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Test networks on images of several resolutions. The reduced images are '
-                                     'scaled to the size that each network saw in training, if it saw only one.')
+    parser = argparse.ArgumentParser(description='Test networks on images of several resolutions. The downsampled images '
+                                     'are brought to the size that each network saw in training, if it saw only one.')
     add_network_arguments(parser, 'line')
     parser.add_argument('--resolutions', type=int, nargs='+', default=[8, 12, 16, 20, 24, 28, 32], metavar='PIXELS')
     parser.add_argument('--direct', action='store_true',
-                        help='do not scale the reduced images, except for networks that were trained so (upsample=True)')
+                        help='do not scale the downsampled images, except for networks that were trained so (upsample=True)')
     parser.add_argument('--batch-norms', action='store_true',
                         help='one more line for each network trained at several resolutions: with batch norm statistics of the '
                         'resolution that is shown, as tools/export_student.py --resolution gives it')
-    parser.add_argument('--interpolation', choices=MODES, default='bilinear', help='how all images are reduced')
+    parser.add_argument('--interpolation', choices=MODES, default='bilinear', help='how all images are downsampled')
     parser.add_argument('--no-antialias', action='store_true', help='look at the nearest source pixels only')
     parser.add_argument('--out', default='resolution.png', metavar='FILE', help='picture; the numbers go beside it as .json')
     return parser.parse_args(argv)
@@ -79,11 +79,11 @@ def main(argv: list[str] | None = None) -> None:
             upsampled = [label for label, network in networks.items() if network.downsampling.get('upsample')]
             scaled = 'seen as they are' + (f', but upsampled for {", ".join(upsampled)}' if upsampled else '')
         name = args.dataset or name_of_test_data(args.run[0][0])
-        title = f'{len(data):,} test images ({name}), reduced by {args.interpolation} interpolation{antialias},\n{scaled}'
+        title = f'{len(data):,} test images ({name}), downsampled by {args.interpolation} interpolation{antialias},\n{scaled}'
         result = dict(**about_this_run(), runs=args.run, teacher=args.teacher, dataset=args.dataset or 'of the first config',
                       images=len(data), direct=args.direct, **downsampling, resolutions=resolutions, accuracy=curves,
                       input_size={label: network.input_size for label, network in networks.items()}, scaled_to=scale_to)
-        write_whole(numbers_file, json.dumps(result, indent=2) + '\n')
+        write_json(numbers_file, result)
         save_picture(draw_resolution(resolutions, curves, title), picture)
         print(f'wrote {picture} and {numbers_file}')
 

@@ -5,18 +5,17 @@ data/lfw/pairs.txt --images data/lfw/lfw --out similarity.png``
 """
 import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse
-import json
 from pathlib import Path
 
-from face_pairs import add_network_arguments, add_pair_arguments, at_resolution, read_pairs
+from _faces import add_view_arguments, add_pair_arguments, at_resolution, read_pairs
 
 from mmcrrcd.command_line import one_line_errors, picture_and_numbers
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.errors import InputError
-from mmcrrcd.evaluation.embeddings import load_classifier
+from mmcrrcd.evaluation.classifier import load_classifier
 from mmcrrcd.evaluation.faces import similarities
 from mmcrrcd.evaluation.margins import BINS, expectation_margin, histogram_intersection
-from mmcrrcd.files import write_whole
+from mmcrrcd.files import write_json
 from mmcrrcd.visualization.picture import save_picture
 from mmcrrcd.visualization.similarity import draw_similarities
 
@@ -28,7 +27,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
                         help='a network; more of them for more panels (a teacher by the config of its own training)')
     parser.add_argument('--labels', nargs='+', metavar='NAME', help='of the panels (default: the names of the configs)')
     add_pair_arguments(parser)
-    add_network_arguments(parser)
+    add_view_arguments(parser)
     parser.add_argument('--out', default='similarity.png', metavar='FILE', help='picture; the numbers go beside it as .json')
     return parser.parse_args(argv)
 
@@ -60,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
         figure = draw_similarities(panels, pairs.same, title)
         result = dict(**about_this_run(), runs=runs, data=pairs.name, positive_pairs=int(pairs.same.sum()),
                       negative_pairs=int((~pairs.same).sum()), flip=args.flip, bins=BINS, networks=numbers)
-        write_whole(numbers_file, json.dumps(result, indent=2) + '\n')
+        write_json(numbers_file, result)
         save_picture(figure, picture)
         print(f'wrote {picture} and {numbers_file}')
 

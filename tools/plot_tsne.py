@@ -4,11 +4,10 @@
 """
 import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse
-import json
 
 import numpy as np
 import torch
-from compared_networks import add_network_arguments, load_images, load_networks
+from _networks import add_network_arguments, load_images, load_networks
 from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_score
 from sklearn.neighbors import KNeighborsClassifier
@@ -18,7 +17,7 @@ from mmcrrcd.datasets import ImageArrays
 from mmcrrcd.environment import about_this_run
 from mmcrrcd.errors import InputError
 from mmcrrcd.evaluation.embeddings import embed
-from mmcrrcd.files import write_whole
+from mmcrrcd.files import write_json
 from mmcrrcd.visualization.picture import save_picture
 from mmcrrcd.visualization.tsne import draw_points
 
@@ -82,7 +81,7 @@ def main(argv: list[str] | None = None) -> None:
         result = dict(**about_this_run(), runs=args.run, teacher=args.teacher, dataset=args.dataset or 'of the first config',
                       classes=classes, images=len(some), seed=args.seed, perplexity=args.perplexity, neighbors=NEIGHBORS,
                       networks=numbers)
-        write_whole(numbers_file, json.dumps(result, indent=2) + '\n')
+        write_json(numbers_file, result)
         save_picture(draw_points(panels, labels, classes, f'{len(some):,} test images'), picture)
         print(f'wrote {picture} and {numbers_file}')
 

@@ -6,7 +6,6 @@ own. A large image goes through the transforms of the training's tests first.
 """
 import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from rich.text import Text
 from mmcrrcd import load_student, zoo
 from mmcrrcd.command_line import check_output, one_line_errors
 from mmcrrcd.errors import InputError, printable
-from mmcrrcd.files import write_whole
+from mmcrrcd.files import write_json
 from mmcrrcd.inference import Prediction, find_images
 
 
@@ -88,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
         if args.json:
             result = dict(config=config[0] if config else None, checkpoint=student.source, resized_to=str(student),
                           images=answers, unreadable=unreadable)
-            write_whole(args.json, json.dumps(result, indent=1) + '\n')
+            write_json(args.json, result)
         else:
             Console().print(tabulate(answers, Path(args.images)))
         print(f'{len(answers)} images classified, {len(unreadable)} unreadable; each resized to {student}')

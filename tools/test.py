@@ -1,7 +1,6 @@
 """Test the student of a checkpoint: ``python tools/test.py CONFIG CHECKPOINT``; a work directory is its last checkpoint."""
 import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse
-import json
 from pathlib import Path
 
 from mmengine.config import Config
@@ -11,7 +10,7 @@ from mmcrrcd.command_line import add_options, check_output, one_line_errors, rea
 from mmcrrcd.engine.own_data import default_work_dir
 from mmcrrcd.engine.student_test import test_student
 from mmcrrcd.errors import InputError
-from mmcrrcd.files import write_whole
+from mmcrrcd.files import write_json
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -65,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
                     for row in value if value and isinstance(value[0], list) else [value]:
                         print(' ', *(f'{each:.2f}' if isinstance(each, float) else each for each in row))
             if args.out and args.out_item == 'metrics':
-                write_whole(args.out, json.dumps(metrics, indent=2) + '\n')
+                write_json(args.out, metrics)
 
 
 if __name__ == '__main__':

@@ -6,14 +6,15 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.dist import barrier
 
-from mmcrrcd.checkpoint import UnfinishedTraining, find_checkpoint, read_checkpoint, read_network
+from mmcrrcd.checkpoint import UnfinishedTraining, find_checkpoint, read_network
 from mmcrrcd.command_line import Options, add_options, merge_options, need_sections, one_line_errors
-from mmcrrcd.config import own_root, read_config
+from mmcrrcd.config import read_config
 from mmcrrcd.datasets.transforms.resolution_pair import sides
 from mmcrrcd.engine.build_cache import VIEWS, teacher_is_there, views_of_text
 from mmcrrcd.engine.launch import build_runner, prepare_processes
 from mmcrrcd.engine.own_data import default_work_dir
 from mmcrrcd.engine.settings import check_pairs, check_settings
+from mmcrrcd.engine.teacher import refuse_small, teacher_config
 from mmcrrcd.engine.work_dir import OverwriteHook, is_first_process, one_training, refuse_another, was_killed
 from mmcrrcd.errors import InputError
 from mmcrrcd.visualization.backends import BACKENDS, add_backends
@@ -91,18 +92,6 @@ def student_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def teacher_config(cfg: Config) -> Path | None:
-    """The config that trains the teacher of ``cfg``; its path is relative to a folder above the student's config, or this
-    package's own.
-    """
-    if 'teacher_config' not in cfg:
-        return None
-    for folder in (Path(), *Path(cfg.filename).resolve().parents, own_root()):
-        if (folder / cfg.teacher_config).is_file():
-            return folder / cfg.teacher_config
-    raise FileNotFoundError(f'teacher_config = {cfg.teacher_config!r} of {cfg.filename} is missing')
-
-
 def train_teacher(cfg: Config, args: argparse.Namespace) -> None:
     """Train the teacher of ``cfg`` where ``cfg`` looks for it; an interrupted training goes on."""
     path, config = Path(cfg.model.teacher_checkpoint), teacher_config(cfg)
@@ -121,20 +110,6 @@ def train_teacher(cfg: Config, args: argparse.Namespace) -> None:
         runner.logger.info(f'first the teacher, by {config}; then the student')
         runner.train()
     barrier()                                            # the first process writes the checkpoint that all read
-
-
-def refuse_small(teacher: str | Path, side: int) -> None:
-    """Raises InputError where a teacher's checkpoint says that its training saw fewer than ``side`` pixels.
-
-    A student-only baseline may have been trained there with its ``resolution`` changed, under the name that the teacher has.
-    """
-    settings = (read_checkpoint(find_checkpoint(teacher)).get('meta') or {}).get('settings') or {}
-    pixels = ((settings.get('model') or {}).get('data_preprocessor') or {}).get('resolution')
-    sides = pixels if isinstance(pixels, (list, tuple)) else [pixels, pixels]
-    if pixels is not None and min(sides) < side:
-        seen = '×'.join(map(str, sides))
-        raise InputError(f'the training in {teacher} is of images of {seen} px, as its checkpoint says, not '
-                         'of a teacher: move it away')
 
 
 def need_teacher(cfg: Config, args: argparse.Namespace) -> None:

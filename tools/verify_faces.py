@@ -5,18 +5,17 @@ InsightFace (``lfw.bin``, ``cfp_fp.bin``, ``agedb_30.bin``) by ``--bin FILE`` in
 """
 import mmcrrcd.interrupt  # noqa: F401  first, as the others take seconds
 import argparse
-import json
 
-from face_pairs import add_network_arguments, add_pair_arguments, at_resolution, read_pairs
+from _faces import add_view_arguments, add_pair_arguments, at_resolution, read_pairs
 from rich.console import Console
 from rich.table import Table
 
 from mmcrrcd.command_line import check_output, one_line_errors
 from mmcrrcd.environment import about_this_run
-from mmcrrcd.evaluation.embeddings import load_classifier
+from mmcrrcd.evaluation.classifier import load_classifier
 from mmcrrcd.evaluation.faces import similarities
 from mmcrrcd.evaluation.verification import verify
-from mmcrrcd.files import write_whole
+from mmcrrcd.files import write_json
 
 FARS = (1e-3, 1e-4)
 
@@ -27,7 +26,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('checkpoint', help='file or work directory')
     add_pair_arguments(parser)
     parser.add_argument('--teacher', action='store_true', help="CHECKPOINT is that of the config's teacher, not of its student")
-    add_network_arguments(parser)
+    add_view_arguments(parser)
     parser.add_argument('--out', '--json', metavar='FILE', help='write the numbers and their conditions')
     return parser.parse_args(argv)
 
@@ -64,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
                            flip=args.flip, folds=sorted(set(pairs.fold.tolist())), accuracies=result.accuracies,
                            thresholds=result.thresholds, accuracy=result.accuracy, standard_error=result.standard_error,
                            auc=roc.auc(), eer=eer, tar_at_far=tars)
-            write_whole(args.out, json.dumps(numbers, indent=2) + '\n')
+            write_json(args.out, numbers)
 
 
 if __name__ == '__main__':

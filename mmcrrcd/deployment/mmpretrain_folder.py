@@ -4,9 +4,9 @@ from pathlib import Path
 from mmengine.config import Config
 from torch import nn
 
-from mmcrrcd.config import short_types
+from mmcrrcd.config import preprocessor_of, short_types
 from mmcrrcd.errors import InputError
-from mmcrrcd.evaluation.embeddings import test_data
+from mmcrrcd.evaluation.data import test_data
 from mmcrrcd.files import write_whole
 from mmcrrcd.torch_file import safe_load, save_whole
 
@@ -31,7 +31,7 @@ def folder_config(cfg: Config, view: dict) -> Config:
     """
     dataset = short_types(test_data(cfg).to_dict())
     loader = cfg.get('test_dataloader') or cfg.get('val_dataloader') or cfg.train_dataloader
-    preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor')
+    preprocessor = preprocessor_of(cfg)
     preprocessor = short_types(preprocessor.to_dict()) if preprocessor else dict(type='ClsDataPreprocessor')
     steps = dataset.get('pipeline', [])
     low = preprocessor.get('resolution') or any(step['type'] == 'mmcrrcd.ResolutionPair' for step in steps)

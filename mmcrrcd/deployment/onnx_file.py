@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from mmcrrcd.datasets.transforms.resolution_pair import MODES
 from mmcrrcd.datasets.transforms.student_view import StudentView
 from mmcrrcd.errors import InputError, explained, first_line
-from mmcrrcd.evaluation.embeddings import Classifier
+from mmcrrcd.evaluation.classifier import Classifier
 from mmcrrcd.files import write_whole
 from mmcrrcd.models.networks import extract
-from mmcrrcd.onnx_session import open_session
+from mmcrrcd.onnx_session import need, open_session
 
 TOLERANCE = 1e-3
 OPSET = 18
@@ -65,15 +65,6 @@ class DeployedStudent(nn.Module):
         if self.swap:
             x = x.flip(1)
         return extract(self.network, (x - self.mean) / self.std).logits.softmax(1)
-
-
-def need(*packages: str) -> None:
-    """Raises InputError, with the command that helps, where one of ``packages`` is missing."""
-    for package in packages:
-        try:
-            __import__(package)
-        except ImportError as error:
-            raise InputError(f"{package} is missing: pip install 'mmcrrcd[onnx]'") from error
 
 
 @contextmanager

@@ -15,13 +15,14 @@ from mmcrrcd.datasets.transforms.student_view import sides
 from mmcrrcd.engine.own_data import data_sets
 from mmcrrcd.errors import InputError, explained, first_line
 from mmcrrcd.evaluation.batch_norm import fit_batch_norms, training_images
-from mmcrrcd.evaluation.embeddings import Classifier, config_with_model, evenly, own_images
+from mmcrrcd.evaluation.classifier import Classifier
+from mmcrrcd.evaluation.data import config_with_model, evenly, own_images
 from mmcrrcd.inference import Student, build_student, find_config, find_images, student_view
-from mmcrrcd.onnx_session import open_session
+from mmcrrcd.onnx_session import need, open_session
 
 from .measures import Measured, measure
 from .mmpretrain_folder import FILES, export_folder, student_settings
-from .onnx_file import DeployedStudent, export_onnx, need, probabilities_of, quantize
+from .onnx_file import DeployedStudent, export_onnx, probabilities_of, quantize
 
 CALIBRATION, CHECKED, TESTED = 500, 256, 10_000
 

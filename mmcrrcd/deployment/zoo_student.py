@@ -1,6 +1,5 @@
 """A student for the model zoo."""
 import hashlib
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,12 +9,14 @@ from mmengine.config import Config
 from torch import Tensor
 
 from mmcrrcd.checkpoint import check_finite, find_checkpoint
-from mmcrrcd.config import check_types, kind, short_types, without_training
+from mmcrrcd.config import check_types, kind, preprocessor_of, short_types, without_training
 from mmcrrcd.datasets import ImageArrays
 from mmcrrcd.datasets.transforms.student_view import sides
 from mmcrrcd.errors import InputError, first_line
-from mmcrrcd.evaluation.embeddings import accuracy, config_with_model, load_classifier, test_data
-from mmcrrcd.files import write_whole
+from mmcrrcd.evaluation.classifier import load_classifier
+from mmcrrcd.evaluation.data import config_with_model, test_data
+from mmcrrcd.evaluation.embeddings import accuracy
+from mmcrrcd.files import write_json, write_whole
 from mmcrrcd.inference import Student, build_student, only_a_student
 from mmcrrcd.safetensors_file import read_safetensors, to_safetensors
 from mmcrrcd.torch_file import save_whole
@@ -33,7 +34,7 @@ def small(tensor: Tensor) -> Tensor:
 
 def zoo_config(cfg: Config, student: Student) -> dict:
     """What of a training's config is needed to ask its student, and to find its test data."""
-    preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+    preprocessor = preprocessor_of(cfg)
     model = dict(student=without_training(student_settings(cfg)), data_preprocessor=short_types(dict(preprocessor)))
     loader = dict(batch_size=100, dataset=short_types(test_data(cfg).to_dict()))
     return dict(model=model, image_size=student.classifier.side, test_dataloader=loader)
@@ -104,6 +105,6 @@ def write_zoo_student(config: Config | str | Path | None, path: str | Path, file
                  sha256=hashlib.sha256(content).hexdigest(), config=settings, classes=student.classes)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, content)
-    write_whole(metafile, json.dumps(known, indent=1) + '\n')
+    write_json(metafile, known)
     log(f'wrote {file} ({len(content) / 1000:.0f} kB) and {metafile}')
     return known

@@ -13,7 +13,7 @@ from mmengine.runner import (EpochBasedTrainLoop, IterBasedTrainLoop, LogProcess
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmcrrcd.config import kind, nested
+from mmcrrcd.config import kind, nested, preprocessor_of
 from mmcrrcd.errors import InputError, is_number, nearest
 
 from .signatures import PLAIN, alternatives, check_value, hints, parameters
@@ -335,7 +335,7 @@ def check_pairs(cfg: Config, *tests: str) -> None:
     """Raises InputError where the pipeline of the training makes the student's images and that of a test does not. The
     student would be tested on larger ones than it has learned from.
     """
-    settings = (cfg.get('model') or {}).get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+    settings = preprocessor_of(cfg)
     train = (cfg.get('train_dataloader') or {}).get('dataset')
     if settings.get('resolution') is not None or train is None:
         return

@@ -8,10 +8,10 @@ from mmengine.evaluator import Evaluator
 from torch.utils.data import DataLoader
 
 from mmcrrcd.checkpoint import class_names_in, find_checkpoint, load_network, read_checkpoint
-from mmcrrcd.config import kind
+from mmcrrcd.config import kind, preprocessor_of
 from mmcrrcd.datasets.transforms.resolution_pair import SETTINGS
 from mmcrrcd.errors import InputError
-from mmcrrcd.evaluation.embeddings import reads_bgr
+from mmcrrcd.evaluation.data import reads_bgr
 from mmcrrcd.generators import generators_kept
 from mmcrrcd.models.networks import unwrapped
 
@@ -29,7 +29,7 @@ def onnx_model(cfg: Config, file: Path) -> dict:
 
     The file does what comes after the downsampling, so nothing here does: no upsampling, no normalization.
     """
-    settings = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+    settings = preprocessor_of(cfg)
     for step in cfg.test_dataloader.dataset.get('pipeline', ()):
         if kind(step) in ('ResolutionPair', 'StudentView'):
             step['upsample'] = False

@@ -5,7 +5,8 @@ import torch
 from mmcrrcd.datasets import VerificationPairs
 from mmcrrcd.datasets.identification_sets import FaceFiles
 
-from .embeddings import Classifier, embed_blocks, embed_images
+from .classifier import Classifier
+from .embeddings import embed_blocks, embed_images
 from .identification import Identification, identify
 from .verification import cosines
 

@@ -5,7 +5,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .embeddings import Classifier, embed, named_images
+from .classifier import Classifier
+from .data import named_images
+from .embeddings import embed
 
 # Neither the paper nor CRD, which it follows, gives the training of the classifier; mdistiller#59 says weight decay 0 and
 # frozen batch norms. These are the settings of github.com/winycg/HSAKD, eval_rep.py (c4be450), which repeats that table.

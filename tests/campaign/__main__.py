@@ -21,8 +21,8 @@ import mmengine.runner.runner
 import tiny
 
 from campaign import code, files, kills, settings
-from mmcrrcd.environment import about_this_run
-from mmcrrcd.visualization.markdown import conditions, markdown_table
+from mmcrrcd.environment import about_this_run, conditions
+from mmcrrcd.visualization.markdown import markdown_table
 
 PARTS = dict(kills=kills, settings=settings, files=files, code=code)
 TITLES = dict(kills='Kills and full disks', settings='Wrong settings', files='Damaged files', code='Files with code')

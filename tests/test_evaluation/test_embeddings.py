@@ -9,8 +9,9 @@ from torch import nn
 
 from mmcrrcd.datasets import ImageArrays, downsample
 from mmcrrcd.errors import InputError
-from mmcrrcd.evaluation.embeddings import (NAMED, Classifier, accuracy, embed, embed_blocks, embed_images, load_classifier,
-                                           named_images, own_images, training_side)
+from mmcrrcd.evaluation.classifier import Classifier, load_classifier
+from mmcrrcd.evaluation.data import NAMED, named_images, own_images, training_side
+from mmcrrcd.evaluation.embeddings import accuracy, embed, embed_blocks, embed_images
 from mmcrrcd.models.networks import extract
 from mmcrrcd.registry import DATASETS, MODELS
 

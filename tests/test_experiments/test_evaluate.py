@@ -11,7 +11,8 @@ import tiny
 from experiments import compose, evaluate, worker
 from experiments.__main__ import main
 from experiments.tables import DOWNSAMPLINGS, TABLES, Table
-from mmcrrcd.evaluation.embeddings import accuracy, load_classifier
+from mmcrrcd.evaluation.classifier import load_classifier
+from mmcrrcd.evaluation.embeddings import accuracy
 
 
 def test_small_images_are_tested_after_every_downsampling(work, monkeypatch):

@@ -6,6 +6,7 @@ import pytest
 from experiments import figures, pages, records, report
 from experiments.studies import RATE, STUDIES, Setting, Study
 from mmcrrcd.errors import InputError
+from mmcrrcd.files import write_json
 from mmcrrcd.visualization import style
 
 
@@ -19,7 +20,7 @@ def write(experiment: str, method: str, pair: str, recipe: str, seed: int, last:
         teacher=dict(checkpoint='net', epochs=240, accuracy=70.0, sha256=teacher), seconds=dict(wall=120.0, step=0.1),
         provenance=dict(command='python -m experiments', versions=dict(torch='2'), hardware='a CPU', threads=1, commit='abc'))
     record |= dict(setting=setting) if setting else {}
-    records.write_json(record, records.RECORDS / experiment / f'{method}__{pair}__{recipe}__{teacher}__s{seed}.json')
+    write_json(records.RECORDS / experiment / f'{method}__{pair}__{recipe}__{teacher}__s{seed}.json', record)
 
 
 @pytest.fixture(autouse=True)

@@ -10,13 +10,15 @@ from tiny import CLASSES, IMAGES, MEAN, SIZE, STD, TinyImages, config, crrcd, ra
 
 from mmcrrcd.datasets import ImageArrays, downsample
 from mmcrrcd.errors import InputError
-from mmcrrcd.evaluation import embeddings
+from mmcrrcd.evaluation import classifier
 from mmcrrcd.evaluation.batch_norm import fit_batch_norms, training_images
-from mmcrrcd.evaluation.embeddings import NAMED, accuracy, load_classifier
+from mmcrrcd.evaluation.classifier import load_classifier
+from mmcrrcd.evaluation.data import NAMED
+from mmcrrcd.evaluation.embeddings import accuracy
 from mmcrrcd.evaluation.linear_probe import PROTOCOL
 from mmcrrcd.models.networks import extract
 from mmcrrcd.registry import DATASETS
-from tools.compared_networks import load_networks
+from tools._networks import load_networks
 
 
 
@@ -145,7 +147,7 @@ def test_images_are_scaled_up_as_in_the_training_however_they_were_reduced(tool,
     text = Path('student.py').read_text()
     Path('upsampled.py').write_text(text.replace('resolution=8', f"resolution=8, upsample=True, interpolation='{own}'"))
     shown = []
-    monkeypatch.setattr(embeddings, 'extract', lambda network, images: shown.append(images) or extract(network, images))
+    monkeypatch.setattr(classifier, 'extract', lambda network, images: shown.append(images) or extract(network, images))
     tool('plot_resolution.py', '--run', 'upsampled.py', 'student', 'upsampled', '--resolutions', 8, '--interpolation',
          'nearest', *options, '--out', 'resolution.png')
     assert json.loads(Path('resolution.json').read_text())['scaled_to'] == dict(upsampled=16)

@@ -2,7 +2,6 @@
 import io
 import json
 import re
-import runpy
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +13,7 @@ from mmengine.config import Config
 from PIL import Image
 from rich.console import Console
 from tiny import CLASSES, config, crrcd, pipeline_loader, train, write_folder, write_teacher
+from utils import tool
 
 import mmcrrcd
 from mmcrrcd.datasets import downsample
@@ -23,10 +23,6 @@ from mmcrrcd.deployment.onnx_file import resampling
 onnx, onnxruntime, _ = map(pytest.importorskip, ('onnx', 'onnxruntime', 'onnxscript'))
 
 ROOT = Path(__file__).parents[2]
-
-
-def tool(name: str, *args) -> None:
-    runpy.run_path(str(ROOT / 'tools' / name))['main'](list(map(str, args)))
 
 
 @pytest.fixture(scope='module')

@@ -1,7 +1,6 @@
 """The exported student in plain mmpretrain, and tools/test.py, which takes checkpoints of every kind."""
 import json
 import os
-import runpy
 import subprocess
 import sys
 from functools import partial
@@ -13,6 +12,7 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 from tiny import CLASSES, MEAN, STD, STUDENT, TinyImages, config, crrcd, pipeline_loader, train, write_folder, write_teacher
+from utils import tool
 
 from mmcrrcd.checkpoint import read_network
 from mmcrrcd.config import short_types
@@ -23,10 +23,6 @@ from mmcrrcd.errors import InputError
 from mmcrrcd.registry import MODELS
 
 ROOT = Path(__file__).parents[2]
-
-
-def tool(name: str, *args) -> None:
-    runpy.run_path(str(ROOT / 'tools' / name))['main'](list(map(str, args)))
 
 
 STOCK_NETWORK = dict(type='ImageClassifier', neck=dict(type='GlobalAveragePooling'),

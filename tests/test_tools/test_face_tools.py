@@ -14,7 +14,7 @@ from tiny import config, crrcd, train, write_teacher
 from torch.nn import functional as F
 
 from mmcrrcd.datasets import bin_pairs, lfw_pairs, read_orl
-from mmcrrcd.evaluation.embeddings import load_classifier
+from mmcrrcd.evaluation.classifier import load_classifier
 from mmcrrcd.evaluation.identification import identify
 from mmcrrcd.evaluation.margins import BINS, expectation_margin, histogram_intersection
 from mmcrrcd.evaluation.verification import cosines, verify

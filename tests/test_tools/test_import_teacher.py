@@ -1,17 +1,17 @@
 """tools/import_teacher.py: the networks that RepDistiller and pytorch-cifar-models published."""
 import hashlib
 import json
-import runpy
 from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import torch
 from tiny import CLASSES, MEAN, STD, config, network, random_images
-from utils import TOOLS, tool
+from utils import tool
 
 from experiments.runs import about_the_teacher
 from mmcrrcd.checkpoint import find_checkpoint, read_network
+from mmcrrcd.models.teachers.published import converted
 from mmcrrcd.registry import MODELS
 
 NORM = ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')
@@ -73,7 +73,6 @@ def classifier(kind: str, channels: int, **settings) -> dict:
     (vgg(2, 2, 2, 2, 2), classifier('VGGCIFAR', 512, depth=13))], ids=['resnet14', 'wrn_16_2', 'densenet16', 'vgg8', 'vgg13'])
 def test_every_weight_gets_its_place(names, student, tmp_path):
     """The order is that of the forward pass in both, but that our wide ResNet has its last norm first."""
-    converted = runpy.run_path(str(TOOLS / 'import_teacher.py'))['converted']
     ours = MODELS.build(student).state_dict()
     for i, value in enumerate(ours.values()):            # new norms are all alike
         value.fill_(i)

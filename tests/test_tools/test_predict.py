@@ -1,6 +1,5 @@
 """tools/predict.py on generated images: native small ones, odd ones and damaged ones, by students of every origin."""
 import json
-import runpy
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +12,10 @@ from mmcrrcd.registry import MODELS
 from mmengine.config import Config
 from PIL import Image
 from tiny import CLASSES, MEAN, STD, STUDENT, config, crrcd, random_images, train, write_folder, write_teacher
+from utils import tool
 
 ROOT = Path(__file__).parents[2]
 NAMES = [f'class{i}' for i in range(CLASSES)]
-
-
-def tool(name: str, *args) -> None:
-    runpy.run_path(str(ROOT / 'tools' / name))['main'](list(map(str, args)))
 
 
 @pytest.fixture(scope='module')

@@ -85,8 +85,8 @@ def check_num_samples(losses, dataset) -> None:
     """Raises InputError where a loss counts on another number of training images, its ``num_samples``."""
     images = len(getattr(dataset, 'dataset', dataset))   # behind mmengine's wrappers, which show some images several times
     for name, loss in losses.items():
-        remembers = loss.num_samples is not None or getattr(loss, 'sampling', None) == 'unsupervised'
-        if remembers and not isinstance(dataset, ReplayedViews) and numbers_twice(dataset):
+        by_position = loss.num_samples is not None or loss.needs_positions
+        if by_position and not isinstance(dataset, ReplayedViews) and numbers_twice(dataset):
             raise InputError(f'{name} knows images by their positions, and each part of a ConcatDataset counts its own from 0: '
                              'put them into one data set, whose ann_file lists the images of all')
         if loss.num_samples not in (None, images):

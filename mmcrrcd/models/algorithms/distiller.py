@@ -156,7 +156,7 @@ class Distiller(BaseModel):
             raise InputError(NO_MIXTURES)
         for name, loss in self.losses.items():
             if loss.needs_labels:
-                raise InputError(f'batch_augments mix images, and {name} ' + why_labels(name, loss))
+                raise InputError(f'batch_augments mix images, and {name} ' + why_labels(loss))
 
     def use_teacher_cache(self, settings: dict) -> None:
         """Reads a teacher's answers from ``settings['folder']``. Raises InputError where they are not those of the images."""
@@ -286,7 +286,7 @@ class Distiller(BaseModel):
         if not (weight := value_at(self.weights[name], self.epoch)):
             return {}
         if loss.needs_labels and batch.labels is None:
-            raise InputError(f'the images of this batch have no class, and {name} ' + why_labels(name, loss))
+            raise InputError(f'the images of this batch have no class, and {name} ' + why_labels(loss))
         loss.set_epoch(self.epoch)
         parts = {f'loss_{name}': weight * loss(student, teacher, batch)}
         for key, value in loss.log_vars.items():

@@ -62,7 +62,6 @@ def check_names(objective: dict | None, own: frozenset[str], algorithm: str) -> 
                              "log puts 'loss_' before it")
 
 
-def why_labels(name: str, loss: DistillLoss) -> str:
+def why_labels(loss: DistillLoss) -> str:
     """The end of the line for a loss that needs labels where there are none."""
-    other = ", or say sampling='unsupervised'" if hasattr(loss, 'sampling') else ''
-    return f'needs the class of each: leave one of the two out{other}'
+    return 'needs the class of each: leave one of the two out' + (f', or say {loss.without_labels}' * bool(loss.without_labels))

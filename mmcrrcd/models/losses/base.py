@@ -32,6 +32,12 @@ class DistillLoss(nn.Module):
     needs_labels: bool = False
     """Does it read ``batch.labels``? Refused where images are mixed, as by Mixup, or have no labels."""
 
+    without_labels: str = ''
+    """The setting by which it needs no labels, where it has one: the line that refuses it says so."""
+
+    needs_positions: bool = False
+    """Does it read ``batch.index``? Refused where parts of the training data count their images from 0 each."""
+
     needs_teacher: bool = True
     """False where it may run without a teacher, whose output is None then."""
 

@@ -110,7 +110,8 @@ class RelationContrastLoss(DistillLoss):
         check_positive(tau=tau)
         whole = dict(num_negatives=num_negatives or None, num_anchors=num_anchors, dim=dim, num_samples=num_samples)
         check_positive(whole=True, **{name: value for name, value in whole.items() if value is not None})
-        self.relation, self.sampling, self.needs_labels = relation, sampling, sampling == 'supervised'
+        self.relation, self.sampling, self.without_labels = relation, sampling, "sampling='unsupervised'"
+        self.needs_labels, self.needs_positions = sampling == 'supervised', sampling == 'unsupervised'
         self.num_negatives, self.num_anchors, self.num_samples = num_negatives or 0, num_anchors, num_samples
         self.normalizer, self.tau, self.dim, self.center = normalizer, tau, dim or 128, 'anchor' if center == 'auto' else center
         self.register_buffer('log_mean', torch.tensor(-torch.inf))           # log of Z / m
@@ -131,8 +132,7 @@ class RelationContrastLoss(DistillLoss):
 
     def compile(self, **options) -> None:
         """Compiles the relations. Not the queue: torch.compile (2.14) would give the backward pass what it holds later."""
-        for relation in (self.relation_t, self.relation_ts):
-            relation.compile(**options)
+        self.relation_t.compile(**options), self.relation_ts.compile(**options)
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, batch: Batch) -> Tensor:
         """The loss of the pairs of each anchor with this process's images, times the number of processes."""

@@ -10,7 +10,8 @@ from torch import nn
 
 import tiny
 from mmcrrcd.errors import InputError
-from mmcrrcd.evaluation.embeddings import accuracy, load_classifier
+from mmcrrcd.evaluation.classifier import load_classifier
+from mmcrrcd.evaluation.embeddings import accuracy
 from mmcrrcd.models import CRRCD, Distiller, EmbeddingNetwork, OnnxNetwork, PairPreprocessor, extract
 from mmcrrcd.registry import MODELS
 from test_models.test_distiller import build, fast_batch, losses, preprocessor
@@ -248,6 +249,6 @@ def test_a_checkpoint_for_an_onnx_file_is_refused(onnx_file, tmp_path):
 
 def test_a_missing_onnxruntime_is_told_in_one_line(onnx_file, monkeypatch):
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)
-    with pytest.raises(InputError, match=r"needs onnxruntime: pip install 'mmcrrcd\[onnx\]'") as error:
+    with pytest.raises(InputError, match=r"onnxruntime is missing: pip install 'mmcrrcd\[onnx\]'") as error:
         OnnxNetwork(onnx_file)
     one_line(error)

@@ -4,12 +4,12 @@ import argparse
 
 from mmcrrcd.datasets import VerificationPairs, bin_pairs, lfw_pairs
 from mmcrrcd.errors import InputError
-from mmcrrcd.evaluation.embeddings import Classifier
+from mmcrrcd.evaluation.classifier import Classifier
 
 
-def add_network_arguments(parser: argparse.ArgumentParser) -> None:
+def add_view_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--resolution', type=int, metavar='PIXELS',
-                        help='reduce the faces to so many pixels, then scale them to what the network saw in its training '
+                        help='downsample the faces to so many pixels, then bring them to what the network saw in its training '
                         '(default: as in its training)')
     parser.add_argument('--flip', action='store_true', help='add the embedding of the mirrored face')
     parser.add_argument('--image-size', type=int, metavar='PIXELS',

@@ -4,7 +4,8 @@ import argparse
 
 from mmcrrcd.datasets import ImageArrays
 from mmcrrcd.errors import InputError
-from mmcrrcd.evaluation.embeddings import NAMED, Classifier, load_classifier, named_images, own_images
+from mmcrrcd.evaluation.classifier import Classifier, load_classifier
+from mmcrrcd.evaluation.data import NAMED, named_images, own_images
 from mmcrrcd.inference import load_student
 
 
