@@ -1,13 +1,10 @@
-"""Trainings of one seed see the same batches, crops and flips, whatever their losses draw; parts of data sets."""
-import pytest
+"""Trainings of one seed see the same batches, crops and flips, whatever their losses draw."""
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 import tiny
 from experiments.compose import paired
-from mmcrrcd.datasets.subset import SubsetArrays
-from mmcrrcd.errors import InputError
 from mmcrrcd.models.losses.base import DistillLoss
 from mmcrrcd.registry import LOSSES
 
@@ -65,32 +62,3 @@ def test_the_same_seed_gives_the_same_batches_crops_flips_and_first_weights(tmp_
     assert not torch.equal(a.seen[0][0], other.seen[0][0])
     assert any(not torch.equal(value, other.first[key]) for key, value in a.first.items())
     assert not torch.equal(a.seen[0][0], a.seen[3][0])   # another epoch
-
-
-def part(**settings) -> SubsetArrays:
-    return SubsetArrays(dict(type='mmcrrcd.TinyImages', seed=1), **settings)
-
-
-def test_parts_of_a_data_set():
-    images = tiny.random_images(1)[0]
-
-    def kept(data: SubsetArrays) -> list[int]:
-        """Positions of its images in the whole."""
-        return [int((images == image.numpy()).all((1, 2, 3)).argmax()) for image in data.images]
-
-    assert kept(part()) == list(range(tiny.IMAGES))
-    assert kept(part(images_per_class=2)) == list(range(2 * tiny.CLASSES))       # classes follow each other in the tiny images
-    train, out = part(holdout=8), part(holdout=8, part='holdout')
-    assert sorted([*kept(train), *kept(out)]) == list(range(tiny.IMAGES))
-    assert out.labels.bincount().tolist() == [2] * tiny.CLASSES
-    both = part(holdout=8, images_per_class=3)
-    assert set(kept(both)) <= set(kept(train)) and both.labels.bincount().tolist() == [3] * tiny.CLASSES
-    assert kept(out) != kept(part(holdout=8, part='holdout', seed=1))
-    assert out.__getitems__([1, 3])['index'].tolist() == [1, 3]                  # of these images
-
-
-@pytest.mark.parametrize('settings', [dict(holdout=7), dict(holdout=24), dict(images_per_class=7), dict(images_per_class=0),
-                                      dict(part='holdout'), dict(part='test')])
-def test_parts_that_cannot_be(settings):
-    with pytest.raises(InputError):
-        part(**settings)
