@@ -45,10 +45,11 @@ def dots(groups: dict[str, dict[str, list[float]]], xlabel: str) -> Figure | Non
     figure = Figure(figsize=(9, 0.8 + 0.24 * lines), layout='constrained')
     axes, places, y = figure.subplots(), [], 0.0
     for title, methods in groups.items():
-        axes.text(0, y, title, transform=axes.get_yaxis_transform(), size=9, weight='bold', va='center')
+        axes.text(0, y, title, transform=axes.get_yaxis_transform(), size=9, weight='bold', va='center',
+                  bbox=READABLE | dict(alpha=1))
         for label, points in methods.items():
             y += 1
-            color = (None if label.startswith('KD + ') else role(label)) or MUTED[0]           # KD beside another method
+            color = role(label) or MUTED[0]
             error = stdev(points) / len(points)**0.5 if len(points) > 1 else None
             axes.errorbar(mean(points), y, xerr=error, marker='o', capsize=3, color=color,
                           markerfacecolor='white' if 'without KD' in label else None)
@@ -246,7 +247,7 @@ def rates(found: Records, key: str) -> Figure | None:
         means, errors = ([what(values) for values in lines[name].values()] for what in (mean, deviation))
         axes.errorbar(list(lines[name]), means, errors, marker='o', capsize=3, label=name, **looks[name])
     ticks = sorted({rate for name in shown for rate in lines[name]})
-    axes.set(xscale='log', xlabel='learning rate (at each, the best γ of those tried)', ylabel='%')
+    axes.set(xscale='log', xlabel='learning rate (at each, the best γ of those tried)', ylabel='accuracy (%)')
     axes.set_xticks(ticks, list(map(str, ticks)))
     axes.minorticks_off()
     axes.spines[['top', 'right']].set_visible(False)

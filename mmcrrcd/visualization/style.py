@@ -12,7 +12,12 @@ SIZE = 8.5                                               # of a name, in points
 
 
 def role(label: str) -> str | None:
-    """The color of what a label names first: a teacher, the student-only baseline, KD or CRRCD; None where it names none."""
+    """The color of what a label names first: a teacher, the student-only baseline, KD or CRRCD; None where it names none.
+
+    KD beside another method is that method's.
+    """
+    if label.startswith('KD + '):
+        return None
     known = {'teacher': TEACHER, 'student-only': STUDENT_ONLY, 'KD': KD, 'CRRCD': CRRCD}
     first = re.search(rf'\b({"|".join(known)})\b', label)
     return first and known[first[1]]
