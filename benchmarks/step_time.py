@@ -28,6 +28,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mmcrrcd.engine.build_cache import read_from
+from mmcrrcd.engine.launch import keep_memory
 from mmcrrcd.errors import InputError
 from mmcrrcd.models.backbones.base import Conv3x3
 from mmcrrcd.models.networks import extract
@@ -42,6 +43,7 @@ WORK = Path('work_dirs/step_time')
 METHODS = {
     'kd': dict(beta=0),
     'crrcd': dict(),
+    'crrcd, no queue': dict(num_negatives=None),
     'crrcd, learned': dict(relation='learned', num_anchors=8),
     'crd': dict(beta=0, objective=dict(crd=dict(type='mmcrrcd.CRDLoss', num_samples=50_000, weight=0.8))),
 }
@@ -153,6 +155,7 @@ def bare(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
 
 
 def measure(args: argparse.Namespace) -> dict:
+    keep_memory()                                        # as the tools do
     if args.reference and (args.config, args.resolution) != (reference.CONFIG, None):
         raise InputError(f'--reference trains {reference.CONFIG} at 32×32 px: leave --config and --resolution away')
     turns = {f'{path} {method}': partial(of_runner, args, path, method) for path in args.paths for method in args.methods}
