@@ -86,6 +86,10 @@ def direction(**changes) -> dict:
     return DIRECTION | {f'model.{name}': value for name, value in changes.items()}
 
 
+INSTEAD = {                                              # of KD, beside the relations, with the weights of RIVALS
+    'CRRCD, DIST for KD': direction(alpha=0, **{'objective.dist': dict(type='mmcrrcd.DISTLoss', weight=1)}),
+    'CRRCD, DKD for KD': direction(alpha=0, **{
+        'objective.dkd': dict(type='mmcrrcd.DKDLoss', weight=[(0, 0.05), (3, 1)], beta=2)})}
 WEIGHTS = {
     'KD': KD, 'CRRCD': DIRECTION,
     **{f'{name}, {ce} CE + {kd} KD': weighted(arm, ce, kd) for name, arm in dict(KD=KD, CRRCD=DIRECTION).items()
@@ -132,7 +136,7 @@ STUDIES = dict(
     few=Study('CIFAR-100, 100 images a class', FEW, FINAL, reference='KD', seeds=3),
     full=Study('CIFAR-100, all 500 images a class', FEW._replace(images_per_class=None), FINAL, reference='KD'),
     few_resnet20=Study('CIFAR-100, 100 images a class, another student', FEW._replace(student='resnet20'),
-                       chosen(OTHERS | RIVALS | OWN, CHOSEN_RESNET20), reference='KD'),
+                       chosen(OTHERS | RIVALS | OWN | INSTEAD, CHOSEN_RESNET20), reference='KD'),
     full_resnet20=Study('CIFAR-100, all 500 images a class, another student',
                         FEW._replace(student='resnet20', images_per_class=None),
                         {name: arm | CHOSEN_RESNET20.get(name, {}) for name, arm in OTHERS.items()}, reference='KD'),
@@ -140,7 +144,7 @@ STUDIES = dict(
         'Learning rate and γ of another student, on held-out training images', HELD._replace(student='resnet20'),
         grid({'KD': KD, 'KD, 1 CE': KD_MORE_CE, 'CRRCD': DIRECTION}, (0.02, 0.05, 0.1), (0.05, 0.1, 0.3, 1))
         | grid({'student-only': RIVALS['student-only']}, RATES, (1, ))
-        | grid({name: arm for name, arm in RIVALS.items() if name != 'student-only'}, (0.02, 0.05, 0.1), (0.1, 1)),
+        | grid({name: arm for name, arm in (RIVALS | INSTEAD).items() if name != 'student-only'}, (0.02, 0.05, 0.1), (0.1, 1)),
         reference='KD, rate 0.05, gamma 1', seeds=1),
     few_densenet=Study('CIFAR-100, 100 images a class, a teacher by others', FEW._replace(teacher='densenet100'), OTHERS,
                        reference='KD'),
