@@ -56,7 +56,8 @@ CHOSEN = {                                               # of single trainings o
     'CRRCD, learned F': dict(lr=0.05, gamma=1), 'student-only': dict(lr=0.01, gamma=1)}
 CHOSEN_RESNET20 = {                                      # of `few_resnet20_rates`
     'student-only': dict(lr=0.05, gamma=1), 'KD': dict(lr=0.05, gamma=1), 'KD, 1 CE': dict(lr=0.05, gamma=1),
-    'CRRCD': dict(lr=0.05, gamma=0.1), 'DKD': dict(lr=0.1, gamma=1)}
+    'CRRCD': dict(lr=0.05, gamma=0.1), 'DKD': dict(lr=0.1, gamma=1),
+    **{f'CRRCD, {name} for KD': dict(lr=0.05, gamma=0.1) for name in ('DKD', 'DIST')}}
 CHOSEN_FREE = {                                          # without labels, of a pilot
     'KD': dict(lr=0.01), **{name: dict(lr=0.05) for name in ('cosine regression', 'SRD', 'ITRD', 'CRRCD')}}
 FEW = Setting(images_per_class=100, epochs=40, warmup=1, views=8)
