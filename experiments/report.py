@@ -1,7 +1,7 @@
 """From records to Markdown tables."""
 import re
 from collections.abc import Iterable
-from statistics import mean
+from statistics import mean, median
 
 from mmcrrcd.environment import command, machine
 from mmcrrcd.visualization.markdown import markdown_table
@@ -344,10 +344,9 @@ HEADLINE = 'few_resnet20', 'full_resnet20', 'few', 'few_densenet', 'full'       
 
 
 def best(found: Records, of_these: Iterable[str]) -> str | None:
-    """The arm with the highest mean of the seeds that all of ``of_these`` with records have; None without any."""
-    own = {arm: values for arm in of_these if (values := by_seed(found, arm))}
-    common = set.intersection(*map(set, own.values())) if own else set()
-    return max(own, key=lambda arm: mean(own[arm][seed] for seed in common or own[arm]), default=None)
+    """The arm with the highest mean of its seeds; None without any."""
+    own = {arm: mean(values.values()) for arm in of_these if (values := by_seed(found, arm))}
+    return max(own, key=own.get, default=None)
 
 
 def final(name: str) -> Records:
@@ -376,7 +375,7 @@ def headline_markdown() -> str:
                      f'{cells[kd]}<br>{OWN_KD[kd]}',
                      f'{cells[other]}<br>{other}' if other else '–', cells['CRRCD'],
                      paired_difference(values['CRRCD'], values[kd]) if values['CRRCD'] else '–',
-                     f'{min(minutes):.0f} – {max(minutes):.0f}'])
+                     f'{median(minutes):.0f}'])
         teachers[in_words(found[0]['setting']['teacher'])] = max(
             record['teacher']['accuracy'] for record in found if record['teacher'])
         crops[found[0]['setting']['images_per_class'] or 500] = found[0]['setting']['views']
@@ -388,6 +387,6 @@ def headline_markdown() -> str:
     views = ', '.join(f'{views} with {images} images a class' for images, views in crops.items())
     line = ('CIFAR-100, test accuracy in percent, mean ± standard deviation of n seeds; paired: seed by seed, mean ± standard '
             'error. Students see 8×8 px, the teachers 32×32 px. These were trained on all images: '
-            f'{accuracies}. They answered once, for crops of each image: {views}. Minutes of a training on one thread '
+            f'{accuracies}. They answered once, for crops of each image: {views}. Minutes of a training on one thread, median '
             f'({"; ".join(sorted(set(hardware)))}). CE: the loss of classification. "–": not run.')
     return f'{markdown_table(head, rows)}\n\n{line}'

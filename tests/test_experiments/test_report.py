@@ -138,7 +138,7 @@ def test_the_headline_sets_each_method_beside_the_best_kd():
     write('study_few', 'KD + SRD', 'resnet56_vgg8', '8px__paper_35e', 5, 30, setting=setting)
     page = report.headline_markdown()
     assert ('| ResNet56 → VGG8, 100 images a class | 30 | 28.50 ± 0.71 (n = 2) | 32.00 ± 1.41 (n = 2)<br>1 CE + 0.9 KD '
-            '| 30.00 (n = 1)<br>KD + SRD | 33.50 ± 2.12 (n = 2) | +1.50 ± 0.50 (n = 2) | 2 – 2 |') in page
+            '| 30.00 (n = 1)<br>KD + SRD | 33.50 ± 2.12 (n = 2) | +1.50 ± 0.50 (n = 2) | 2 |') in page
     assert 'SimKD' not in page and 'of each image: 8 with 100 images a class.' in page
     axes, = figures.headline().axes
     dots = {text.get_text(): float(each.lines[0].get_xdata()[0]) for text, each in zip(axes.get_yticklabels(), axes.containers)}
