@@ -71,8 +71,8 @@ def headline() -> Figure | None:
         found = final(name)
         if kd := best(found, OWN_KD):
             points = {arm: paired(by_seed(found, arm), by_seed(found, kd)) for arm in STUDIES[name].arms if arm != kd}
-            groups[f'{setting_in_words(found)}, over {SHOWN.get(kd)}'] = {SHOWN.get(arm, arm): own
-                                                                         for arm, own in points.items() if own}
+            ranked = sorted((arm for arm in points if points[arm]), key=lambda arm: mean(points[arm]))
+            groups[f'{setting_in_words(found)}, over {SHOWN.get(kd)}'] = {SHOWN.get(arm, arm): points[arm] for arm in ranked}
     return dots(groups, 'test accuracy over the best KD, paired by seed (points)')
 
 
