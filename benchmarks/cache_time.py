@@ -3,7 +3,8 @@
     python -m benchmarks.cache_time
 
 In each round, turn by turn: the forward pass alone, on one fixed batch of each of several sizes, of which the fastest counts;
-and the building of some blocks, with reading, cropping, checking and writing. The teacher has random weights.
+and the building of some blocks, with reading, cropping, checking and writing. The teacher has random weights,
+or those of --checkpoint.
 """
 import argparse
 import itertools
@@ -29,7 +30,7 @@ BACK = 'the same, where memory goes back to the system'
 
 def measure(args: argparse.Namespace) -> dict:
     cfg = Config.fromfile(args.config)
-    cfg.model.teacher_checkpoint, cfg.train_dataloader.dataset.data_root = None, args.data_root
+    cfg.model.teacher_checkpoint, cfg.train_dataloader.dataset.data_root = args.checkpoint or None, args.data_root
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         source = Source(cfg, args.views, 0, with_teacher=True)
     shape = source.shape()
@@ -75,7 +76,8 @@ def table(result: dict) -> str:
 
 
 main = benchmark('cache_time', __doc__, measure, table, views=(16, 'of each image'), rounds=(5, 'turns of each'),
-                 blocks=(2, 'built in a round'), config=('configs/crrcd/resnet56_resnet20_cifar100.py', 'of the teacher'))
+                 blocks=(2, 'built in a round'), config=('configs/crrcd/resnet56_resnet20_cifar100.py', 'of the teacher'),
+                 checkpoint=('', 'of the teacher, where random weights give answers beyond float16'))
 
 if __name__ == '__main__':
     main()

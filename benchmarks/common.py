@@ -80,6 +80,7 @@ def benchmark(name: str, doc: str, measure: Callable[[argparse.Namespace], dict]
         parser.add_argument('--json', type=Path, default=KEPT / f'{name}.json')
         args = parser.parse_args(argv)
         torch.set_num_threads(args.threads)
+        args.json.parent.mkdir(parents=True, exist_ok=True)      # before minutes are spent
         with one_line_errors():
             result = about_this_run() | measure(args)
         write_json(args.json, result)
