@@ -25,7 +25,6 @@ from .common import benchmark, in_turns, page, seconds, turns_rows
 FOLDER = Path('work_dirs/cache_time/answers')
 SIZES = (64, 128, 256, 512)
 FORWARD = "the teacher's forward pass, at its best batch size"
-BACK = 'the same, where memory goes back to the system'
 
 
 def measure(args: argparse.Namespace) -> dict:
@@ -50,17 +49,10 @@ def measure(args: argparse.Namespace) -> dict:
         with torch.no_grad():
             return max(len(batch) / seconds(partial(source.model.forward_teacher, batch)) for batch in batches)
 
-    def forward_with_page_faults() -> float:
-        keep_memory(False)
-        try:
-            return forward()
-        finally:
-            keep_memory()
-
     keep_memory()                                        # as the tools do
     for warm_up in (forward, build_blocks):
         warm_up()
-    rates = in_turns({FORWARD: forward, BACK: forward_with_page_faults,
+    rates = in_turns({FORWARD: forward,
                       'building the cache': lambda: args.blocks * BLOCK / seconds(build_blocks)}, args.rounds)
     writer.close()
     shutil.rmtree(f'{FOLDER}.part')
